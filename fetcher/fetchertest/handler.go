@@ -1,0 +1,213 @@
+package fetchertest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// route is what a request of the Hub asks for.
+type route struct {
+	kind           Kind
+	repo           string
+	revision, file string
+	cached         bool // behind a relative redirect already
+}
+
+// parseRoute reads an escaped path; a revision is one segment, whatever it
+// contains.
+func parseRoute(escaped string) route {
+	parts := strings.Split(strings.TrimPrefix(escaped, "/"), "/")
+	for i, p := range parts {
+		if plain, err := url.PathUnescape(p); err == nil {
+			parts[i] = plain
+		}
+	}
+	rest := func(n int) string { return strings.Join(parts[min(n, len(parts)):], "/") }
+	switch {
+	case strings.HasPrefix(escaped, "/api/models/") && len(parts) == 4:
+		return route{kind: KindInfo, repo: rest(2), revision: "main"}
+	case strings.HasPrefix(escaped, "/api/models/") && len(parts) == 6 && parts[4] == "revision":
+		return route{kind: KindInfo, repo: parts[2] + "/" + parts[3], revision: parts[5]}
+	case strings.HasPrefix(escaped, "/api/models/") && len(parts) >= 6 && parts[4] == "tree":
+		return route{kind: KindTree, repo: parts[2] + "/" + parts[3], revision: parts[5], file: rest(6)}
+	case strings.HasPrefix(escaped, "/api/resolve-cache/models/") && len(parts) >= 7:
+		return route{kind: KindResolve, repo: parts[3] + "/" + parts[4], revision: parts[5], file: rest(6), cached: true}
+	case len(parts) >= 5 && parts[2] == "resolve":
+		return route{kind: KindResolve, repo: parts[0] + "/" + parts[1], revision: parts[3], file: rest(4)}
+	}
+	return route{kind: KindOther}
+}
+
+// HubHandler answers as huggingface.co.
+func (h *Hub) HubHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rt := parseRoute(r.URL.EscapedPath())
+		h.serve(w, r, Request{Kind: rt.kind, Repo: rt.repo, File: rt.file}, func(a *answer) {
+			quota := h.api
+			if rt.kind == KindResolve {
+				quota = h.resolves
+			}
+			if !quota.take(a.Header(), time.Now()) {
+				a.fail(http.StatusTooManyRequests, "", "We had to rate limit you")
+				return
+			}
+			h.serveRoute(a, r, rt)
+		})
+	})
+}
+
+func (h *Hub) serveRoute(a *answer, r *http.Request, rt route) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		a.fail(http.StatusMethodNotAllowed, "", "Method not allowed")
+		return
+	}
+	c, ok := h.admit(a, r, rt)
+	if !ok {
+		return
+	}
+	switch rt.kind {
+	case KindInfo:
+		a.json(map[string]any{"_id": c.id[:24], "id": rt.repo, "modelId": rt.repo, "sha": c.id, "private": false, "gated": false, "disabled": false, "tags": []string{}, "siblings": siblings(c)})
+	case KindTree:
+		h.serveTree(a, r, rt, c)
+	case KindResolve:
+		h.serveResolve(a, r, rt, c)
+	default:
+		a.fail(http.StatusNotFound, "", "Not found")
+	}
+}
+
+func siblings(c *commit) []map[string]string {
+	list := make([]map[string]string, 0, len(c.files))
+	for _, e := range c.entries {
+		if e.Type == "file" {
+			list = append(list, map[string]string{"rfilename": e.Path})
+		}
+	}
+	return list
+}
+
+// admit finds the commit that a request is about, or answers as the Hub does
+// when it is not there, or not for this token.
+func (h *Hub) admit(a *answer, r *http.Request, rt route) (*commit, bool) {
+	token, given := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if given && !h.knows(token) {
+		a.fail(http.StatusUnauthorized, "", "Invalid credentials in Authorization header")
+		return nil, false
+	}
+	rp := h.repos[rt.repo]
+	member := rp != nil && given && slices.Contains(rp.options.Tokens, token)
+	switch {
+	case (rp == nil || rp.options.Private && !member) && given:
+		a.fail(http.StatusNotFound, "RepoNotFound", "Repository not found")
+		return nil, false
+	case rp == nil || rp.options.Private && !member:
+		// The Hub does not tell a missing repository from a private one.
+		a.fail(http.StatusUnauthorized, "", "Invalid username or password.")
+		return nil, false
+	case rp.options.Gated && !member && rt.kind == KindResolve:
+		status, what := http.StatusUnauthorized, "You must have access to it and be authenticated to access it. Please log in."
+		if given {
+			status, what = http.StatusForbidden, "You are not in the authorized list. Visit the model page to ask for access."
+		}
+		a.fail(status, "GatedRepo", "Access to model "+rt.repo+" is restricted. "+what)
+		return nil, false
+	}
+	c, ok := rp.resolve(rt.revision)
+	if !ok {
+		a.fail(http.StatusNotFound, "RevisionNotFound", "Invalid rev id: "+rt.revision)
+		return nil, false
+	}
+	a.Header().Set("X-Repo-Commit", c.id)
+	return c, true
+}
+
+// knows reports whether a token is anyone's; h.mu is held.
+func (h *Hub) knows(token string) bool {
+	if slices.Contains(h.options.Tokens, token) {
+		return true
+	}
+	for _, r := range h.repos {
+		if slices.Contains(r.options.Tokens, token) {
+			return true
+		}
+	}
+	return false
+}
+
+// serveTree answers one page; the cursor is the path that the next page begins
+// after.
+func (h *Hub) serveTree(a *answer, r *http.Request, rt route, c *commit) {
+	query := r.URL.Query()
+	recursive := strings.EqualFold(query.Get("recursive"), "true") || query.Get("recursive") == "1"
+	list := c.below(rt.file, recursive)
+	if rt.file != "" && len(list) == 0 {
+		a.fail(http.StatusNotFound, "EntryNotFound", rt.file+" does not exist on "+rt.revision)
+		return
+	}
+	if cursor := query.Get("cursor"); cursor != "" {
+		list = slices.DeleteFunc(list, func(e entry) bool { return e.Path <= cursor })
+	}
+	if len(list) > h.options.PageSize {
+		list = list[:h.options.PageSize]
+		query.Set("cursor", list[len(list)-1].Path)
+		a.Header().Set("Link", "<http://"+r.Host+r.URL.EscapedPath()+"?"+query.Encode()+`>; rel="next"`)
+	}
+	a.json(list)
+}
+
+func (h *Hub) serveResolve(a *answer, r *http.Request, rt route, c *commit) {
+	e, ok := c.files[rt.file]
+	if !ok {
+		a.fail(http.StatusNotFound, "EntryNotFound", "Entry not found")
+		return
+	}
+	a.Header().Set("Accept-Ranges", "bytes")
+	a.Header().Set("ETag", `"`+e.etag()+`"`)
+	switch {
+	case e.LFS != nil:
+		a.Header().Set("X-Linked-Etag", `"`+e.LFS.OID+`"`)
+		a.Header().Set("X-Linked-Size", fmt.Sprint(e.Size))
+		a.redirect(http.StatusFound, h.signedURL(rt.repo, e, time.Now()))
+	case h.options.RelativeRedirects && !rt.cached:
+		a.Header().Set("X-Linked-Size", fmt.Sprint(e.Size))
+		target := url.URL{Path: "/api/resolve-cache/models/" + rt.repo + "/" + c.id + "/" + e.Path}
+		a.redirect(http.StatusTemporaryRedirect, target.EscapedPath())
+	default:
+		a.file(r, e, true)
+	}
+}
+
+// redirect answers with a Location and, as the Hub does, a body that says so.
+func (a *answer) redirect(status int, location string) {
+	body := http.StatusText(status) + ". Redirecting to " + location
+	a.Header().Set("Location", location)
+	a.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	a.Header().Set("Content-Length", fmt.Sprint(len(body)))
+	a.WriteHeader(status)
+	_, _ = a.Write([]byte(body))
+}
+
+// fail answers with an error as the Hub words it: the code, where there is
+// one, and the message, in headers and in JSON.
+func (a *answer) fail(status int, code, message string) {
+	if code != "" {
+		a.Header().Set("X-Error-Code", code)
+	}
+	a.Header().Set("X-Error-Message", message)
+	a.Header().Set("Content-Type", "application/json; charset=utf-8")
+	a.WriteHeader(status)
+	_ = json.NewEncoder(a).Encode(map[string]string{"error": message}) // a client that left hears nothing
+}
+
+func (a *answer) json(value any) {
+	a.Header().Set("Content-Type", "application/json; charset=utf-8")
+	_ = json.NewEncoder(a).Encode(value) // a client that left hears nothing
+}
