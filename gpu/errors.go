@@ -1,0 +1,37 @@
+package gpu
+
+import "errors"
+
+// What can keep GPUs from being read. They are told apart because each one asks
+// for something else: a driver, a restart, a right, a reset, patience.
+var (
+	// ErrNoDriver: there is nothing to read. The library is not installed or
+	// not mounted into this container, the kernel module is not loaded, the
+	// binary was built without cgo, or the reader was opened with "none".
+	// A later call looks again.
+	ErrNoDriver = errors.New("no NVIDIA driver")
+
+	// ErrVersionMismatch: the library and the loaded kernel module are of
+	// different versions, as after an upgrade of the driver. A later call
+	// tries again and recovers once the module was reloaded. Where this
+	// process had already loaded the old library, only a restart of the
+	// process loads the new one: glibc never unloads what the executable
+	// itself has bound to.
+	ErrVersionMismatch = errors.New("NVIDIA library and kernel module differ in version")
+
+	// ErrNoPermission: the driver is there, but this process may not ask it.
+	ErrNoPermission = errors.New("no permission to read the GPU")
+
+	// ErrLost: a GPU does not answer (it has fallen off the bus), or must be
+	// reset before it can be used again.
+	ErrLost = errors.New("GPU is lost")
+
+	// ErrUnsupported: this GPU or this driver does not have what was asked
+	// for. It is a property, not a failure: asking again changes nothing.
+	ErrUnsupported = errors.New("not supported by this GPU or driver")
+
+	// ErrTimeout: a call into the driver has not returned in time. It cannot be
+	// interrupted; until it returns, further calls answer at once with
+	// ErrTimeout.
+	ErrTimeout = errors.New("NVIDIA driver does not answer")
+)
