@@ -1,0 +1,137 @@
+package charts
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+
+	"helm.sh/helm/v4/pkg/chart/common"
+	"helm.sh/helm/v4/pkg/chart/common/util"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	"helm.sh/helm/v4/pkg/engine"
+	releaseutil "helm.sh/helm/v4/pkg/release/v1/util"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+)
+
+// notesFile is what Helm prints after an installation; it is no manifest.
+const notesFile = "NOTES.txt"
+
+// Render gives the objects of charts/stoker for the values (YAML; nil for the
+// defaults), in the order in which Helm would install them. Values that the
+// chart's schema or its templates refuse are errors that name the field.
+func Render(valuesYAML []byte, releaseName, namespace string) ([]*unstructured.Unstructured, error) {
+	files, err := renderFiles(valuesYAML, releaseName, namespace)
+	if err != nil {
+		return nil, err
+	}
+	delete(files, notesFile)
+	// Hooks belong to a release's life, which Render does not have.
+	_, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	if err != nil {
+		return nil, fmt.Errorf("sort the rendered manifests: %w", err)
+	}
+	var objs []*unstructured.Unstructured
+	for _, m := range manifests {
+		decoded, err := decode([]byte(m.Content))
+		if err != nil {
+			return nil, fmt.Errorf("decode %s: %w", m.Name, err)
+		}
+		objs = append(objs, decoded...)
+	}
+	return objs, nil
+}
+
+// Notes gives the text that Helm would print after installing charts/stoker
+// with these values.
+func Notes(valuesYAML []byte, releaseName, namespace string) (string, error) {
+	files, err := renderFiles(valuesYAML, releaseName, namespace)
+	if err != nil {
+		return "", err
+	}
+	return files[notesFile], nil
+}
+
+// renderFiles gives the rendered templates by file name.
+func renderFiles(valuesYAML []byte, releaseName, namespace string) (map[string]string, error) {
+	c, err := load("stoker")
+	if err != nil {
+		return nil, err
+	}
+	values, err := common.ReadValues(valuesYAML)
+	if err != nil {
+		return nil, fmt.Errorf("read values: %w", err)
+	}
+	release := common.ReleaseOptions{Name: releaseName, Namespace: namespace, Revision: 1, IsInstall: true}
+	top, err := util.ToRenderValues(c, values, release, common.DefaultCapabilities)
+	if err != nil {
+		return nil, fmt.Errorf("check values: %w", err)
+	}
+	rendered, err := engine.Render(c, top)
+	if err != nil {
+		return nil, fmt.Errorf("render chart %s: %w", c.Name(), err)
+	}
+	files := make(map[string]string, len(rendered))
+	for name, content := range rendered {
+		files[path.Base(name)] = content
+	}
+	return files, nil
+}
+
+func load(name string) (*chart.Chart, error) {
+	dir, err := Dir(name)
+	if err != nil {
+		return nil, err
+	}
+	c, err := loader.LoadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("load chart %s: %w", dir, err)
+	}
+	return c, nil
+}
+
+// Dir finds the folder of a chart of this repository, from the working
+// directory upwards.
+func Dir(name string) (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find chart %s: %w", name, err)
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		candidate := filepath.Join(dir, "charts", name)
+		_, err := os.Stat(filepath.Join(candidate, "Chart.yaml"))
+		if err == nil {
+			return candidate, nil
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return "", fmt.Errorf("find chart %s: %w", name, err)
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("find chart %s: no charts/%s above %s; run inside the repository", name, name, start)
+		}
+	}
+}
+
+// decode reads YAML documents; empty ones are left out.
+func decode(manifest []byte) ([]*unstructured.Unstructured, error) {
+	var objs []*unstructured.Unstructured
+	d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096)
+	for {
+		content := map[string]any{}
+		err := d.Decode(&content)
+		if errors.Is(err, io.EOF) {
+			return objs, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(content) > 0 {
+			objs = append(objs, &unstructured.Unstructured{Object: content})
+		}
+	}
+}
