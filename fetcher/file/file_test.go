@@ -1,0 +1,148 @@
+package file_test
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/fetchertest"
+	"github.com/stoker-project/stoker/fetcher/file"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func source(dir string) fetcher.Source {
+	return fetcher.Source{Scheme: fetcher.SchemeFile, Path: dir}
+}
+
+func write(t *testing.T, path string, content []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDriver(t *testing.T) {
+	fetchertest.TestDriver(t, func(t *testing.T, files map[string][]byte) fetchertest.Fixture {
+		t.Helper()
+		dir := t.TempDir()
+		for path, content := range files {
+			write(t, filepath.Join(dir, path), content)
+		}
+		return fetchertest.Fixture{
+			Driver:  file.New(),
+			Source:  source(dir),
+			Missing: []fetcher.Source{source(filepath.Join(dir, "no-such-folder")), source(filepath.Join(dir, "config.json"))},
+			Change: func(t *testing.T, path string, content []byte) {
+				t.Helper()
+				write(t, filepath.Join(dir, path), content)
+			},
+			ChangedWhileReading: true,
+		}
+	})
+}
+
+func TestListFollowsSymlinksToFiles(t *testing.T) {
+	outside, dir := t.TempDir(), t.TempDir()
+	write(t, filepath.Join(outside, "blob"), []byte("weights"))
+	if err := os.Symlink(filepath.Join(outside, "blob"), filepath.Join(dir, "model.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "current")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, root := range []string{dir, link} {
+		d := file.New()
+		l, err := d.List(t.Context(), source(root))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(l.Files) != 1 || l.Files[0].Path != "model.safetensors" || l.Files[0].Size != 7 {
+			t.Fatalf("listed %+v", l.Files)
+		}
+		body, err := d.Open(t.Context(), fetcher.Object{Source: source(root), Revision: l.Revision, File: l.Files[0]}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(body)
+		if err := errors.Join(err, body.Close()); err != nil || string(got) != "weights" {
+			t.Errorf("read %q, %v", got, err)
+		}
+	}
+}
+
+func TestListRefuses(t *testing.T) {
+	for name, spoil := range map[string]func(dir string) error{
+		"a pipe":                   func(dir string) error { return syscall.Mkfifo(filepath.Join(dir, "odd"), 0o600) },
+		"a symlink to a directory": func(dir string) error { return os.Symlink(dir, filepath.Join(dir, "odd")) },
+		"no such file":             func(dir string) error { return os.Symlink("nowhere", filepath.Join(dir, "odd")) },
+		"a device":                 func(dir string) error { return os.Symlink("/dev/null", filepath.Join(dir, "odd")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "config.json"), []byte("{}"))
+			if err := spoil(dir); err != nil {
+				t.Fatal(err)
+			}
+			_, err := file.New().List(t.Context(), source(dir))
+			if !errors.Is(err, fetcher.ErrRefused) || !strings.Contains(err.Error(), "odd") || !strings.Contains(err.Error(), name) {
+				t.Errorf("error is %v, want a refusal that names odd as %s", err, name)
+			}
+		})
+	}
+}
+
+// A change that keeps the size shows in the modification time alone.
+func TestReadChangedInPlace(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "model.safetensors")
+	write(t, path, make([]byte, 1<<16))
+	d := file.New()
+	l, err := d.List(t.Context(), source(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := d.Open(t.Context(), fetcher.Object{Source: source(dir), Revision: l.Revision, File: l.Files[0]}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close() //nolint:errcheck // read only
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes(path, later, later); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(body); !errors.Is(err, fetcher.ErrRefused) || !strings.Contains(err.Error(), "modified") {
+		t.Errorf("read ends with %v, want a refusal that says modified", err)
+	}
+}
+
+// A pipe in the file's place must not hold Open.
+func TestOpenWhatBecameAPipe(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.json")
+	write(t, path, []byte("{}"))
+	d := file.New()
+	l, err := d.List(t.Context(), source(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.Open(t.Context(), fetcher.Object{Source: source(dir), Revision: l.Revision, File: l.Files[0]}, 0)
+	if !errors.Is(err, fetcher.ErrRefused) {
+		t.Errorf("open ends with %v, want a refusal", err)
+	}
+}

@@ -1,0 +1,119 @@
+package hf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/stoker-project/stoker/fetcher"
+)
+
+// FromEnvironment makes a driver that takes from access, and where that is
+// silent from the environment, what the Hub's own client takes from it:
+// HF_ENDPOINT; and at each request the token, from the first that has one of
+//
+//	HF_TOKEN in access.CredentialsDir (a file)
+//	HF_TOKEN, HUGGING_FACE_HUB_TOKEN (variables)
+//	HF_TOKEN_PATH (a file)
+//	$HF_HOME/token, $XDG_CACHE_HOME/huggingface/token, ~/.cache/huggingface/token
+//
+// of which the last three are read only if HF_HUB_DISABLE_IMPLICIT_TOKEN is
+// not set. o.Endpoint and o.Token are overwritten.
+func FromEnvironment(access fetcher.Access, o Options) (*Driver, error) {
+	o.Endpoint = access.Endpoint
+	if o.Endpoint == "" {
+		o.Endpoint = os.Getenv("HF_ENDPOINT")
+	}
+	o.Token = func() (string, error) { return readToken(access.CredentialsDir) }
+	return New(o)
+}
+
+func readToken(credentialsDir string) (string, error) {
+	if credentialsDir != "" {
+		if _, err := os.Stat(credentialsDir); err != nil {
+			return "", fmt.Errorf("read credentials: %w", err)
+		}
+		if token, err := tokenFile(filepath.Join(credentialsDir, "HF_TOKEN")); token != "" || err != nil {
+			return token, err
+		}
+	}
+	if implicitDisabled(os.Getenv("HF_HUB_DISABLE_IMPLICIT_TOKEN")) {
+		return "", nil
+	}
+	for _, name := range []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} {
+		if token, err := cleanToken(os.Getenv(name), name); token != "" || err != nil {
+			return token, err
+		}
+	}
+	path, err := tokenPath()
+	if path == "" || err != nil {
+		return "", err
+	}
+	return tokenFile(path)
+}
+
+// implicitDisabled reads a boolean as huggingface_hub does.
+func implicitDisabled(value string) bool {
+	switch strings.ToUpper(value) {
+	case "1", "ON", "YES", "TRUE":
+		return true
+	}
+	return false
+}
+
+// tokenPath is where the Hub's own client keeps the token of a login, or ""
+// where there is no home.
+func tokenPath() (string, error) {
+	if path := os.Getenv("HF_TOKEN_PATH"); path != "" {
+		return expandHome(path)
+	}
+	if home := os.Getenv("HF_HOME"); home != "" {
+		return expandHome(filepath.Join(home, "token"))
+	}
+	if cache := os.Getenv("XDG_CACHE_HOME"); cache != "" {
+		return expandHome(filepath.Join(cache, "huggingface", "token"))
+	}
+	home, err := os.UserHomeDir()
+	if err != nil { // a container without HOME has no login either
+		return "", nil //nolint:nilerr // see above
+	}
+	return filepath.Join(home, ".cache", "huggingface", "token"), nil
+}
+
+func expandHome(path string) (string, error) {
+	rest, isHome := strings.CutPrefix(path, "~/")
+	if !isHome {
+		return path, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("expand %s: %w", path, err)
+	}
+	return filepath.Join(home, rest), nil
+}
+
+// tokenFile reads a token; a file that is not there has none.
+func tokenFile(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read token: %w", err)
+	}
+	return cleanToken(string(text), path)
+}
+
+// cleanToken trims a token and refuses what cannot be one, without showing it.
+func cleanToken(text, where string) (string, error) {
+	token := strings.TrimSpace(text)
+	for _, r := range token {
+		if r <= ' ' || r > '~' {
+			return "", fmt.Errorf("the token in %s has a space, a line break or another character that no token has", where)
+		}
+	}
+	return token, nil
+}

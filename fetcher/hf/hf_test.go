@@ -1,0 +1,131 @@
+package hf_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/fetchertest"
+	"github.com/stoker-project/stoker/fetcher/hf"
+)
+
+const (
+	repoID = "acme/tiny-llama"
+	token  = "hf_secretSECRETsecret"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// newDriver makes a driver of the Hub stand-in that sends token, if any.
+func newDriver(t *testing.T, endpoint, token string) *hf.Driver {
+	t.Helper()
+	d, err := hf.New(hf.Options{Endpoint: endpoint, Token: func() (string, error) { return token, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.CloseIdleConnections)
+	return d
+}
+
+func source(revision string) fetcher.Source {
+	return fetcher.Source{Scheme: fetcher.SchemeHub, Path: repoID, Revision: revision}
+}
+
+func push(t *testing.T, hub *fetchertest.Hub, files map[string][]byte) string {
+	t.Helper()
+	tree := fetchertest.Tree{}
+	for path, content := range files {
+		tree[path] = fetchertest.Bytes(content)
+	}
+	commit, err := hub.Push(t.Context(), repoID, "main", tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return commit
+}
+
+func TestDriver(t *testing.T) {
+	for name, options := range map[string]fetchertest.HubOptions{
+		"public":              {},
+		"small pages":         {PageSize: 3},
+		"relative redirects":  {RelativeRedirects: true},
+		"private, with token": {Tokens: []string{token}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fetchertest.TestDriver(t, func(t *testing.T, files map[string][]byte) fetchertest.Fixture {
+				t.Helper()
+				hub := fetchertest.StartHub(t, options)
+				if len(options.Tokens) > 0 {
+					hub.AddRepo(repoID, fetchertest.RepoOptions{Private: true, Tokens: options.Tokens})
+				}
+				commit := push(t, hub, files)
+				if err := hub.SetRef(repoID, "refs/pr/1", commit); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					if leaks := hub.Leaks(); len(leaks) > 0 {
+						t.Errorf("the token went to the CDN: %+v", leaks)
+					}
+				})
+				return fixture(t, hub, files, strings.Join(options.Tokens, ""))
+			})
+		})
+	}
+}
+
+func fixture(t *testing.T, hub *fetchertest.Hub, files map[string][]byte, token string) fetchertest.Fixture {
+	t.Helper()
+	once := func(path string, effect fetchertest.Effect) {
+		hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN, File: path}, Times: 1, Effect: effect})
+	}
+	f := fetchertest.Fixture{
+		Driver: newDriver(t, hub.URL(), token),
+		Source: source("refs/pr/1"),
+		Missing: []fetcher.Source{
+			{Scheme: fetcher.SchemeHub, Path: "acme/no-such-model"},
+			source("no-such-branch"),
+			source(strings.Repeat("0", 40)),
+		},
+		Digests:    true,
+		AtRevision: source,
+		Change: func(t *testing.T, path string, content []byte) {
+			t.Helper()
+			changed := map[string][]byte{}
+			for p, c := range files {
+				changed[p] = c
+			}
+			changed[path] = content
+			if err := hub.SetRef(repoID, "refs/pr/1", push(t, hub, changed)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Cut: func(t *testing.T, path string, n int64) {
+			t.Helper()
+			once(path, fetchertest.CutAfter(n))
+		},
+		Stall: func(t *testing.T, path string, n int64) {
+			t.Helper()
+			once(path, fetchertest.StallAfter(n))
+		},
+		Fail: func(t *testing.T, path string, kind error) {
+			t.Helper()
+			once(path, map[error]fetchertest.Effect{
+				fetcher.ErrTransient: fetchertest.Status(http.StatusServiceUnavailable),
+				fetcher.ErrRefused:   fetchertest.Status(http.StatusNotFound),
+				fetcher.ErrThrottled: fetchertest.Answer(http.StatusTooManyRequests, http.Header{"Retry-After": {"2"}}, ""),
+			}[kind])
+		},
+		Secrets: []string{"Signature=", "Key-Pair-Id"},
+	}
+	if token != "" {
+		f.Secrets = append(f.Secrets, token)
+	}
+	return f
+}
+
+// deadline is how long something may take that should be over at once.
+const deadline = 20 * time.Second

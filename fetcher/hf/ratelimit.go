@@ -1,0 +1,86 @@
+package hf
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The Hub's rate limits that this driver meets, by the names that the Hub
+// gives them.
+const (
+	limitAPI      = "api"
+	limitResolves = "resolvers"
+)
+
+// maxRetryAfter bounds what a server may ask for: a header with a slip in it
+// must not stop a node for a day. The Hub's own window has 5 minutes.
+const maxRetryAfter = time.Hour
+
+// limits remembers which of the Hub's quotas are used up, so that the driver
+// refuses by itself instead of asking: each refused request would prolong the
+// limit.
+type limits struct {
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+// learn reads the RateLimit header, which is on every answer of the Hub.
+func (l *limits) learn(limit string, header http.Header) {
+	reset, spent := rateLimitReset(header)
+	if !spent {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.until == nil {
+		l.until = map[string]time.Time{}
+	}
+	l.until[limit] = time.Now().Add(reset)
+}
+
+// left returns how long a limit is still used up.
+func (l *limits) left(limit string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(0, time.Until(l.until[limit]))
+}
+
+// rateLimitReset reads `"resolvers";r=0;t=55`: nothing left, for 55 seconds
+// more (and one for rounding). spent is false as long as something is left.
+func rateLimitReset(header http.Header) (reset time.Duration, spent bool) {
+	for _, part := range strings.Split(header.Get("RateLimit"), ";") {
+		key, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		switch key {
+		case "r":
+			spent = value == "0"
+		case "t":
+			reset = bounded(value, time.Second)
+		}
+	}
+	return reset, spent && reset > 0
+}
+
+// retryAfter is how long the answer asks to wait: by RateLimit, else by
+// Retry-After in seconds or as a date; 0 if it does not say.
+func retryAfter(header http.Header) time.Duration {
+	if reset, spent := rateLimitReset(header); spent {
+		return reset
+	}
+	value := header.Get("Retry-After")
+	if at, err := http.ParseTime(value); err == nil {
+		return min(max(0, time.Until(at)), maxRetryAfter)
+	}
+	return bounded(value, 0)
+}
+
+// bounded reads a number of seconds and adds extra.
+func bounded(seconds string, extra time.Duration) time.Duration {
+	n, err := strconv.ParseUint(seconds, 10, 32)
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(n)*time.Second+extra, maxRetryAfter)
+}

@@ -1,0 +1,165 @@
+package hf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/stoker-project/stoker/fetcher"
+)
+
+// maxRedirects is how many hosts may pass a request on.
+const maxRedirects = 5
+
+// operation is what errors say was being done.
+type operation struct{ verb, origin, repo string }
+
+func (op operation) fail(kind, err error, hint string) *fetcher.Error {
+	return &fetcher.Error{Kind: kind, Op: op.verb, Origin: op.origin, Err: err, Hint: hint}
+}
+
+// ended returns ctx's own error if ctx has ended, else err: a failure that the
+// caller caused is of no kind.
+func (op operation) ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s %s: %w", op.verb, op.origin, ctx.Err())
+	}
+	return err
+}
+
+// request is how one GET is sent.
+type request struct {
+	limit  string // which of the Hub's rate limits counts it
+	accept string
+	ranged string // Range header; empty: none
+	// see looks at each answer of the Hub itself that is no failure, before a
+	// redirect is followed.
+	see func(http.Header) error
+}
+
+// errExpired is a signed URL that the CDN refuses.
+var errExpired = errors.New("the CDN refuses the signed address")
+
+// get sends a GET to the endpoint and follows redirects. The answer is a 2xx;
+// everything else is an error of one kind. A 403 of another host also is
+// errExpired.
+func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r request) (*http.Response, error) {
+	token, err := d.token()
+	if err != nil {
+		return nil, op.fail(fetcher.ErrRefused, err, "write the token on one line, as the Hub shows it")
+	}
+	if wait := d.limits.left(r.limit); wait > 0 {
+		e := op.fail(fetcher.ErrThrottled, fmt.Errorf("the quota of %s at %s is used up", r.limit, d.endpoint.Host), throttledHint(token))
+		e.RetryAfter = wait
+		return nil, e
+	}
+	for range maxRedirects + 1 {
+		own := sameOrigin(target, d.endpoint)
+		resp, err := d.send(ctx, target, r, tokenFor(own, token))
+		if err != nil {
+			return nil, op.ended(ctx, op.fail(fetcher.ErrTransient, fmt.Errorf("reach %s: %w", target.Host, err), checkNetwork(target.Host)))
+		}
+		if own {
+			d.limits.learn(r.limit, resp.Header)
+		}
+		if resp.StatusCode >= http.StatusBadRequest || resp.StatusCode == http.StatusNotModified {
+			discard(resp)
+			return nil, classify(op, resp, own, token)
+		}
+		if own && r.see != nil {
+			if err := r.see(resp.Header); err != nil {
+				discard(resp)
+				return nil, err
+			}
+		}
+		if resp.StatusCode < http.StatusMultipleChoices {
+			return resp, nil
+		}
+		discard(resp)
+		next, err := follow(target, resp.Header.Get("Location"))
+		if err != nil {
+			return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s: %w", target.Host, err), "check the endpoint")
+		}
+		target = next
+	}
+	return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("more than %d redirects", maxRedirects), "check the endpoint")
+}
+
+// send makes one exchange. It goes to the transport itself, not through
+// http.Client, whose errors show whole URLs and which would pass the token on
+// to subdomains and other ports.
+func (d *Driver) send(ctx context.Context, target *url.URL, r request, token string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return nil, errors.New("its address cannot be requested") // err would show a signed URL
+	}
+	req.Header.Set("User-Agent", d.userAgent)
+	req.Header.Set("Accept-Encoding", "identity")
+	if r.accept != "" {
+		req.Header.Set("Accept", r.accept)
+	}
+	if r.ranged != "" {
+		req.Header.Set("Range", r.ranged)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	return d.transport.RoundTrip(req)
+}
+
+func tokenFor(own bool, token string) string {
+	if own {
+		return token
+	}
+	return ""
+}
+
+// follow resolves a Location. Its text is left out of errors: it may be
+// signed.
+func follow(from *url.URL, location string) (*url.URL, error) {
+	if location == "" {
+		return nil, errors.New("a redirect to nowhere")
+	}
+	next, err := from.Parse(location)
+	if err != nil || next.Host == "" || next.User != nil {
+		return nil, errors.New("a redirect to no valid address")
+	}
+	switch {
+	case next.Scheme == "https":
+	case next.Scheme != "http":
+		return nil, fmt.Errorf("a redirect to the scheme %q", next.Scheme)
+	case from.Scheme == "https":
+		return nil, fmt.Errorf("a redirect from https to plain http on %s", next.Host)
+	}
+	return next, nil
+}
+
+// sameOrigin compares scheme, host and port: what a token was meant for.
+func sameOrigin(a, b *url.URL) bool {
+	return strings.EqualFold(a.Scheme, b.Scheme) && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
+}
+
+func port(u *url.URL) string {
+	switch {
+	case u.Port() != "":
+		return u.Port()
+	case strings.EqualFold(u.Scheme, "https"):
+		return "443"
+	}
+	return "80"
+}
+
+// discard ends an answer whose body nobody wants; a short body is read, so
+// that the connection can be used again.
+func discard(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, 8<<10)
+	_ = resp.Body.Close()
+}
+
+func checkNetwork(host string) string {
+	return "check that this machine reaches " + host
+}
