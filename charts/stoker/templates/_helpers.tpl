@@ -57,7 +57,8 @@ The rule is the agent's (fetcher.Source.DeriveName); a test compares the two.
 {{- else -}}
 {{- $source = regexReplaceAll "/+$" $source "" -}}
 {{- end -}}
-{{- $name := regexReplaceAll "[^a-z0-9.-]" (base $source | lower) "-" | trimAll "-." -}}
+{{- $path := regexReplaceAll "^[a-z0-9]+://" $source "" -}}
+{{- $name := regexReplaceAll "[^a-z0-9.-]" (base $path | lower) "-" | trimAll "-." -}}
 {{- if gt (len $name) 63 -}}
 {{- $name = printf "%s-%s" (trunc 54 $name) (sha256sum $source | trunc 8) -}}
 {{- end -}}

@@ -1,0 +1,259 @@
+package charts
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
+
+	"github.com/stoker-project/stoker/test/cluster"
+)
+
+// releaseNamespace is where the tests install the chart.
+const releaseNamespace = "gpu-system"
+
+// startCluster starts a control plane for one test.
+func startCluster(t *testing.T) *cluster.Cluster {
+	t.Helper()
+	c, err := cluster.Start(t.Context(), cluster.Options{Log: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// createNamespaces makes namespaces, at a Pod Security level if one is given.
+func createNamespaces(t *testing.T, client kubernetes.Interface, level string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if level != "" {
+			ns.Labels = map[string]string{"pod-security.kubernetes.io/enforce": level}
+		}
+		if _, err := client.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The API server itself takes every object, with no field that it does not
+// know, and its controllers do with them what the chart promises.
+func TestApply(t *testing.T) {
+	c := startCluster(t)
+	client := c.Client()
+	createNamespaces(t, client, "privileged", releaseNamespace)
+	createNamespaces(t, client, "restricted", "team-a", "team-b")
+
+	defaults, err := Render(nil, "plain", releaseNamespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, err := Render(fullValues(t), "rel", releaseNamespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, objs := range [][]*unstructured.Unstructured{defaults, full} {
+		if err := Apply(t.Context(), c.RESTConfig(), objs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("claims bind to their volumes", func(t *testing.T) { testClaimsBind(t, client) })
+	t.Run("a second apply changes nothing", func(t *testing.T) { testApplyAgain(t, c, full) })
+	t.Run("unknown fields are errors", func(t *testing.T) { testStrict(t, c, defaults) })
+	t.Run("GPU nodes get an agent, others do not", func(t *testing.T) { testAgentPods(t, c) })
+	t.Run("the account may do what the agent needs, and no more", func(t *testing.T) { testAccess(t, client) })
+	t.Run("restricted pods may mount the claim", func(t *testing.T) { testRestrictedPod(t, client) })
+}
+
+func testClaimsBind(t *testing.T, client kubernetes.Interface) {
+	t.Helper()
+	for _, ns := range []string{"team-a", "team-b"} {
+		waitBound(t, client, ns)
+		pv, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "rel-warm-"+ns, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pv.Status.Phase != corev1.VolumeBound || pv.Spec.ClaimRef.Namespace != ns || pv.Spec.HostPath.Path != "/mnt/nvme0/stoker" {
+			t.Errorf("volume of %s is %s, claimed by %s, at %s", ns, pv.Status.Phase, pv.Spec.ClaimRef.Namespace, pv.Spec.HostPath.Path)
+		}
+	}
+}
+
+// waitBound waits until the real controller-manager has bound the claim.
+func waitBound(t *testing.T, client kubernetes.Interface, namespace string) *corev1.PersistentVolumeClaim {
+	t.Helper()
+	var claim *corev1.PersistentVolumeClaim
+	err := cluster.WaitFor(t.Context(), "the claim of "+namespace+" to be bound", func(ctx context.Context) (bool, error) {
+		var err error
+		claim, err = client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, "stoker-models", metav1.GetOptions{})
+		return err == nil && claim.Status.Phase == corev1.ClaimBound, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if claim.Spec.VolumeName != "rel-warm-"+namespace {
+		t.Errorf("the claim of %s is bound to %s", namespace, claim.Spec.VolumeName)
+	}
+	return claim
+}
+
+// An upgrade applies the same volumes again: their claims must stay bound, and
+// agents must not be replaced.
+func testApplyAgain(t *testing.T, c *cluster.Cluster, objs []*unstructured.Unstructured) {
+	t.Helper()
+	client := c.Client()
+	before, err := client.AppsV1().DaemonSets(releaseNamespace).Get(t.Context(), "rel-warm", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "rel-warm-team-a", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Apply(t.Context(), c.RESTConfig(), objs); err != nil {
+		t.Fatal(err)
+	}
+	after, err := client.AppsV1().DaemonSets(releaseNamespace).Get(t.Context(), "rel-warm", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.Generation != after.Generation {
+		t.Errorf("the DaemonSet's generation went from %d to %d", before.Generation, after.Generation)
+	}
+	volume, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "rel-warm-team-a", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if volume.Spec.ClaimRef.UID == "" || volume.Spec.ClaimRef.UID != bound.Spec.ClaimRef.UID {
+		t.Errorf("the volume's claim went from %q to %q", bound.Spec.ClaimRef.UID, volume.Spec.ClaimRef.UID)
+	}
+	if claim := waitBound(t, client, "team-a"); claim.UID != volume.Spec.ClaimRef.UID {
+		t.Errorf("the claim is %s, the volume names %s", claim.UID, volume.Spec.ClaimRef.UID)
+	}
+}
+
+func testStrict(t *testing.T, c *cluster.Cluster, objs []*unstructured.Unstructured) {
+	t.Helper()
+	for _, obj := range objs {
+		if obj.GetKind() != "DaemonSet" {
+			continue
+		}
+		bad := obj.DeepCopy()
+		if err := unstructured.SetNestedField(bad.Object, "x", "spec", "template", "spec", "nodeSelectors"); err != nil {
+			t.Fatal(err)
+		}
+		err := Apply(t.Context(), c.RESTConfig(), []*unstructured.Unstructured{bad})
+		if err == nil || !strings.Contains(err.Error(), "nodeSelectors") || !strings.Contains(err.Error(), "gpu-system/plain-stoker") {
+			t.Errorf("an unknown field was answered with %v", err)
+		}
+	}
+}
+
+// testAgentPods lets the real DaemonSet controller and the real scheduler
+// place the agents of the default values.
+func testAgentPods(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	client := c.Client()
+	// The usual taint of GPU node pools, which keeps other pods away.
+	taint := corev1.Taint{Key: "nvidia.com/gpu", Value: "present", Effect: corev1.TaintEffectNoSchedule}
+	for _, node := range []cluster.NodeSpec{
+		{Name: "gpu-node", Labels: map[string]string{"nvidia.com/gpu.present": "true"}, Taints: []corev1.Taint{taint}, GPUs: 8},
+		{Name: "cpu-node"},
+	} {
+		if _, err := c.AddNode(t.Context(), node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := cluster.WaitFor(t.Context(), "an agent on gpu-node", func(ctx context.Context) (bool, error) {
+		pods, err := client.CoreV1().Pods(releaseNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=plain"})
+		if err != nil {
+			return false, err
+		}
+		return len(pods.Items) == 1 && pods.Items[0].Spec.NodeName == "gpu-node", nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ds *appsv1.DaemonSet
+	err = cluster.WaitFor(t.Context(), "the DaemonSet's status", func(ctx context.Context) (bool, error) {
+		var err error
+		ds, err = client.AppsV1().DaemonSets(releaseNamespace).Get(ctx, "plain-stoker", metav1.GetOptions{})
+		return err == nil && ds.Status.ObservedGeneration == ds.Generation && ds.Status.DesiredNumberScheduled == 1, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testAccess asks the API server's own authorizer.
+func testAccess(t *testing.T, client kubernetes.Interface) {
+	t.Helper()
+	allowed := map[string]bool{}
+	for _, rule := range agentRules() {
+		for _, resource := range rule.Resources {
+			for _, verb := range rule.Verbs {
+				allowed[verb+" "+resource] = true
+			}
+		}
+	}
+	for _, resource := range []string{"nodes", "pods", "events", "secrets", "configmaps", "persistentvolumes", "serviceaccounts"} {
+		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete"} {
+			review, err := client.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authorizationv1.SubjectAccessReview{
+				Spec: authorizationv1.SubjectAccessReviewSpec{
+					User:               "system:serviceaccount:" + releaseNamespace + ":plain-stoker",
+					Groups:             []string{"system:serviceaccounts", "system:authenticated"},
+					ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Resource: resource, Namespace: "default", Version: "v1"},
+				},
+			}, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := allowed[verb+" "+resource]; review.Status.Allowed != want {
+				t.Errorf("%s %s: allowed is %v, want %v", verb, resource, review.Status.Allowed, want)
+			}
+		}
+	}
+}
+
+// testRestrictedPod creates the pod that the notes show, in a namespace where
+// hostPath is forbidden.
+func testRestrictedPod(t *testing.T, client kubernetes.Interface) {
+	t.Helper()
+	notes, err := Notes(fullValues(t), "rel", releaseNamespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, snippet, ok := strings.Cut(notes, "in namespace team-a:\n")
+	if !ok {
+		t.Fatalf("the notes show no pod:\n%s", notes)
+	}
+	var pod corev1.Pod
+	if err := yaml.UnmarshalStrict([]byte(snippet), &pod); err != nil {
+		t.Fatalf("the pod in the notes is no pod: %v\n%s", err, snippet)
+	}
+	pod.Name = "vllm"
+	vllm := &pod.Spec.Containers[0]
+	// What the snippet leaves to the reader: the image, and the level's own demands on it.
+	vllm.Image = "vllm"
+	vllm.SecurityContext = pod.Spec.InitContainers[0].SecurityContext
+	created, err := client.CoreV1().Pods(pod.Namespace).Create(t.Context(), &pod, metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if created.Spec.Volumes[0].PersistentVolumeClaim == nil || !created.Spec.Volumes[0].PersistentVolumeClaim.ReadOnly {
+		t.Errorf("the pod's volume is %+v", created.Spec.Volumes[0])
+	}
+}

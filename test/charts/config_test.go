@@ -1,0 +1,193 @@
+package charts
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/stoker-project/stoker/agent"
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/gpu"
+)
+
+// agentConfig is the rendered configuration as the agent reads it.
+func agentConfig(t *testing.T, values []byte) agent.Config {
+	t.Helper()
+	for _, obj := range renderAll(t, values) {
+		if obj.GetKind() != "ConfigMap" {
+			continue
+		}
+		var cm corev1.ConfigMap
+		find(t, []*unstructured.Unstructured{obj}, "ConfigMap", objectKey(obj), &cm)
+		config, err := agent.ParseConfig([]byte(cm.Data["config.yaml"]))
+		if err != nil {
+			t.Fatalf("the agent refuses the rendered configuration: %v", err)
+		}
+		return config
+	}
+	t.Fatal("no ConfigMap rendered")
+	return agent.Config{}
+}
+
+// The chart writes every setting out, with the values that the agent would
+// take by itself: reading values.yaml tells what will happen.
+func TestDefaultConfigIsTheAgentsOwn(t *testing.T) {
+	own, err := agent.ParseConfig([]byte("models: []\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := agentConfig(t, nil); !reflect.DeepEqual(got, own) {
+		t.Errorf("the chart's defaults give %+v, the agent's are %+v", got, own)
+	}
+}
+
+func TestFullConfigReachesTheAgent(t *testing.T) {
+	got := agentConfig(t, fullValues(t))
+	if len(got.Models) != 3 {
+		t.Fatalf("want 3 models, got %+v", got.Models)
+	}
+	m := got.Models[0]
+	if m.Serving.MaxModelLen != 1<<20 || m.Serving.TensorParallel != 2 || m.Serving.GPUMemoryUtilization != 0.92 || m.Serving.KVCacheDtype != "fp8" {
+		t.Errorf("serving reached the agent as %+v", m.Serving)
+	}
+	if m.Priority != 100 || m.Refresh != 90*time.Minute || m.Credentials != "team-a" || m.Endpoint != "http://hub.example:8080/mirror" || m.NodeSelector["pool"] != "gpu" {
+		t.Errorf("the first model reached the agent as %+v", m)
+	}
+	if !slices.Equal(m.Include, []string{"*.safetensors", "*.json"}) || !slices.Equal(m.Exclude, []string{"original/*"}) {
+		t.Errorf("patterns reached the agent as %q and %q", m.Include, m.Exclude)
+	}
+	if got.Store.Quota != 500<<30 || got.Store.Reserve.Bytes != 100<<30 || got.Pull.MaxRate != 500<<20 || got.Pull.Jobs != 16 || got.Pull.ConcurrentModels != 1 {
+		t.Errorf("limits reached the agent as %+v and %+v", got.Store, got.Pull)
+	}
+	defaults := agentConfig(t, nil)
+	a, b := reflect.ValueOf(got.Intervals), reflect.ValueOf(defaults.Intervals)
+	for i := range a.NumField() {
+		if a.Field(i).Equal(b.Field(i)) {
+			t.Errorf("interval %s is the default in spite of testdata/full-values.yaml", a.Type().Field(i).Name)
+		}
+	}
+}
+
+// The names that the chart shows and checks for duplicates are the agent's.
+func TestModelNamesAreTheAgents(t *testing.T) {
+	long := strings.Repeat("Long_Name.", 9) + "x"
+	for _, source := range []string{
+		"hf://Qwen/Qwen2.5-7B-Instruct",
+		"hf://Qwen/Qwen2.5-7B-Instruct@refs/pr/1",
+		"hf://o/_Under_Score_",
+		"hf://o/" + long,
+		"hf://o/" + long + "@main",
+		"s3://bucket",
+		"s3://bucket/",
+		"s3://bucket/a/b@c//",
+		"gs://bucket/Weights of Llama",
+		"s3://bucket/" + long + "/",
+		"file:///srv/models/Tiny/",
+		"file:///srv//models/../" + long,
+		"file:///srv/modèle",
+	} {
+		parsed, err := fetcher.ParseSource(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := parsed.DeriveName()
+		if err != nil {
+			t.Fatal(err)
+		}
+		values, err := yaml.Marshal(map[string]any{"models": []any{map[string]any{"source": source}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		notes, err := Notes(values, "rel", "gpu-system")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(notes, "-L warm.stoker.dev/"+want+"\n") {
+			t.Errorf("%s: the notes do not name the model %q:\n%s", source, want, notes)
+		}
+		if config := agentConfig(t, values); config.Models[0].Name != want {
+			t.Errorf("%s: the agent reads the name %q, want %q", source, config.Models[0].Name, want)
+		}
+	}
+}
+
+// The schema takes the sources that the agent takes, and no others.
+func TestSourcesAreTheAgents(t *testing.T) {
+	for _, source := range []string{
+		"hf://ORG/NAME", "hf://ORG/NAME@main", "hf://ORG/NAME@refs/pr/1", "hf://a/b@0123456789012345678901234567890123456789",
+		"hf://o.r_g/na-me.x", "s3://bucket", "s3://bucket/", "s3://bucket/a/b/", "gs://bucket/a b", "file:///srv/models", "file:///x/../y",
+		"", "ORG/NAME", "https://hub.example/ORG/NAME", "hf:/ORG/NAME", "HF://ORG/NAME", "hf://NAME", "hf://ORG/", "hf:///NAME", "hf://ORG/NAME/x",
+		"hf://ORG/NAME@", "hf://ORG/NAME@/a", "hf://ORG/NAME@a/", "hf://ORG/NAME@a b", "hf://ORG/NAME@a:b", "hf://ORG/NAME@a..b", "hf://-a/b", "hf://a/b.", "hf://a/b--c",
+		"hf://a b/c", "hf://" + strings.Repeat("a", 97) + "/b", "s3://", "s3:///prefix", "s3://a b", "s3://user@bucket/x", "s3://bucket//x", "s3://bucket/./x",
+		"s3://bucket/../x", "gs://", "file://host/dir", "file://", "file:srv", "ftp://a/b", "s3://bucket/a\nb",
+	} {
+		_, want := fetcher.ParseSource(source)
+		values, err := yaml.Marshal(map[string]any{"models": []any{map[string]any{"name": "a", "source": source}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got := Render(values, "rel", "gpu-system"); (got == nil) != (want == nil) {
+			t.Errorf("source %q: the chart says %v, the agent says %v", source, got, want)
+		}
+	}
+}
+
+// The schema takes the GPU specifications that the agent takes.
+func TestGPUSpecsAreTheAgents(t *testing.T) {
+	for _, spec := range []string{
+		"none", "simulated:dgxa100", "simulated:dgxh100,free=2GiB", "simulated:dgxh200,free=500MiB,free.0=1.5GiB", "simulated:dgxb200,free.7=0",
+		"simulated", "simulated:", "simulated:l4", "simulated:dgxh200,", "simulated:dgxh200,used=1GiB", "simulated:dgxh200,free=1Gi", "simulated:dgxh200,free=-1GiB",
+		"simulated:dgxh200,free.x=1GiB", "simulated:dgxh200,free=", "NONE", "",
+	} {
+		reader, want := gpu.Open(spec)
+		if want == nil {
+			reader.Close()
+		}
+		if spec == "" {
+			continue
+		}
+		values, err := yaml.Marshal(map[string]any{"gpus": spec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got := Render(values, "rel", "gpu-system"); (got == nil) != (want == nil) {
+			t.Errorf("gpus %q: the chart says %v, the agent says %v", spec, got, want)
+		}
+	}
+}
+
+// Every value of the configuration that the schema takes, the agent takes.
+func TestSettingsAreTheAgents(t *testing.T) {
+	for path, candidates := range map[string][]any{
+		"store.quota":           {"", "1", "500Gi", "1.5Ti", "100G", "5k", "0", "0.5Gi", "1e3", "1m", "-1", "10%"},
+		"store.reserve":         {"0%", "20%", "99.5%", "100%", "100Gi", "0", "5", "", "-1%", "150%"},
+		"pull.maxRate":          {"", "500Mi", "1G", "0", "fast"},
+		"pull.jobs":             {1, 8, 0, -1, "8"},
+		"pull.concurrentModels": {1, 0},
+		"intervals.observe":     {"1s", "500ms", "1h30m", "1.5s", "0s", "0.5s", "1", "1d", "-1s", ""},
+		"intervals.retryMax":    {"10m", "1ms", "5s"},
+	} {
+		section, key, _ := strings.Cut(path, ".")
+		for _, candidate := range candidates {
+			values, err := yaml.Marshal(map[string]any{"agent": map[string]any{section: map[string]any{key: candidate}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			objs, err := Render(values, "rel", "gpu-system")
+			if err != nil {
+				continue // the schema may be stricter than the agent: no test on a cluster is lost by that
+			}
+			var cm corev1.ConfigMap
+			find(t, objs, "ConfigMap", "gpu-system/rel-stoker-config", &cm)
+			if _, err := agent.ParseConfig([]byte(cm.Data["config.yaml"])); err != nil {
+				t.Errorf("%s: %v passes the schema, but the agent says %v", path, candidate, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package charts
+
+import (
+	"strings"
+	"testing"
+)
+
+// Each bad value is refused before anything is rendered, with a message that
+// names the field.
+func TestSchemaRefuses(t *testing.T) {
+	const ok = "source: 'hf://ORG/NAME'"
+	long := strings.Repeat("a", 64)
+	for _, tc := range []struct{ name, values, field string }{
+		{"unknown value", "modles: []", "additional properties 'modles'"},
+		{"unknown image field", "image: {name: x}", "'/image': additional properties 'name'"},
+		{"unknown store field", "store: {path: /x}", "'/store': additional properties 'path'"},
+		{"unknown agent section", "agent: {stores: {}}", "'/agent': additional properties 'stores'"},
+		{"unknown agent.store field", "agent: {store: {qouta: 1Gi}}", "'/agent/store': additional properties 'qouta'"},
+		{"unknown agent.pull field", "agent: {pull: {rate: 1Gi}}", "'/agent/pull': additional properties 'rate'"},
+		{"unknown interval", "agent: {intervals: {tick: 1s}}", "'/agent/intervals': additional properties 'tick'"},
+		{"unknown log field", "log: {level: debug}", "'/log': additional properties 'level'"},
+		{"unknown resources field", "resources: {limit: {}}", "'/resources': additional properties 'limit'"},
+		{"unknown service account field", "serviceAccount: {create: true}", "'/serviceAccount': additional properties 'create'"},
+		{"unknown affinity", "affinity: {nodeAfinity: {}}", "'/affinity': additional properties 'nodeAfinity'"},
+
+		{"name that is no DNS label", "fullnameOverride: Stoker_1", "'/fullnameOverride'"},
+		{"name that is too long", "nameOverride: " + long, "'/nameOverride': maxLength"},
+		{"repository with tag", "image: {repository: 'host/stoker:v1'}", "'/image/repository'"},
+		{"empty repository", "image: {repository: ''}", "'/image/repository'"},
+		{"tag that YAML reads as a number", "image: {tag: 1.0}", "'/image/tag': got number, want string"},
+		{"tag with a space", "image: {tag: 'a b'}", "'/image/tag'"},
+		{"short digest", "image: {digest: 'sha256:abc'}", "'/image/digest'"},
+		{"pull policy", "image: {pullPolicy: Sometimes}", "'/image/pullPolicy': value must be one of"},
+		{"pull secret as a string", "imagePullSecrets: [secret]", "'/imagePullSecrets/0': got string, want object"},
+
+		{"models as a map", "models: {a: b}", "'/models': got object, want array"},
+		{"model as a string", "models: ['hf://ORG/NAME']", "'/models/0': got string, want object"},
+		{"model without source", "models: [{name: a}]", "'/models/0': missing property 'source'"},
+		{"unknown model field", "models: [{" + ok + ", sources: []}]", "'/models/0': additional properties 'sources'"},
+		{"model name in capitals", "models: [{" + ok + ", name: Qwen}]", "'/models/0/name'"},
+		{"model name with a slash", "models: [{" + ok + ", name: a/b}]", "'/models/0/name'"},
+		{"model name ending in a dot", "models: [{" + ok + ", name: a.}]", "'/models/0/name'"},
+		{"model name of 64 characters", "models: [{" + ok + ", name: " + long + "}]", "'/models/0/name'"},
+		{"second model's name", "models: [{" + ok + "}, {" + ok + ", name: -a}]", "'/models/1/name'"},
+		{"include as a string", "models: [{" + ok + ", include: '*.json'}]", "'/models/0/include': got string, want array"},
+		{"empty pattern", "models: [{" + ok + ", exclude: ['']}]", "'/models/0/exclude/0'"},
+		{"node selector with a boolean", "models: [{" + ok + ", nodeSelector: {gpu: true}}]", "'/models/0/nodeSelector/gpu': got boolean, want string"},
+		{"node selector with a bad key", "models: [{" + ok + ", nodeSelector: {'a/b/c': x}}]", "'a/b/c'"},
+		{"priority as a string", "models: [{" + ok + ", priority: high}]", "'/models/0/priority': got string, want integer"},
+		{"priority as a fraction", "models: [{" + ok + ", priority: 1.5}]", "'/models/0/priority': got number, want integer"},
+		{"refresh without a unit", "models: [{" + ok + ", refresh: 60}]", "'/models/0/refresh': got number, want string"},
+		{"refresh in days", "models: [{" + ok + ", refresh: 1d}]", "'/models/0/refresh'"},
+		{"endpoint without scheme", "models: [{" + ok + ", endpoint: 'hub.example'}]", "'/models/0/endpoint'"},
+		{"endpoint with a password", "models: [{" + ok + ", endpoint: 'https://me:secret@hub.example'}]", "'/models/0/endpoint'"},
+		{"unknown serving field", "models: [{" + ok + ", serving: {tp: 2}}]", "'/models/0/serving': additional properties 'tp'"},
+		{"tensor parallel zero", "models: [{" + ok + ", serving: {tensorParallel: 0}}]", "'/models/0/serving/tensorParallel': minimum"},
+		{"negative length", "models: [{" + ok + ", serving: {maxModelLen: -1}}]", "'/models/0/serving/maxModelLen': minimum"},
+		{"utilization as a percentage", "models: [{" + ok + ", serving: {gpuMemoryUtilization: 92}}]", "'/models/0/serving/gpuMemoryUtilization': maximum"},
+		{"utilization zero", "models: [{" + ok + ", serving: {gpuMemoryUtilization: 0}}]", "'/models/0/serving/gpuMemoryUtilization'"},
+		{"one name twice", "models: [{" + ok + "}, {source: 's3://b/name'}]", `models[0] (hf://ORG/NAME) and models[1] (s3://b/name) are both named "name"`},
+		{"source that gives no name", "models: [{source: 'file:///'}]", "models[0]: no name can be derived"},
+		{"credentials that are not there", "models: [{" + ok + ", credentials: team-a}]", `models[0] (name): credentials "team-a" is no key`},
+
+		{"namespace in capitals", "namespaces: [Team]", "'/namespaces/0'"},
+		{"namespace with a dot", "namespaces: [a.b]", "'/namespaces/0'"},
+		{"namespace twice", "namespaces: [a, b, a]", "'/namespaces': items at 0 and 2 are equal"},
+		{"relative path", "store: {hostPath: models}", "'/store/hostPath'"},
+		{"root as path", "store: {hostPath: /}", "'/store/hostPath'"},
+		{"path with dots", "store: {hostPath: /mnt/../etc}", "'/store/hostPath'"},
+		{"path with a slash at its end", "store: {hostPath: /mnt/}", "'/store/hostPath'"},
+
+		{"quota as words", "agent: {store: {quota: lots}}", "'/agent/store/quota'"},
+		{"quota zero", "agent: {store: {quota: 0Gi}}", "'/agent/store/quota'"},
+		{"negative quota", "agent: {store: {quota: -1Gi}}", "'/agent/store/quota'"},
+		{"reserve of everything", "agent: {store: {reserve: 100%}}", "'/agent/store/reserve'"},
+		{"reserve as a number", "agent: {store: {reserve: 20}}", "'/agent/store/reserve': got number, want string"},
+		{"no models at once", "agent: {pull: {concurrentModels: 0}}", "'/agent/pull/concurrentModels': minimum"},
+		{"negative jobs", "agent: {pull: {jobs: -8}}", "'/agent/pull/jobs': minimum"},
+		{"rate with a slash", "agent: {pull: {maxRate: 500Mi/s}}", "'/agent/pull/maxRate'"},
+		{"interval without a unit", "agent: {intervals: {observe: 5}}", "'/agent/intervals/observe': got number, want string"},
+		{"interval zero", "agent: {intervals: {heartbeat: 0s}}", "'/agent/intervals/heartbeat'"},
+		{"negative interval", "agent: {intervals: {verify: -30s}}", "'/agent/intervals/verify'"},
+		{"interval in words", "agent: {intervals: {retryMax: 10 minutes}}", "'/agent/intervals/retryMax'"},
+
+		{"credential as a string", "credentials: {team-a: hub-team-a}", "'/credentials/team-a': got string, want object"},
+		{"credential without a Secret", "credentials: {team-a: {}}", "'/credentials/team-a': missing property 'secretName'"},
+		{"credential with a path", "credentials: {'../etc': {secretName: a}}", "'../etc'"},
+		{"token in the values", "credentials: {team-a: {secretName: a, token: t}}", "'/credentials/team-a': additional properties 'token'"},
+		{"unknown board", "gpus: simulated:dgx1", "'/gpus'"},
+		{"GPU count", "gpus: 8", "'/gpus': got number, want string"},
+		{"runtime class", "runtimeClassName: NVIDIA", "'/runtimeClassName'"},
+		{"node selector as a list", "nodeSelector: [gpu]", "nodeSelector"},
+		{"node selector with a number", "nodeSelector: {gpus: 8}", "'/nodeSelector/gpus': got number, want string"},
+		{"toleration operator", "tolerations: [{key: a, operator: Is}]", "'/tolerations/0/operator'"},
+		{"toleration effect", "tolerations: [{key: a, effect: NoRun}]", "'/tolerations/0/effect'"},
+		{"priority class", "priorityClassName: High", "'/priorityClassName'"},
+		{"memory with a space", "resources: {limits: {memory: 2 Gi}}", "'/resources/limits/memory'"},
+		{"negative CPU", "resources: {requests: {cpu: -1}}", "'/resources/requests/cpu': minimum"},
+		{"update strategy", "updateStrategy: {type: Recreate}", "'/updateStrategy/type'"},
+		{"surge", "updateStrategy: {rollingUpdate: {maxSurge: 1}}", "'/updateStrategy/rollingUpdate': additional properties 'maxSurge'"},
+		{"nothing unavailable", "updateStrategy: {rollingUpdate: {maxUnavailable: 0}}", "'/updateStrategy/rollingUpdate/maxUnavailable': minimum"},
+		{"annotation with a boolean", "podAnnotations: {scrape: true}", "'/podAnnotations/scrape': got boolean, want string"},
+		{"account annotation with a number", "serviceAccount: {annotations: {id: 1}}", "'/serviceAccount/annotations/id': got number, want string"},
+		{"port zero", "port: 0", "'/port': minimum"},
+		{"port too large", "port: 65536", "'/port': maximum"},
+		{"log format", "log: {format: xml}", "'/log/format'"},
+		{"verbose as a string", "log: {verbose: 'yes'}", "'/log/verbose': got string, want boolean"},
+		{"environment as a map", "extraEnv: {A: b}", "'/extraEnv': got object, want array"},
+		{"environment with a number", "extraEnv: [{name: A, value: 1}]", "'/extraEnv/0/value': got number, want string"},
+		{"environment that the chart sets", "extraEnv: [{name: NODE_NAME, value: other}]", "'/extraEnv/0/name'"},
+		{"a second hostPath", "extraVolumes: [{name: host, hostPath: {path: /}}]", "'/extraVolumes/0/hostPath'"},
+		{"volume named as the store", "extraVolumes: [{name: store, emptyDir: {}}]", "'/extraVolumes/0/name'"},
+		{"mount over the store", "extraVolumeMounts: [{name: a, mountPath: /models/x}]", "'/extraVolumeMounts/0/mountPath'"},
+		{"mount over the configuration", "extraVolumeMounts: [{name: a, mountPath: /etc/stoker}]", "'/extraVolumeMounts/0/mountPath'"},
+		{"label that selects pods", "podLabels: {app.kubernetes.io/name: other}", "app.kubernetes.io/name"},
+		{"label value with a space", "podLabels: {team: 'a b'}", "'/podLabels/team'"},
+		{"unknown SELinux option", "seLinuxOptions: {kind: spc_t}", "'/seLinuxOptions': additional properties 'kind'"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := Render([]byte(tc.values), "rel", "gpu-system")
+			if err == nil {
+				t.Fatalf("accepted %s", tc.values)
+			}
+			if !strings.Contains(err.Error(), tc.field) {
+				t.Errorf("%s\nwas refused without %q:\n%v", tc.values, tc.field, err)
+			}
+		})
+	}
+}
+
+// What is unusual but right must pass.
+func TestSchemaAccepts(t *testing.T) {
+	for name, values := range map[string]string{
+		"a subchart's global values":   "global: {anything: [1, 2]}",
+		"no node selector":             "nodeSelector: {nvidia.com/gpu.present: null}",
+		"a setting left to the agent":  "agent: {intervals: {gpu: null}, store: {reserve: null}}",
+		"a number of agents":           "updateStrategy: {rollingUpdate: {maxUnavailable: 5}}",
+		"OnDelete":                     "updateStrategy: {type: OnDelete}",
+		"no reserve":                   "agent: {store: {reserve: '0%'}}",
+		"a fractional size":            "agent: {store: {quota: 1.5Ti}}",
+		"a name of one character":      "models: [{source: 'hf://o/n', name: a}]",
+		"a negative priority":          "models: [{source: 'hf://o/n', priority: -5}]",
+		"a prefix in an endpoint":      "models: [{source: 'hf://o/n', endpoint: 'http://[::1]:8080/hub'}]",
+		"no limits":                    "resources: {limits: null}",
+		"a registry with a port":       "image: {repository: 'localhost:5000/a/b__c'}",
+		"a toleration of everything":   "tolerations: [{operator: Exists}]",
+		"one model, two names":         "models: [{source: 'hf://o/n', name: a}, {source: 'hf://o/n', name: b}]",
+		"a release name with the name": "fullnameOverride: stoker",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := Render([]byte(values), "rel", "gpu-system"); err != nil {
+				t.Errorf("refused %s:\n%v", values, err)
+			}
+		})
+	}
+}
