@@ -1,0 +1,71 @@
+package fetcher
+
+import (
+	"context"
+	"io"
+)
+
+// File is one file of a revision, as its source describes it.
+type File struct {
+	// Path is relative, with forward slashes. It comes from the source and is
+	// hostile until [CheckPath] has passed it; drivers hand it on unchanged.
+	Path string
+	// Size in bytes.
+	Size int64
+	// Digest is what the source vouches for, or "" if it vouches for nothing.
+	Digest Digest
+	// Version pins the file's content where the revision alone does not (an
+	// ETag, a generation, a modification time); opaque to all but the driver.
+	Version string
+}
+
+// Listing is what a source resolved to.
+type Listing struct {
+	// Revision names this exact content: a Hub commit, or a digest over the
+	// sorted (path, size, version) list. It is a folder name: [A-Za-z0-9._-].
+	Revision string
+	// Files in any order, every file of the revision, unfiltered.
+	Files []File
+}
+
+// Object is one file of one revision of one source: what [Driver.Open] opens.
+type Object struct {
+	Source   Source
+	Revision string
+	File     File
+}
+
+// Driver reads one kind of source. It is safe for concurrent use, tries once,
+// and never retries, sleeps, logs or checks digests: the engine does. Every
+// error is an [*Error] of one kind, or wraps ctx's error if ctx has ended.
+//
+// The contract is tested by fetchertest.TestDriver.
+type Driver interface {
+	// List resolves src's revision and lists all of its files. Missing or
+	// forbidden sources are ErrRefused. It follows pagination to its end: a
+	// short list is an error, never a short Listing.
+	List(ctx context.Context, src Source) (Listing, error)
+
+	// Open streams the file from offset to its end: exactly File.Size-offset
+	// bytes of exactly that revision, or an error (while opening, or from
+	// Read). A source whose content changed under the transfer is ErrRefused
+	// and names the file. A body that ends early returns io.ErrUnexpectedEOF
+	// or an ErrTransient from Read, never io.EOF. The caller closes the
+	// reader; ending ctx ends it too.
+	Open(ctx context.Context, obj Object, offset int64) (io.ReadCloser, error)
+}
+
+// Access is how one model's source is reached. The zero Access means the
+// environment: each ecosystem's own variables and files.
+type Access struct {
+	// Endpoint replaces the source's own host: a Hub mirror, an S3-compatible
+	// server. Empty: the ecosystem's default.
+	Endpoint string
+	// CredentialsDir is a mounted Secret with the keys HF_TOKEN, config and
+	// credentials (AWS's files), key.json (Google). Read at every use, so that
+	// a rotated Secret takes effect. Empty: the environment's credentials.
+	CredentialsDir string
+}
+
+// Drivers makes drivers, by scheme.
+type Drivers map[string]func(Access) (Driver, error)

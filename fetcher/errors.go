@@ -1,0 +1,82 @@
+package fetcher
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+// What a failure means for whoever decides whether to try again. Code branches
+// on these with errors.Is; every failure of a driver is exactly one of them.
+var (
+	// ErrTransient is a passing failure: a cut connection, a 5xx, a timeout.
+	// Trying again may help.
+	ErrTransient = errors.New("passing failure")
+	// ErrThrottled is a source that asks for patience; Error.RetryAfter says
+	// how long. Trying again sooner prolongs it.
+	ErrThrottled = errors.New("rate limited")
+	// ErrRefused is a source that will not give this: missing, gated, no
+	// access, no such revision. Trying again helps only after somebody acted.
+	ErrRefused = errors.New("refused by the source")
+	// ErrCorrupt is content that does not verify, or file names that no source
+	// may give.
+	ErrCorrupt = store.ErrCorrupt
+	// ErrNoSpace is a full disk, a used-up quota, or a reserve that would be
+	// crossed.
+	ErrNoSpace = store.ErrNoSpace
+)
+
+// Error is a failure that people read: what was being done, to what, why it
+// failed and what to do about it. It never contains a token or a signed URL.
+type Error struct {
+	// Kind is one of the sentinels of this package.
+	Kind error
+	// Op is what was being done, verb first: "list files".
+	Op string
+	// Origin is what it was done to: a source, a file of it, a host.
+	Origin string
+	// Err is why it failed.
+	Err error
+	// Hint is what to do about it, without a full stop; may be empty.
+	Hint string
+	// RetryAfter is how long to wait before trying again, at least; zero if
+	// the source did not say.
+	RetryAfter time.Duration
+}
+
+// Error says it in one sentence: op, origin, cause; hint.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Op)
+	if e.Origin != "" {
+		b.WriteString(" ")
+		b.WriteString(e.Origin)
+	}
+	if e.Err != nil {
+		b.WriteString(": ")
+		b.WriteString(e.Err.Error())
+	}
+	if e.Hint != "" {
+		b.WriteString("; ")
+		b.WriteString(e.Hint)
+	}
+	return b.String()
+}
+
+// Unwrap makes both the kind and the cause visible to errors.Is and errors.As.
+func (e *Error) Unwrap() []error { return []error{e.Kind, e.Err} }
+
+// Hint returns the first hint in the chain of err, or "".
+func Hint(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Hint
+	}
+	return ""
+}
+
+// Permanent says that trying again cannot help until somebody changed
+// something: the source refuses.
+func Permanent(err error) bool { return errors.Is(err, ErrRefused) }

@@ -1,0 +1,290 @@
+package fetcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+// Options of a Fetcher. Store, Drivers and Logger are required.
+type Options struct {
+	Store   *store.Store
+	Drivers Drivers
+	Logger  *slog.Logger
+	// Jobs is how many connections one pull uses at most; default 8.
+	Jobs int
+	// MaxRate limits all pulls of this Fetcher together, in bytes per second;
+	// 0 is unlimited.
+	MaxRate int64
+	// Admit is asked before a pull transfers need bytes that are not in the
+	// store yet; an error (ErrNoSpace) stops it before the first byte. Default:
+	// the file system must have room for them.
+	Admit func(ctx context.Context, need int64) error
+	// StallTimeout ends a connection that brought no byte for so long; default
+	// 30 s.
+	StallTimeout time.Duration
+	// Attempts is how often in a row a request may fail without a byte of
+	// progress before the pull gives up; default 6, about 15 s with backoff.
+	Attempts int
+}
+
+// Fetcher pulls models into one store. It is safe for concurrent use.
+type Fetcher struct {
+	o       Options
+	limiter *rate.Limiter
+}
+
+// New returns a Fetcher; zero options get their defaults.
+func New(o Options) *Fetcher {
+	if o.Jobs <= 0 {
+		o.Jobs = 8
+	}
+	if o.StallTimeout <= 0 {
+		o.StallTimeout = 30 * time.Second
+	}
+	if o.Attempts <= 0 {
+		o.Attempts = 6
+	}
+	f := &Fetcher{o: o}
+	if o.MaxRate > 0 {
+		// One buffer at least must pass at once, or it never could.
+		f.limiter = rate.NewLimiter(rate.Limit(o.MaxRate), max(bufferSize, int(min(o.MaxRate/10, 1<<30))))
+	}
+	if f.o.Admit == nil {
+		f.o.Admit = f.admitFree
+	}
+	return f
+}
+
+// Request is one model to pull.
+type Request struct {
+	Name   string
+	Source Source
+	// Include and Exclude choose files as [Select] does.
+	Include, Exclude []string
+	Access           Access
+	// Progress, if not nil, is told how far the pull is: one call at a time,
+	// at every change of phase and every 200 ms in between.
+	Progress func(Progress)
+}
+
+// Phases of a pull, in order.
+const (
+	PhaseListing    = "listing"
+	PhaseWaiting    = "waiting" // another process pulls the same model
+	PhaseVerifying  = "verifying"
+	PhasePulling    = "pulling"
+	PhasePublishing = "publishing"
+)
+
+// Progress is how far a pull is.
+type Progress struct {
+	Phase    string
+	Revision string
+	// BytesDone of BytesTotal are in the store: found there, resumed or
+	// transferred. While verifying, they count what was re-read.
+	BytesDone, BytesTotal int64
+	FilesDone, FilesTotal int
+}
+
+// Result is a model that is published.
+type Result struct {
+	Name     string
+	Source   string
+	Revision string
+	// Path is the directory of the revision: what vLLM takes as --model.
+	Path string
+	// Bytes is the model's size, DownloadedBytes what came from the source.
+	Bytes, DownloadedBytes int64
+	Duration               time.Duration
+}
+
+// Resolve looks up which revision the source means now.
+func (f *Fetcher) Resolve(ctx context.Context, req Request) (string, error) {
+	if req.Source.Pinned() {
+		return req.Source.Revision, nil
+	}
+	l, err := f.list(ctx, req)
+	if err != nil {
+		return "", fmt.Errorf("look up %s: %w", req.Source, err)
+	}
+	return l.Revision, nil
+}
+
+// Pull brings the model into the store, verified, and publishes it. It resumes
+// what an earlier pull began, and downloads nothing that is here and right. A
+// pull of the same model that is under way elsewhere is waited for.
+//
+// Errors are of the kinds of this package, or ctx's, or the file system's.
+// After an error nothing of this revision is newly published, and what was
+// transferred stays for the next try.
+func (f *Fetcher) Pull(ctx context.Context, req Request) (Result, error) {
+	res, err := f.pull(ctx, req)
+	if err != nil {
+		return Result{}, fmt.Errorf("pull %s: %w", req.Source, err)
+	}
+	return res, nil
+}
+
+func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error) {
+	start := time.Now()
+	if err := CheckName(req.Name); err != nil {
+		return Result{}, err
+	}
+	if _, ok := f.o.Drivers[req.Source.Scheme]; !ok {
+		return Result{}, fmt.Errorf("this stoker has no driver for %s:// sources: %w", req.Source.Scheme, ErrRefused)
+	}
+	meter := startMeter(req.Progress)
+	defer meter.stop()
+	staging, err := f.o.Store.Stage(ctx, req.Name, func() { meter.phase(PhaseWaiting) })
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, staging.Close()) }()
+
+	meter.phase(PhaseListing)
+	listing, err := f.contents(ctx, req)
+	if err != nil {
+		return Result{}, err
+	}
+	known, err := f.knownContent()
+	if err != nil {
+		return Result{}, err
+	}
+	p := &pull{f: f, req: req, revision: listing.Revision, staging: staging, meter: meter, sums: map[string]string{}}
+	if err := p.run(ctx, listing.Files, known); err != nil {
+		return Result{}, err
+	}
+	meter.phase(PhasePublishing)
+	m := p.manifest(listing.Files)
+	if err := f.publish(ctx, staging, m); err != nil {
+		return Result{}, err
+	}
+	return Result{
+		Name: req.Name, Source: req.Source.String(), Revision: m.Revision, Path: f.o.Store.Path(m.Name, m.Revision),
+		Bytes: m.Bytes, DownloadedBytes: p.downloaded.Load(), Duration: time.Since(start),
+	}, nil
+}
+
+// contents lists the chosen files of the revision. A pinned revision that is
+// published with the same choice is not asked for again: it can have no other
+// content, and a warm model needs no network.
+func (f *Fetcher) contents(ctx context.Context, req Request) (Listing, error) {
+	if req.Source.Pinned() {
+		m, err := f.o.Store.Manifest(req.Name, req.Source.Revision)
+		if err == nil && sameChoice(m, req) {
+			l := Listing{Revision: m.Revision}
+			for _, mf := range m.Files {
+				l.Files = append(l.Files, File{Path: mf.Path, Size: mf.Size, Digest: Digest(mf.VouchedBy)})
+			}
+			return l, nil
+		}
+		if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrCorrupt) {
+			return Listing{}, err
+		}
+	}
+	l, err := f.list(ctx, req)
+	if err != nil {
+		return Listing{}, err
+	}
+	if err := checkListing(l); err != nil {
+		return Listing{}, &Error{Kind: ErrCorrupt, Op: "check the file list of", Origin: req.Source.String(), Err: err, Hint: "nothing was written; do not trust this source"}
+	}
+	l.Files, err = Select(l.Files, req.Include, req.Exclude)
+	return l, err
+}
+
+func sameChoice(m store.Manifest, req Request) bool {
+	src, err := ParseSource(m.Source)
+	return err == nil && src.WithoutRevision() == req.Source.WithoutRevision() &&
+		slices.Equal(m.Include, req.Include) && slices.Equal(m.Exclude, req.Exclude)
+}
+
+func (f *Fetcher) list(ctx context.Context, req Request) (Listing, error) {
+	driver, err := f.o.Drivers[req.Source.Scheme](req.Access)
+	if err != nil {
+		return Listing{}, err
+	}
+	var l Listing
+	err = f.retry(ctx, "list files", new(gate), func(ctx context.Context) (bool, error) {
+		var err error
+		l, err = driver.List(ctx, req.Source)
+		return false, err
+	})
+	return l, err
+}
+
+// knownContent maps what sources vouched for to the sha256 under which the
+// content is published, so that small unchanged files are not fetched again.
+func (f *Fetcher) knownContent() (map[Digest]string, error) {
+	known := map[Digest]string{}
+	names, err := f.o.Store.Names()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		revisions, err := f.o.Store.Revisions(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range revisions {
+			for _, mf := range m.Files {
+				if mf.VouchedBy != "" {
+					known[Digest(mf.VouchedBy)] = mf.SHA256
+				}
+			}
+		}
+	}
+	withdrawn, err := f.o.Store.Withdrawn()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range withdrawn {
+		for _, mf := range m.Files {
+			if mf.VouchedBy != "" {
+				known[Digest(mf.VouchedBy)] = mf.SHA256
+			}
+		}
+	}
+	return known, nil
+}
+
+// publish writes the manifest unless exactly this is published, current and
+// intact already.
+func (f *Fetcher) publish(ctx context.Context, staging *store.Staging, m store.Manifest) error {
+	have, err := f.o.Store.Lookup(m.Name)
+	if err == nil && sameManifest(have, m) && f.o.Store.Check(ctx, have) == nil {
+		return staging.Abandon()
+	}
+	m.PublishedAt = time.Now().UTC()
+	return staging.Publish(ctx, m)
+}
+
+func sameManifest(a, b store.Manifest) bool {
+	return a.Revision == b.Revision && a.Source == b.Source && slices.Equal(a.Files, b.Files) &&
+		slices.Equal(a.Include, b.Include) && slices.Equal(a.Exclude, b.Exclude)
+}
+
+// admitFree is the default Admit: the file system has room, or the pull is
+// not begun.
+func (f *Fetcher) admitFree(_ context.Context, need int64) error {
+	u, err := f.o.Store.FileSystem()
+	if err != nil {
+		return err
+	}
+	if need > u.FreeBytes {
+		return &Error{
+			Kind: ErrNoSpace, Op: "reserve", Origin: f.o.Store.Dir(),
+			Err:  fmt.Errorf("%d bytes are needed, %d are free", need, u.FreeBytes),
+			Hint: "free some space (stoker rm, stoker gc) or choose another store",
+		}
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package fetcher
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+// pull is one pull at work: it turns a list of files into verified blobs.
+type pull struct {
+	f        *Fetcher
+	req      Request
+	revision string
+	staging  *store.Staging
+	meter    *meter
+	gate     gate
+
+	downloaded atomic.Int64
+
+	mu   sync.Mutex
+	sums map[string]string // content key -> sha256
+}
+
+// content is one thing to have: files with the same digest are one.
+type content struct {
+	file File
+	// sha256 is known from the source or from an earlier pull, or "".
+	sha256 string
+	files  int
+}
+
+// key tells contents apart.
+func (p *pull) key(f File) string {
+	if f.Digest != "" {
+		return string(f.Digest)
+	}
+	return p.req.Source.WithoutRevision() + "@" + p.revision + "/" + f.Path + "#" + f.Version
+}
+
+// run makes every content present and verified.
+func (p *pull) run(ctx context.Context, files []File, known map[Digest]string) error {
+	contents := p.contents(files, known)
+	missing, err := p.findMissing(ctx, contents)
+	if err != nil {
+		return err
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	need := int64(0)
+	for _, c := range missing {
+		held, err := p.f.o.Store.PartialBytes(p.partialID(c.file))
+		if err != nil {
+			return err
+		}
+		need += max(0, c.file.Size-held)
+	}
+	if err := p.f.o.Admit(ctx, need); err != nil {
+		return err
+	}
+	driver, err := p.f.o.Drivers[p.req.Source.Scheme](p.req.Access)
+	if err != nil {
+		return err
+	}
+	p.meter.phase(PhasePulling)
+	// The largest first: the pull is over when the last one is.
+	slices.SortStableFunc(missing, func(a, b content) int { return cmp.Compare(b.file.Size, a.file.Size) })
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(p.f.o.Jobs)
+	for _, c := range missing {
+		if ctx.Err() != nil {
+			break // one failed: begin nothing more
+		}
+		group.Go(func() error {
+			t := &transfer{pull: p, driver: driver, file: c.file}
+			sum, err := t.run(ctx)
+			if err != nil {
+				return err
+			}
+			p.found(c, sum)
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// contents folds files with one digest together.
+func (p *pull) contents(files []File, known map[Digest]string) []content {
+	var all []content
+	index := map[string]int{}
+	var total int64
+	for _, f := range files {
+		total += f.Size
+		k := p.key(f)
+		if i, ok := index[k]; ok {
+			all[i].files++
+			continue
+		}
+		c := content{file: f, files: 1}
+		if f.Digest.Algorithm() == SHA256 {
+			c.sha256 = f.Digest.Hex()
+		} else if f.Digest != "" {
+			c.sha256 = known[f.Digest]
+		}
+		index[k] = len(all)
+		all = append(all, c)
+	}
+	p.meter.begin(p.revision, total, len(files))
+	return all
+}
+
+// findMissing checks what is in the store already and returns the rest.
+func (p *pull) findMissing(ctx context.Context, contents []content) ([]content, error) {
+	var hashes []string
+	for _, c := range contents {
+		if c.sha256 != "" {
+			hashes = append(hashes, c.sha256)
+		}
+	}
+	if err := p.staging.Keep(ctx, hashes...); err != nil {
+		return nil, err
+	}
+	p.meter.phase(PhaseVerifying)
+	var missing []content
+	for _, c := range contents {
+		if c.sha256 != "" {
+			here, err := p.staging.Has(ctx, c.sha256, c.file.Size, nil)
+			if err != nil {
+				return nil, err
+			}
+			if here {
+				p.found(c, c.sha256)
+				p.meter.add(c.file.Size * int64(c.files))
+				continue
+			}
+		}
+		missing = append(missing, c)
+		// Further files of the same content come with the first.
+		p.meter.add(c.file.Size * int64(c.files-1))
+	}
+	return missing, nil
+}
+
+func (p *pull) found(c content, sum string) {
+	p.mu.Lock()
+	p.sums[p.key(c.file)] = sum
+	p.mu.Unlock()
+	p.meter.filesDone(c.files)
+}
+
+// partialID names the transfer: by the content where the source tells it, so
+// that two models share it.
+func (p *pull) partialID(f File) string {
+	if f.Digest.Algorithm() == SHA256 {
+		return f.Digest.Hex()
+	}
+	sum := sha256.Sum256([]byte(p.key(f)))
+	return hex.EncodeToString(sum[:])
+}
+
+// manifest lists what was pulled, sorted by path.
+func (p *pull) manifest(files []File) store.Manifest {
+	m := store.Manifest{
+		FormatVersion: 1, Name: p.req.Name, Source: p.req.Source.String(), Revision: p.revision,
+		Include: p.req.Include, Exclude: p.req.Exclude,
+	}
+	for _, f := range files {
+		m.Bytes += f.Size
+		mf := store.ManifestFile{Path: f.Path, Size: f.Size, SHA256: p.sums[p.key(f)], VouchedBy: string(f.Digest)}
+		m.Files = append(m.Files, mf)
+	}
+	slices.SortFunc(m.Files, func(a, b store.ManifestFile) int { return cmp.Compare(a.Path, b.Path) })
+	return m
+}

@@ -1,0 +1,122 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// makeDir creates one directory, readable by the world whatever the umask.
+func makeDir(dir string) error {
+	err := os.MkdirAll(dir, dirMode)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm()&dirMode != dirMode {
+		return os.Chmod(dir, info.Mode().Perm()|dirMode) //nolint:gosec // pods of any uid read it
+	}
+	return nil
+}
+
+// syncDir makes the names in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	return errors.Join(err, d.Close())
+}
+
+// writeFile replaces a file atomically: a reader sees the old content or the
+// new. With durable, it survives a power cut once writeFile has returned.
+func writeFile(path string, data []byte, durable bool) (err error) {
+	dir := filepath.Dir(path)
+	tmp, err := os.CreateTemp(dir, tempPrefix+"*")
+	if err != nil {
+		return asStoreError(err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(tmp.Name()) // best effort: gc collects what stays
+		}
+	}()
+	_, err = tmp.Write(data)
+	if err == nil {
+		err = tmp.Chmod(fileMode)
+	}
+	if err == nil && durable {
+		err = tmp.Sync()
+	}
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return asStoreError(err)
+	}
+	if err = os.Rename(tmp.Name(), path); err != nil {
+		return asStoreError(err)
+	}
+	if durable {
+		return asStoreError(syncDir(dir))
+	}
+	return nil
+}
+
+func writeJSON(path string, v any, durable bool) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(data, '\n'), durable)
+}
+
+func readJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("read %s: %w: %w", path, ErrCorrupt, err)
+	}
+	return nil
+}
+
+// tempPrefix marks files and links that are renamed into place; gc removes
+// what a crash left behind.
+const tempPrefix = ".tmp-"
+
+// replaceLink makes link a symlink to target, atomically.
+func replaceLink(target, link string) error {
+	if have, err := os.Readlink(link); err == nil && have == target {
+		return nil
+	}
+	for i := range 100 {
+		tmp := filepath.Join(filepath.Dir(link), fmt.Sprintf("%s%s-%d-%d", tempPrefix, filepath.Base(link)[:min(len(filepath.Base(link)), 64)], os.Getpid(), i))
+		err := os.Symlink(target, tmp)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return asStoreError(err)
+		}
+		if err := os.Rename(tmp, link); err != nil {
+			_ = os.Remove(tmp) // best effort: gc collects what stays
+			return asStoreError(err)
+		}
+		return nil
+	}
+	return fmt.Errorf("replace link %s: too many leftovers of earlier tries beside it; run stoker gc", link)
+}
+
+// removeIfExists removes a file or link; one that is not there is fine.
+func removeIfExists(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return asStoreError(err)
+	}
+	return nil
+}

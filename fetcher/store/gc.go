@@ -1,0 +1,258 @@
+package store
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// GCResult is what a collection removed and what it left for unfinished pulls.
+type GCResult struct {
+	RemovedBlobs    int   `json:"removedBlobs"`
+	RemovedPartials int   `json:"removedPartials"`
+	RemovedBytes    int64 `json:"removedBytes"`
+	// KeptBytes are of unfinished or withdrawn models: the next pull uses them.
+	KeptBytes int64 `json:"keptBytes"`
+}
+
+// GC removes what nothing refers to: blobs in no manifest, transfers that
+// nobody continued for olderThan, quarantined blobs, leftovers of crashes.
+// What a running pull holds, or one that was interrupted less than olderThan
+// ago, or a withdrawn revision, is kept.
+func (s *Store) GC(ctx context.Context, olderThan time.Duration) (GCResult, error) {
+	var res GCResult
+	if err := s.checkWritable(); err != nil {
+		return res, err
+	}
+	err := s.withLayout(ctx, func() error {
+		used, waiting, err := s.references(olderThan)
+		if err != nil {
+			return err
+		}
+		if err := s.collectBlobs(ctx, used, waiting, &res); err != nil {
+			return err
+		}
+		if err := s.collectPartials(olderThan, waiting, &res); err != nil {
+			return err
+		}
+		if err := s.collectQuarantine(&res); err != nil {
+			return err
+		}
+		return s.collectTemps(olderThan)
+	})
+	return res, asStoreError(err)
+}
+
+// references returns the blobs that published revisions use, and those that
+// unfinished pulls and withdrawn revisions wait for.
+func (s *Store) references(olderThan time.Duration) (used, waiting map[string]bool, err error) {
+	used, waiting = map[string]bool{}, map[string]bool{}
+	names, err := s.Names()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range names {
+		entries, err := os.ReadDir(filepath.Join(s.dir, "manifests", name))
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, e := range entries {
+			revision, ok := strings.CutSuffix(e.Name(), ".json")
+			if !ok || isTemp(e.Name()) {
+				continue
+			}
+			m, err := s.Manifest(name, revision)
+			if errors.Is(err, ErrCorrupt) {
+				continue // not published: it protects nothing
+			}
+			if err != nil {
+				return nil, nil, err // also a newer format: whatever it uses must stay
+			}
+			for _, f := range m.Files {
+				used[f.SHA256] = true
+			}
+		}
+	}
+	withdrawn, err := s.Withdrawn()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, m := range withdrawn {
+		for _, f := range m.Files {
+			waiting[f.SHA256] = true
+		}
+	}
+	return used, waiting, s.readPlans(olderThan, waiting)
+}
+
+// readPlans adds what unfinished pulls hold, and drops plans that nobody works
+// on and nobody continued for olderThan.
+func (s *Store) readPlans(olderThan time.Duration, waiting map[string]bool) error {
+	entries, err := os.ReadDir(filepath.Join(s.dir, "agent", "pulls"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := s.planPath(e.Name())
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		lock, err := s.tryLock("model-" + e.Name())
+		if err == nil {
+			if time.Since(info.ModTime()) >= olderThan {
+				err = removeIfExists(path)
+			} else {
+				err = readPlan(path, waiting)
+			}
+			err = errors.Join(err, lock.Unlock())
+		} else if errors.Is(err, ErrBusy) {
+			err = readPlan(path, waiting)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readPlan(path string, into map[string]bool) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		into[lines.Text()] = true
+	}
+	return lines.Err()
+}
+
+func (s *Store) collectBlobs(ctx context.Context, used, waiting map[string]bool, res *GCResult) error {
+	dir := filepath.Join(s.dir, "blobs", "sha256")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if used[e.Name()] {
+			continue
+		}
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if waiting[e.Name()] {
+			res.KeptBytes += info.Size()
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+		if err := removeIfExists(s.recordPath(e.Name())); err != nil {
+			return err
+		}
+		res.RemovedBlobs++
+		res.RemovedBytes += info.Size()
+	}
+	return nil
+}
+
+// collectPartials removes transfers that nobody has open and that are older
+// than olderThan.
+func (s *Store) collectPartials(olderThan time.Duration, waiting map[string]bool, res *GCResult) error {
+	dir := filepath.Join(s.dir, "partial")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".json") || isTemp(e.Name()) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = func() error {
+			if err := flock(f); errors.Is(err, ErrBusy) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			info, err := f.Stat()
+			if err != nil {
+				return err
+			}
+			if time.Since(info.ModTime()) < olderThan || waiting[e.Name()] {
+				res.KeptBytes += info.Size()
+				return nil
+			}
+			res.RemovedPartials++
+			res.RemovedBytes += info.Size()
+			return errors.Join(removeIfExists(path+".json"), removeIfExists(path))
+		}()
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) collectQuarantine(res *GCResult) error {
+	dir := filepath.Join(s.dir, "agent", "quarantine")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			res.RemovedBytes += info.Size()
+			res.RemovedBlobs++
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// collectTemps removes files and links that a crash left before they were
+// renamed into place. Young ones may be somebody's.
+func (s *Store) collectTemps(olderThan time.Duration) error {
+	return filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !isTemp(d.Name()) {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil || time.Since(info.ModTime()) < max(olderThan, time.Minute) {
+			return nil //nolint:nilerr // gone meanwhile is what we want
+		}
+		return os.RemoveAll(path)
+	})
+}

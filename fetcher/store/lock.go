@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lock is a lock that this process holds; it ends with Unlock or the process.
+type Lock struct{ file *os.File }
+
+// Unlock releases the lock.
+func (l *Lock) Unlock() error { return l.file.Close() }
+
+// LockModel takes the lock of one model, which one pull at a time holds. While
+// another process or goroutine has it, waiting is called once (if not nil) and
+// LockModel polls until the lock is free or ctx ends.
+func (s *Store) LockModel(ctx context.Context, name string, waiting func()) (*Lock, error) {
+	return s.lock(ctx, "model-"+name, waiting)
+}
+
+// lockLayout takes the lock that guards short changes of what refers to what:
+// plans, publishing, removal, collection.
+func (s *Store) lockLayout(ctx context.Context) (*Lock, error) {
+	return s.lock(ctx, "layout", nil)
+}
+
+// lockPoll is how often a held lock is tried again. flock has no wait with a
+// deadline, and a blocked flock cannot be interrupted.
+const lockPoll = 50 * time.Millisecond
+
+func (s *Store) lock(ctx context.Context, what string, waiting func()) (*Lock, error) {
+	if err := s.checkWritable(); err != nil {
+		return nil, err
+	}
+	ticker := time.NewTicker(lockPoll)
+	defer ticker.Stop()
+	for {
+		l, err := s.tryLock(what)
+		if !errors.Is(err, ErrBusy) {
+			return l, err
+		}
+		if waiting != nil {
+			waiting()
+			waiting = nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for lock %s of store %s: %w", what, s.dir, ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}
+
+// tryLock takes a lock or returns ErrBusy.
+func (s *Store) tryLock(what string) (*Lock, error) {
+	path := filepath.Join(s.dir, "agent", "locks", what+".lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, fileMode)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", what, asStoreError(err))
+	}
+	if err := flock(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", what, err), f.Close())
+	}
+	return &Lock{file: f}, nil
+}
+
+// flock takes an exclusive flock on f without waiting.
+func flock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return ErrBusy
+		case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOSYS):
+			return fmt.Errorf("the file system has no flock; put the store on a local file system: %w", err)
+		default:
+			return err
+		}
+	}
+}

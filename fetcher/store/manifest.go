@@ -1,0 +1,189 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// formatVersion is the version of manifests that this package writes. Newer
+// ones are left alone.
+const formatVersion = 1
+
+// Manifest is the list of files of one revision of one model. That it exists
+// in the store means: published.
+type Manifest struct {
+	FormatVersion int    `json:"formatVersion"`
+	Name          string `json:"name"`
+	// Source as it was asked for, revision included.
+	Source   string `json:"source"`
+	Revision string `json:"revision"`
+	// Bytes is the sum of the files' sizes.
+	Bytes int64 `json:"bytes"`
+	// Include and Exclude are the patterns that chose the files.
+	Include     []string       `json:"include,omitempty"`
+	Exclude     []string       `json:"exclude,omitempty"`
+	PublishedAt time.Time      `json:"publishedAt"`
+	Files       []ManifestFile `json:"files"`
+}
+
+// ManifestFile is one file of a revision.
+type ManifestFile struct {
+	Path string `json:"path"`
+	// Size in bytes.
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+	// VouchedBy is the digest that the source stated and that the bytes were
+	// held against ("sha256:...", "git-blob:..."); empty if the source states
+	// none: then SHA256 is only what arrived.
+	VouchedBy string `json:"vouchedBy,omitempty"`
+}
+
+// check refuses a manifest that is damaged or tries to leave the store, so
+// that one read from disk is as good as one just made.
+func (m *Manifest) check() error {
+	if m.FormatVersion > formatVersion {
+		return fmt.Errorf("manifest of %s@%s has format %d, this stoker knows up to %d; use a newer stoker", m.Name, m.Revision, m.FormatVersion, formatVersion)
+	}
+	if err := CheckRevision(m.Revision); err != nil {
+		return err
+	}
+	if err := checkFolder(m.Name); err != nil {
+		return err
+	}
+	var sum int64
+	seen := make(map[string]bool, len(m.Files))
+	for _, f := range m.Files {
+		if err := CheckPath(f.Path); err != nil {
+			return err
+		}
+		if err := checkSHA256(f.SHA256); err != nil {
+			return err
+		}
+		if f.Size < 0 || seen[f.Path] {
+			return fmt.Errorf("manifest of %s@%s lists %q twice or with a negative size: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
+		}
+		seen[f.Path] = true
+		sum += f.Size
+	}
+	if sum != m.Bytes {
+		return fmt.Errorf("manifest of %s@%s says %d bytes, its files sum to %d: %w", m.Name, m.Revision, m.Bytes, sum, ErrCorrupt)
+	}
+	return nil
+}
+
+// Manifest reads the manifest of one revision; ErrNotFound if it is not
+// published, ErrCorrupt if it is damaged.
+func (s *Store) Manifest(name, revision string) (Manifest, error) {
+	var m Manifest
+	err := readJSON(s.manifestPath(name, revision), &m)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Manifest{}, fmt.Errorf("%s@%s: %w", name, revision, ErrNotFound)
+	}
+	if err != nil {
+		return Manifest{}, err
+	}
+	if err := m.check(); err != nil {
+		return Manifest{}, err
+	}
+	if m.Name != name || m.Revision != revision {
+		return Manifest{}, fmt.Errorf("manifest of %s@%s says it is %s@%s: %w", name, revision, m.Name, m.Revision, ErrCorrupt)
+	}
+	return m, nil
+}
+
+// Lookup returns the manifest of the model's published revision: the one that
+// current points to, or the newest if a crash left current on one that was
+// never published. ErrNotFound if there is none.
+func (s *Store) Lookup(name string) (Manifest, error) {
+	target, err := os.Readlink(s.currentPath(name))
+	if err == nil && CheckRevision(target) == nil {
+		m, err := s.Manifest(name, target)
+		if !errors.Is(err, ErrNotFound) {
+			return m, err
+		}
+	}
+	revisions, err := s.Revisions(name)
+	if err != nil {
+		return Manifest{}, err
+	}
+	if len(revisions) == 0 {
+		return Manifest{}, fmt.Errorf("%s: %w", name, ErrNotFound)
+	}
+	return revisions[0], nil
+}
+
+// Revisions returns the manifests of a model's published revisions, newest
+// first. Damaged ones are left out: they are not published.
+func (s *Store) Revisions(name string) ([]Manifest, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, "manifests", name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []Manifest
+	for _, e := range entries {
+		revision, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok || strings.HasPrefix(revision, ".") {
+			continue
+		}
+		m, err := s.Manifest(name, revision)
+		if err != nil {
+			if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNotFound) {
+				continue
+			}
+			return nil, err
+		}
+		all = append(all, m)
+	}
+	slices.SortFunc(all, func(a, b Manifest) int {
+		return cmp.Or(b.PublishedAt.Compare(a.PublishedAt), cmp.Compare(a.Revision, b.Revision))
+	})
+	return all, nil
+}
+
+// Names returns the names that have a manifest folder, sorted.
+func (s *Store) Names() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, "manifests"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Published returns the current manifest of every published model, by name.
+func (s *Store) Published() ([]Manifest, error) {
+	names, err := s.Names()
+	if err != nil {
+		return nil, err
+	}
+	var all []Manifest
+	for _, name := range names {
+		m, err := s.Lookup(name)
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}

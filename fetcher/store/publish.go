@@ -1,0 +1,266 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+const currentLink = "current"
+
+func (s *Store) currentPath(name string) string {
+	return filepath.Join(s.dir, "models", name, currentLink)
+}
+
+// Publish makes a revision visible: its links, the hub view, current, and
+// last, synced, the manifest. Every blob must have been admitted or found by
+// Has in this staging. Publishing what is published already repairs its links
+// and changes nothing else; a different choice of files under the same
+// revision replaces the list.
+func (g *Staging) Publish(ctx context.Context, m Manifest) error {
+	m.FormatVersion = formatVersion
+	if err := m.check(); err != nil {
+		return fmt.Errorf("publish %s@%s: %w", m.Name, m.Revision, err)
+	}
+	if m.Name != g.name {
+		return fmt.Errorf("publish %s: the staging is for %s", m.Name, g.name)
+	}
+	lock, err := g.store.lockLayout(ctx)
+	if err != nil {
+		return err
+	}
+	err = g.store.publish(m)
+	if err == nil {
+		err = errors.Join(removeIfExists(g.store.planPath(g.name)), removeIfExists(g.store.withdrawnPath(m.Name, m.Revision)))
+	}
+	if err = errors.Join(err, lock.Unlock()); err != nil {
+		return fmt.Errorf("publish %s@%s: %w", m.Name, m.Revision, err)
+	}
+	return nil
+}
+
+func (s *Store) publish(m Manifest) error {
+	for _, f := range m.Files {
+		if err := s.statBlob(f.SHA256, f.Size); err != nil {
+			return err
+		}
+	}
+	if err := s.linkFiles(s.Path(m.Name, m.Revision), m.Files); err != nil {
+		return err
+	}
+	if err := s.refreshHub(m.Source, &m); err != nil {
+		return err
+	}
+	if err := replaceLink(m.Revision, s.currentPath(m.Name)); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Join(s.dir, "models", m.Name)); err != nil {
+		return asStoreError(err)
+	}
+	dir := filepath.Dir(s.manifestPath(m.Name, m.Revision))
+	if err := makeDir(dir); err != nil {
+		return asStoreError(err)
+	}
+	if err := syncDir(filepath.Dir(dir)); err != nil {
+		return asStoreError(err)
+	}
+	if err := writeJSON(s.manifestPath(m.Name, m.Revision), m, true); err != nil {
+		return err
+	}
+	// Links that the manifest does not list: of a wider choice of files
+	// before, or of a crash.
+	return s.pruneLinks(s.Path(m.Name, m.Revision), m.Files)
+}
+
+// linkFiles makes every file's link in dir and syncs the directories.
+func (s *Store) linkFiles(dir string, files []ManifestFile) error {
+	if err := makeDir(dir); err != nil {
+		return asStoreError(err)
+	}
+	// Parents too: the directory's own name has to survive a power cut.
+	dirs := map[string]bool{dir: true, filepath.Dir(dir): true, filepath.Dir(filepath.Dir(dir)): true}
+	for _, f := range files {
+		link := filepath.Join(dir, filepath.FromSlash(f.Path))
+		for d := filepath.Dir(link); !dirs[d]; d = filepath.Dir(d) {
+			if err := replaceWithDir(d); err != nil {
+				return err
+			}
+			dirs[d] = true
+		}
+		target, err := filepath.Rel(filepath.Dir(link), s.BlobPath(f.SHA256))
+		if err != nil {
+			return err
+		}
+		if err := replaceLink(target, link); err != nil {
+			return err
+		}
+	}
+	for d := range dirs {
+		if err := syncDir(d); err != nil {
+			return asStoreError(err)
+		}
+	}
+	return nil
+}
+
+// replaceWithDir makes d a real directory: a link in its place could lead out
+// of the store.
+func replaceWithDir(d string) error {
+	info, err := os.Lstat(d)
+	if err == nil && !info.IsDir() {
+		if err := os.Remove(d); err != nil {
+			return asStoreError(err)
+		}
+	}
+	return asStoreError(makeDir(d))
+}
+
+// pruneLinks removes what files does not list below dir, and directories that
+// are empty then.
+func (s *Store) pruneLinks(dir string, files []ManifestFile) error {
+	want := map[string]bool{}
+	for _, f := range files {
+		p := filepath.FromSlash(f.Path)
+		for ; p != "."; p = filepath.Dir(p) {
+			want[p] = true
+		}
+	}
+	var extra []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil || rel == "." || want[rel] {
+			return err
+		}
+		extra = append(extra, path)
+		if d.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range extra {
+		if err := os.RemoveAll(path); err != nil {
+			return asStoreError(err)
+		}
+	}
+	return nil
+}
+
+// Remove takes a model out of the store: unpublished first, then its folders.
+// Its blobs stay until GC. ErrNotFound if nothing of it is here; waits for a
+// pull of it to end.
+func (s *Store) Remove(ctx context.Context, name string) error {
+	if err := checkFolder(name); err != nil {
+		return err
+	}
+	lock, err := s.LockModel(ctx, name, nil)
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	layout, err := s.lockLayout(ctx)
+	if err == nil {
+		err = errors.Join(s.remove(name), layout.Unlock())
+	}
+	if err = errors.Join(err, lock.Unlock()); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+func (s *Store) remove(name string) error {
+	known := false
+	sources := map[string]bool{}
+	for _, parent := range []string{"manifests", "models", "agent/withdrawn"} {
+		if _, err := os.Lstat(filepath.Join(s.dir, parent, name)); err == nil {
+			known = true
+		}
+	}
+	if _, err := os.Lstat(s.planPath(name)); err == nil {
+		known = true
+	}
+	if !known {
+		return ErrNotFound
+	}
+	revisions, err := s.Revisions(name)
+	if err != nil {
+		return err
+	}
+	withdrawn, err := s.Withdrawn()
+	if err != nil {
+		return err
+	}
+	for _, m := range slices.Concat(revisions, withdrawn) {
+		if m.Name == name {
+			sources[m.Source] = true
+		}
+	}
+	// The manifests go first: from here on nothing says that it is published.
+	if err := os.RemoveAll(filepath.Join(s.dir, "manifests", name)); err != nil {
+		return asStoreError(err)
+	}
+	if err := syncDir(filepath.Join(s.dir, "manifests")); err != nil {
+		return asStoreError(err)
+	}
+	for source := range sources {
+		if err := s.refreshHub(source, nil); err != nil {
+			return err
+		}
+	}
+	for _, path := range []string{
+		s.currentPath(name), filepath.Join(s.dir, "models", name), filepath.Join(s.dir, "agent", "withdrawn", name),
+		s.planPath(name), s.statusPath(name),
+	} {
+		if err := os.RemoveAll(path); err != nil {
+			return asStoreError(err)
+		}
+	}
+	return nil
+}
+
+// RemoveRevision takes one superseded revision out of the store. It refuses
+// the current one.
+func (s *Store) RemoveRevision(ctx context.Context, name, revision string) error {
+	m, err := s.Manifest(name, revision)
+	if err != nil {
+		return fmt.Errorf("remove %s@%s: %w", name, revision, err)
+	}
+	if target, err := os.Readlink(s.currentPath(name)); err == nil && target == revision {
+		return fmt.Errorf("remove %s@%s: it is the current revision", name, revision)
+	}
+	layout, err := s.lockLayout(ctx)
+	if err != nil {
+		return err
+	}
+	err = s.unpublish(m)
+	if err == nil {
+		err = os.RemoveAll(s.Path(name, revision))
+	}
+	if err = errors.Join(err, layout.Unlock()); err != nil {
+		return fmt.Errorf("remove %s@%s: %w", name, revision, asStoreError(err))
+	}
+	return nil
+}
+
+// unpublish removes one manifest and brings the hub view up to date.
+func (s *Store) unpublish(m Manifest) error {
+	path := s.manifestPath(m.Name, m.Revision)
+	if err := removeIfExists(path); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return asStoreError(err)
+	}
+	return s.refreshHub(m.Source, nil)
+}
+
+func isTemp(name string) bool { return strings.HasPrefix(name, tempPrefix) }

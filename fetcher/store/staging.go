@@ -1,0 +1,137 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Staging is what one pull of one model holds while it works: the model's
+// lock, and a plan that keeps garbage collection away from what the pull
+// counts on. It is safe for concurrent use.
+type Staging struct {
+	store *Store
+	name  string
+	lock  *Lock
+	plan  *os.File
+}
+
+// Stage begins a pull of the model. One at a time may; while another has it,
+// waiting is called once and Stage waits until that one is done or ctx ends.
+// The caller ends it with Close.
+func (s *Store) Stage(ctx context.Context, name string, waiting func()) (*Staging, error) {
+	if err := checkFolder(name); err != nil {
+		return nil, err
+	}
+	lock, err := s.LockModel(ctx, name, waiting)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := os.OpenFile(s.planPath(name), os.O_RDWR|os.O_CREATE|os.O_APPEND, fileMode)
+	if err != nil {
+		return nil, errors.Join(asStoreError(err), lock.Unlock())
+	}
+	return &Staging{store: s, name: name, lock: lock, plan: plan}, nil
+}
+
+// Close ends the pull. The plan stays if nothing was published, so that what
+// is already here survives a collection until the next try.
+func (g *Staging) Close() error {
+	return errors.Join(g.plan.Close(), g.lock.Unlock())
+}
+
+// Abandon forgets the plan without publishing: what it held is published
+// already, or not wanted any longer.
+func (g *Staging) Abandon() error { return removeIfExists(g.store.planPath(g.name)) }
+
+// planPath is the list of sha256 digests, one a line, that an unfinished pull
+// of the model refers to. It is only ever appended to, then removed.
+func (s *Store) planPath(name string) string {
+	return filepath.Join(s.dir, "agent", "pulls", name)
+}
+
+// Keep protects content, here or to come, from collection until the pull has
+// published or is abandoned.
+func (g *Staging) Keep(ctx context.Context, sha256Hex ...string) error {
+	if len(sha256Hex) == 0 {
+		return nil
+	}
+	lock, err := g.store.lockLayout(ctx)
+	if err != nil {
+		return err
+	}
+	err = g.appendPlan(sha256Hex...)
+	return errors.Join(err, lock.Unlock())
+}
+
+func (g *Staging) appendPlan(sha256Hex ...string) error {
+	_, err := g.plan.WriteString(strings.Join(sha256Hex, "\n") + "\n")
+	return asStoreError(err)
+}
+
+// Has says whether the content is in the store and right. What stat cannot
+// vouch for is hashed (onRead is told the bytes); wrong content is quarantined
+// and what used it withdrawn. Call Keep first.
+func (g *Staging) Has(ctx context.Context, sha256Hex string, size int64, onRead func(int)) (bool, error) {
+	err := g.store.statBlob(sha256Hex, size)
+	if errors.Is(err, errUnrecorded) {
+		if err = g.store.hashBlob(ctx, sha256Hex, onRead); err == nil {
+			return true, g.store.writeRecord(sha256Hex)
+		}
+	}
+	if err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, ErrCorrupt) {
+		return false, err
+	}
+	if _, statErr := os.Lstat(g.store.BlobPath(sha256Hex)); errors.Is(statErr, fs.ErrNotExist) {
+		return false, nil
+	}
+	return false, g.store.quarantine(ctx, sha256Hex)
+}
+
+// Admit turns a finished, synced partial into a blob named by its sha256. The
+// caller has verified the bytes. Content that is already here is kept and the
+// partial dropped.
+func (g *Staging) Admit(ctx context.Context, p *Partial, sha256Hex string) error {
+	if err := checkSHA256(sha256Hex); err != nil {
+		return err
+	}
+	lock, err := g.store.lockLayout(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(g.admit(p, sha256Hex), lock.Unlock())
+}
+
+func (g *Staging) admit(p *Partial, sha256Hex string) error {
+	if err := g.appendPlan(sha256Hex); err != nil {
+		return err
+	}
+	info, err := p.file.Stat()
+	if err != nil {
+		return err
+	}
+	if g.store.statBlob(sha256Hex, info.Size()) == nil {
+		return p.Discard()
+	}
+	if err := p.file.Chmod(blobMode); err != nil {
+		return asStoreError(err)
+	}
+	blob := g.store.BlobPath(sha256Hex)
+	if err := os.Rename(p.path, blob); err != nil {
+		return fmt.Errorf("move content into place: %w", asStoreError(err))
+	}
+	if err := syncDir(filepath.Dir(blob)); err != nil {
+		return asStoreError(err)
+	}
+	if err := g.store.writeRecord(sha256Hex); err != nil {
+		return err
+	}
+	return errors.Join(removeIfExists(p.journalPath()), p.Close())
+}

@@ -1,0 +1,148 @@
+// Package store is the layout of models on disk: how verified content gets in,
+// becomes visible, is looked up, checked, and collected.
+//
+//	<store>/blobs/sha256/<hex>                  verified content, read-only
+//	<store>/partial/<id>{,.json}                a transfer under way, and its journal
+//	<store>/models/<name>/<revision>/<path>     relative symlinks into blobs
+//	<store>/models/<name>/current -> <revision> switched atomically
+//	<store>/manifests/<name>/<revision>.json    written last: published
+//	<store>/status/<name>.json, agent.json      what `stoker wait` reads
+//	<store>/agent/                              memory: locks, records, plans
+//	<store>/hub/models--ORG--NAME/...           a view for HF_HUB_CACHE
+//
+// A revision is published when its manifest exists; the manifest is written
+// after everything it promises is on disk and synced. Pods mount the whole
+// store read-only, so no URL, header or token ever stands in it.
+//
+// Several processes may work in one store on one machine: they take flocks
+// under agent/locks. It is not for: network file systems without flock, or
+// deciding what a store should hold.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Modes of what pods read: a hostPath ignores fsGroup, so the world must be
+// able to read, whatever the umask.
+const (
+	dirMode  fs.FileMode = 0o755
+	fileMode fs.FileMode = 0o644
+	blobMode fs.FileMode = 0o444
+)
+
+// Store is one store directory. It holds no open files and is safe for
+// concurrent use.
+type Store struct {
+	dir      string
+	writable bool
+}
+
+// Open opens the store at dir for writing and creates what is missing.
+func Open(dir string) (*Store, error) {
+	s, err := newStore(dir)
+	if err != nil {
+		return nil, err
+	}
+	s.writable = true
+	for _, d := range []string{"", "blobs", "blobs/sha256", "partial", "models", "manifests", "status", "agent", "agent/locks", "agent/pulls", "agent/verified", "agent/quarantine", "agent/withdrawn", "hub"} {
+		if err := makeDir(filepath.Join(s.dir, d)); err != nil {
+			return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
+		}
+	}
+	return s, nil
+}
+
+// OpenReadOnly opens an existing store to look at it; it writes nothing, and
+// every method that would write returns ErrReadOnly.
+func OpenReadOnly(dir string) (*Store, error) {
+	s, err := newStore(dir)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("open store %s: it is not a directory", dir)
+	}
+	return s, nil
+}
+
+// OpenExisting opens an existing store, writable if its file system and
+// permissions allow that.
+func OpenExisting(dir string) (*Store, error) {
+	s, err := OpenReadOnly(dir)
+	if err != nil {
+		return nil, err
+	}
+	if unix.Access(s.dir, unix.W_OK) != nil {
+		return s, nil
+	}
+	return Open(dir)
+}
+
+func newStore(dir string) (*Store, error) {
+	if dir == "" {
+		return nil, errors.New("open store: no directory given")
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return &Store{dir: abs}, nil
+}
+
+// Dir is the store's absolute directory.
+func (s *Store) Dir() string { return s.dir }
+
+// Writable says whether the store was opened for writing.
+func (s *Store) Writable() bool { return s.writable }
+
+// Path is the directory of one revision: what vLLM takes as --model.
+func (s *Store) Path(name, revision string) string {
+	return filepath.Join(s.dir, "models", name, revision)
+}
+
+// AgentFile is a path under <store>/agent for the agent's own memory. Pods can
+// read it.
+func (s *Store) AgentFile(name string) string {
+	return filepath.Join(s.dir, "agent", name)
+}
+
+// BlobPath is where the content with this sha256 is, or would be.
+func (s *Store) BlobPath(sha256Hex string) string {
+	return filepath.Join(s.dir, "blobs", "sha256", sha256Hex)
+}
+
+func (s *Store) manifestPath(name, revision string) string {
+	return filepath.Join(s.dir, "manifests", name, revision+".json")
+}
+
+func (s *Store) checkWritable() error {
+	if !s.writable {
+		return fmt.Errorf("store %s: %w", s.dir, ErrReadOnly)
+	}
+	return nil
+}
+
+// asStoreError gives errors of the operating system the meaning that callers
+// branch on.
+func asStoreError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EFBIG):
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+	}
+	return err
+}

@@ -1,0 +1,213 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Problem is one file that is not what its manifest says.
+type Problem struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+	Reason string `json:"reason"`
+}
+
+// Check looks at a published revision by what stat shows, without reading its
+// bytes: every file is linked to its blob, and every blob is a regular file of
+// the right size that has not changed since it was verified. ErrCorrupt tells
+// the first thing that is wrong; other errors are the file system's.
+func (s *Store) Check(ctx context.Context, m Manifest) error {
+	for _, f := range m.Files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.checkLink(m, f); err != nil {
+			return err
+		}
+		if err := s.statBlob(f.SHA256, f.Size); err != nil {
+			return fmt.Errorf("%s@%s: %s: %w", m.Name, m.Revision, f.Path, err)
+		}
+	}
+	if target, err := os.Readlink(s.currentPath(m.Name)); err != nil || CheckRevision(target) != nil {
+		return fmt.Errorf("%s: the link %s is missing: %w", m.Name, currentLink, ErrCorrupt)
+	}
+	return nil
+}
+
+func (s *Store) checkLink(m Manifest, f ManifestFile) error {
+	link := filepath.Join(s.Path(m.Name, m.Revision), filepath.FromSlash(f.Path))
+	want, err := filepath.Rel(filepath.Dir(link), s.BlobPath(f.SHA256))
+	if err != nil {
+		return err
+	}
+	got, err := os.Readlink(link)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s@%s: %s is missing: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
+	}
+	var pathErr *fs.PathError
+	if err != nil && !errors.As(err, &pathErr) {
+		return err
+	}
+	if got != want {
+		return fmt.Errorf("%s@%s: %s is not the link that was published: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
+	}
+	return nil
+}
+
+// VerifyResult is what Verify found.
+type VerifyResult struct {
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
+	// Unvouched counts files whose source states no digest: their bytes are
+	// what arrived, and still are.
+	Unvouched int       `json:"unvouched"`
+	Problems  []Problem `json:"problems"`
+}
+
+// Verify hashes every byte of a published revision. In a writable store, bad
+// blobs are quarantined and every revision that uses them is withdrawn, so
+// that nothing says any longer that they are published; the next pull fetches
+// just those. onRead, if not nil, is told the bytes of each read.
+// The error is about the work itself: what is wrong with files is in Problems.
+func (s *Store) Verify(ctx context.Context, m Manifest, onRead func(int)) (VerifyResult, error) {
+	res := VerifyResult{Problems: []Problem{}}
+	judged := map[string]error{}
+	withdraw := false
+	for _, f := range m.Files {
+		err := s.checkLink(m, f)
+		withdraw = withdraw || errors.Is(err, ErrCorrupt)
+		if err == nil {
+			var done bool
+			if err, done = judged[f.SHA256]; !done {
+				err = s.verifyBlob(ctx, f, onRead)
+				judged[f.SHA256] = err
+			}
+		}
+		if err != nil && !errors.Is(err, ErrCorrupt) {
+			return res, fmt.Errorf("verify %s: %s: %w", m.Name, f.Path, err)
+		}
+		if err != nil {
+			reason := strings.TrimSuffix(err.Error(), ": "+ErrCorrupt.Error())
+			res.Problems = append(res.Problems, Problem{Path: f.Path, SHA256: f.SHA256, Reason: reason})
+		}
+		res.Files++
+		res.Bytes += f.Size
+		if f.VouchedBy == "" {
+			res.Unvouched++
+		}
+	}
+	if withdraw && s.writable {
+		if err := s.withLayout(ctx, func() error { return s.withdraw(m) }); err != nil {
+			return res, fmt.Errorf("verify %s: %w", m.Name, err)
+		}
+	}
+	return res, nil
+}
+
+func (s *Store) verifyBlob(ctx context.Context, f ManifestFile, onRead func(int)) error {
+	err := s.hashBlob(ctx, f.SHA256, onRead)
+	if err == nil && s.writable {
+		return s.writeRecord(f.SHA256)
+	}
+	if errors.Is(err, ErrCorrupt) && s.writable {
+		return errors.Join(err, s.quarantine(ctx, f.SHA256))
+	}
+	return err
+}
+
+func (s *Store) withLayout(ctx context.Context, do func() error) error {
+	lock, err := s.lockLayout(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(), lock.Unlock())
+}
+
+// quarantine withdraws every revision that uses the blob, then moves the blob
+// aside. The order is the point: nothing promises bytes that are gone.
+func (s *Store) quarantine(ctx context.Context, sha256Hex string) error {
+	return s.withLayout(ctx, func() error {
+		names, err := s.Names()
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			revisions, err := s.Revisions(name)
+			if err != nil {
+				return err
+			}
+			for _, m := range revisions {
+				if !m.uses(sha256Hex) {
+					continue
+				}
+				if err := s.withdraw(m); err != nil {
+					return err
+				}
+			}
+		}
+		if err := removeIfExists(s.recordPath(sha256Hex)); err != nil {
+			return err
+		}
+		aside := filepath.Join(s.dir, "agent", "quarantine", fmt.Sprintf("%s-%d", sha256Hex, time.Now().UnixNano()))
+		err = os.Rename(s.BlobPath(sha256Hex), aside)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return asStoreError(err)
+	})
+}
+
+func (m *Manifest) uses(sha256Hex string) bool {
+	for _, f := range m.Files {
+		if f.SHA256 == sha256Hex {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Store) withdrawnPath(name, revision string) string {
+	return filepath.Join(s.dir, "agent", "withdrawn", name, revision+".json")
+}
+
+// withdraw unpublishes a revision that turned out wrong and remembers it, so
+// that its good blobs wait for the next pull and people can see what happened.
+func (s *Store) withdraw(m Manifest) error {
+	to := s.withdrawnPath(m.Name, m.Revision)
+	if err := makeDir(filepath.Dir(to)); err != nil {
+		return asStoreError(err)
+	}
+	if err := writeJSON(to, m, true); err != nil {
+		return err
+	}
+	return s.unpublish(m)
+}
+
+// Withdrawn returns the manifests of revisions that were found wrong and not
+// pulled again since.
+func (s *Store) Withdrawn() ([]Manifest, error) {
+	paths, err := filepath.Glob(filepath.Join(s.dir, "agent", "withdrawn", "*", "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var all []Manifest
+	for _, path := range paths {
+		var m Manifest
+		if err := readJSON(path, &m); err != nil {
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) {
+				continue
+			}
+			return nil, err
+		}
+		if m.check() == nil {
+			all = append(all, m)
+		}
+	}
+	return all, nil
+}
