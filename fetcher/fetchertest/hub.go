@@ -215,4 +215,3 @@ func (h *Hub) SetRef(id, ref, commitID string) error {
 	r.refs[ref] = commitID
 	return nil
 }
-

@@ -53,8 +53,14 @@ func (s ModelSpec) withDefaults() ModelSpec {
 		field *int
 		value int
 	}{
-		{&s.Layers, 2}, {&s.Hidden, 64}, {&s.Intermediate, 192}, {&s.Heads, 4}, {&s.KVHeads, 2},
-		{&s.Vocab, 512}, {&s.MaxLength, 2048}, {&s.Shards, 2},
+		{&s.Layers, 2},
+		{&s.Hidden, 64},
+		{&s.Intermediate, 192},
+		{&s.Heads, 4},
+		{&s.KVHeads, 2},
+		{&s.Vocab, 512},
+		{&s.MaxLength, 2048},
+		{&s.Shards, 2},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value

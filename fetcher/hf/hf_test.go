@@ -1,10 +1,12 @@
 package hf_test
 
 import (
+	"bytes"
+	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -127,5 +129,36 @@ func fixture(t *testing.T, hub *fetchertest.Hub, files map[string][]byte, token 
 	return f
 }
 
-// deadline is how long something may take that should be over at once.
-const deadline = 20 * time.Second
+const weights = "model.safetensors"
+
+// tiny is the smallest repository with a file on the Hub and one on the CDN.
+func tiny() map[string][]byte {
+	return map[string][]byte{"config.json": []byte("{}\n"), weights: bytes.Repeat([]byte("0123456789abcdef"), 3<<16)}
+}
+
+// object lists the source and returns one of its files.
+func object(t *testing.T, d *hf.Driver, path string) fetcher.Object {
+	t.Helper()
+	l, err := d.List(t.Context(), source(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range l.Files {
+		if f.Path == path {
+			return fetcher.Object{Source: source(""), Revision: l.Revision, File: f}
+		}
+	}
+	t.Fatalf("%s is not listed", path)
+	return fetcher.Object{}
+}
+
+// read opens and reads to the end.
+func read(t *testing.T, d *hf.Driver, obj fetcher.Object, offset int64) ([]byte, error) {
+	t.Helper()
+	body, err := d.Open(t.Context(), obj, offset)
+	if err != nil {
+		return nil, err
+	}
+	got, err := io.ReadAll(body)
+	return got, errors.Join(err, body.Close())
+}

@@ -119,6 +119,9 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.left == 0 {
 		return 0, io.EOF
 	}
+	if b.ctx.Err() != nil { // also when more has arrived already
+		return 0, b.failed(b.ctx.Err())
+	}
 	if int64(len(p)) > b.left {
 		p = p[:b.left]
 	}
