@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/kubernetes"
@@ -198,33 +199,53 @@ func testAgentPods(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// testAccess asks the API server's own authorizer.
+// testAccess asks the API server's own authorizer, in the namespace of events
+// about nodes and in another one.
 func testAccess(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
-	allowed := map[string]bool{}
-	for _, rule := range agentRules() {
-		for _, resource := range rule.Resources {
-			for _, verb := range rule.Verbs {
-				allowed[verb+" "+resource] = true
+	allowed := map[authorizationv1.ResourceAttributes]bool{}
+	allow := func(rules []rbacv1.PolicyRule, namespaces ...string) {
+		for _, rule := range rules {
+			for _, resource := range rule.Resources {
+				for _, verb := range rule.Verbs {
+					for _, ns := range namespaces {
+						allowed[authorizationv1.ResourceAttributes{Verb: verb, Group: rule.APIGroups[0], Resource: resource, Namespace: ns}] = true
+					}
+				}
 			}
 		}
 	}
-	for _, resource := range []string{"nodes", "pods", "events", "secrets", "configmaps", "persistentvolumes", "serviceaccounts"} {
+	allow(clusterRules(), metav1.NamespaceDefault, releaseNamespace)
+	allow(eventRules(), metav1.NamespaceDefault)
+	asked, granted := 0, 0
+	for resource, group := range map[string]string{
+		"nodes": "", "pods": "", "secrets": "", "configmaps": "", "persistentvolumes": "", "serviceaccounts": "", "events": "events.k8s.io", "leases": "coordination.k8s.io",
+	} {
 		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete"} {
-			review, err := client.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authorizationv1.SubjectAccessReview{
-				Spec: authorizationv1.SubjectAccessReviewSpec{
-					User:               "system:serviceaccount:" + releaseNamespace + ":plain-stoker",
-					Groups:             []string{"system:serviceaccounts", "system:authenticated"},
-					ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Resource: resource, Namespace: "default", Version: "v1"},
-				},
-			}, metav1.CreateOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want := allowed[verb+" "+resource]; review.Status.Allowed != want {
-				t.Errorf("%s %s: allowed is %v, want %v", verb, resource, review.Status.Allowed, want)
+			for _, ns := range []string{metav1.NamespaceDefault, releaseNamespace} {
+				attributes := authorizationv1.ResourceAttributes{Verb: verb, Group: group, Resource: resource, Namespace: ns}
+				review, err := client.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authorizationv1.SubjectAccessReview{
+					Spec: authorizationv1.SubjectAccessReviewSpec{
+						User:               "system:serviceaccount:" + releaseNamespace + ":plain-stoker",
+						Groups:             []string{"system:serviceaccounts", "system:authenticated"},
+						ResourceAttributes: &attributes,
+					},
+				}, metav1.CreateOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				asked++
+				if review.Status.Allowed {
+					granted++
+				}
+				if review.Status.Allowed != allowed[attributes] {
+					t.Errorf("%s %s in %s: allowed is %v, want %v", verb, resource, ns, review.Status.Allowed, allowed[attributes])
+				}
 			}
 		}
+	}
+	if granted != len(allowed) {
+		t.Errorf("of %d questions %d were granted, want %d", asked, granted, len(allowed))
 	}
 }
 
