@@ -1,0 +1,278 @@
+package sizing
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+)
+
+// Architecture is what config.json says of a model, as far as memory goes. A
+// number that is not there is 0.
+type Architecture struct {
+	ModelType string `json:"modelType,omitempty"`
+	// DType is the type that vLLM computes in: "bfloat16" or "float16". vLLM
+	// turns float32 into float16.
+	DType string `json:"dtype"`
+	// Quantization is the method ("fp8", "awq", "compressed-tensors", ...), ""
+	// for none; QuantizationBits the width of a weight where it is said.
+	Quantization     string `json:"quantization,omitempty"`
+	QuantizationBits uint64 `json:"quantizationBits,omitempty"`
+	// KVCacheDType is what the cache's type "auto" means for this model.
+	KVCacheDType string `json:"kvCacheDtype"`
+	// MaxModelLen is the longest request in tokens that vLLM derives.
+	MaxModelLen int64 `json:"maxModelLen"`
+
+	Layers       uint64 `json:"layers"`
+	HiddenSize   uint64 `json:"hiddenSize"`
+	Intermediate uint64 `json:"intermediate,omitempty"` // of the experts that one token sees
+	Vocabulary   uint64 `json:"vocabulary,omitempty"`
+	Heads        uint64 `json:"heads"`
+	KVHeads      uint64 `json:"kvHeads"`
+	KeyHeadDim   uint64 `json:"keyHeadDim"`
+	ValueHeadDim uint64 `json:"valueHeadDim"`
+	// LatentDim is kv_lora_rank + qk_rope_head_dim of models with MLA.
+	LatentDim uint64 `json:"latentDim,omitempty"`
+
+	// FullLayers cache every token, WindowLayers only those in a window of
+	// WindowTokens, StateLayers a state of StateElements whatever the length.
+	FullLayers    uint64 `json:"fullLayers"`
+	WindowLayers  uint64 `json:"windowLayers,omitempty"`
+	WindowTokens  uint64 `json:"windowTokens,omitempty"`
+	StateLayers   uint64 `json:"stateLayers,omitempty"`
+	StateElements uint64 `json:"stateElements,omitempty"`
+
+	TiedEmbeddings bool `json:"tiedEmbeddings,omitempty"`
+	// ExtraLayers are layers for speculative decoding behind the others.
+	ExtraLayers uint64 `json:"extraLayers,omitempty"`
+
+	// Estimated: a number above is not what the file says, but a guess of
+	// this package; Notes say which.
+	Estimated bool     `json:"estimated"`
+	Notes     []string `json:"notes,omitempty"`
+}
+
+// kvKnown says whether the file told enough for the bytes of a token.
+func (a Architecture) kvKnown() bool {
+	if a.FullLayers+a.WindowLayers == 0 {
+		return a.StateLayers > 0
+	}
+	return a.LatentDim > 0 || a.KVHeads > 0 && a.KeyHeadDim > 0
+}
+
+func (a *Architecture) estimate(format string, args ...any) {
+	a.Estimated = true
+	a.Notes = append(a.Notes, fmt.Sprintf(format, args...))
+}
+
+// readArchitecture reads config.json.
+func readArchitecture(fsys fs.FS) (Architecture, error) {
+	c, err := readConfig(fsys)
+	if err != nil {
+		return Architecture{}, err
+	}
+	var a Architecture
+	for _, read := range []func(*Architecture, config) error{
+		readDimensions, readHeads, readExperts, readTypes, readLayers, readLength,
+	} {
+		if err := read(&a, c); err != nil {
+			return Architecture{}, fmt.Errorf("read config.json: %w", err)
+		}
+	}
+	noteUnknown(&a, c)
+	return a, nil
+}
+
+// numberInto is one field of a config.json and its other names.
+type numberInto struct {
+	into  *uint64
+	names []string
+}
+
+func readNumbers(c config, fields ...numberInto) error {
+	for _, f := range fields {
+		n, err := c.number(f.names...)
+		if err != nil {
+			return err
+		}
+		*f.into = n
+	}
+	return nil
+}
+
+func readDimensions(a *Architecture, c config) error {
+	var err error
+	if a.ModelType, err = c.text("model_type"); err != nil {
+		return err
+	}
+	a.TiedEmbeddings = c.isTrue("tie_word_embeddings")
+	return readNumbers(c,
+		numberInto{&a.Layers, []string{"num_hidden_layers", "n_layer", "num_layers", "n_layers"}},
+		numberInto{&a.HiddenSize, []string{"hidden_size", "n_embd", "d_model", "n_embed", "dim"}},
+		numberInto{&a.Vocabulary, []string{"vocab_size", "padded_vocab_size"}},
+		numberInto{&a.ExtraLayers, []string{"num_nextn_predict_layers"}},
+	)
+}
+
+func readHeads(a *Architecture, c config) error {
+	if isStateOnly(a.ModelType) {
+		return nil // what they call heads is none of attention
+	}
+	var rank, rope uint64
+	err := readNumbers(c,
+		numberInto{&a.Heads, []string{"num_attention_heads", "n_head", "n_heads", "num_heads"}},
+		numberInto{&a.KVHeads, []string{"n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num"}},
+		numberInto{&a.KeyHeadDim, []string{"head_dim", "kv_channels", "hidden_size_per_head", "attention_head_dim"}},
+		numberInto{&rank, []string{"kv_lora_rank"}},
+		numberInto{&rope, []string{"qk_rope_head_dim"}},
+	)
+	if err != nil {
+		return err
+	}
+	if rank > 0 {
+		a.LatentDim = add(rank, rope)
+		a.KVHeads = 1
+		return nil
+	}
+	if err := readGroups(a, c); err != nil {
+		return err
+	}
+	if a.KVHeads == 0 {
+		a.KVHeads = a.Heads
+	}
+	if a.KeyHeadDim == 0 && a.Heads > 0 {
+		a.KeyHeadDim = a.HiddenSize / a.Heads
+	}
+	a.ValueHeadDim, err = c.number("v_head_dim")
+	if a.ValueHeadDim == 0 {
+		a.ValueHeadDim = a.KeyHeadDim
+	}
+	return err
+}
+
+// readGroups knows how older models say the number of their KV heads.
+func readGroups(a *Architecture, c config) error {
+	attn, err := c.object("attn_config") // MPT, DBRX
+	if err != nil {
+		return err
+	}
+	if n, err := in(attn).number("kv_n_heads"); err != nil {
+		return err
+	} else if n > 0 {
+		a.KVHeads = n
+	}
+	switch a.ModelType {
+	case "falcon", "RefinedWeb", "RefinedWebModel":
+		if !c.isTrue("new_decoder_architecture") && c.isTrue("multi_query") {
+			a.KVHeads = 1
+		}
+	case "chatglm":
+		if c.isFalse("multi_query_attention") {
+			a.KVHeads = 0
+		}
+	default:
+		if c.isTrue("multi_query") { // GPTBigCode
+			a.KVHeads = 1
+		}
+	}
+	return nil
+}
+
+func readExperts(a *Architecture, c config) error {
+	var dense, expert, used, shared uint64
+	err := readNumbers(c,
+		numberInto{&dense, []string{"intermediate_size", "ffn_hidden_size", "n_inner", "d_ff"}},
+		numberInto{&expert, []string{"moe_intermediate_size", "intermediate_size"}},
+		numberInto{&used, []string{"num_experts_per_tok", "num_experts_per_token", "moe_top_k", "experts_per_token"}},
+		numberInto{&shared, []string{"n_shared_experts"}},
+	)
+	a.Intermediate = dense
+	if used > 0 {
+		a.Intermediate = max(dense, mul(expert, add(used, shared)))
+	}
+	return err
+}
+
+// readLength derives the maximal length as vLLM does: the least of the fields
+// that name one, times the factor of RoPE scaling.
+func readLength(a *Architecture, c config) error {
+	var length uint64
+	for _, name := range []string{
+		"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length",
+		"max_target_positions", "max_sequence_length", "max_seq_length", "seq_len",
+	} {
+		n, err := c.number(name)
+		if err != nil {
+			return err
+		}
+		if n > 0 && (length == 0 || n < length) {
+			length = n
+		}
+	}
+	if length == 0 {
+		a.MaxModelLen = 2048
+		a.estimate("config.json names no maximal length; 2048 is vLLM's default then")
+		return nil
+	}
+	scaled, err := scaledLength(a, c, length)
+	a.MaxModelLen = int64(min(scaled, maxNumber))
+	return err
+}
+
+func scaledLength(a *Architecture, c config, length uint64) (uint64, error) {
+	rope, err := c.object("rope_scaling")
+	if rope == nil && err == nil {
+		rope, err = c.object("rope_parameters")
+	}
+	if err != nil || rope == nil || strings.Contains(a.ModelType, "gemma3") {
+		return length, err
+	}
+	r := in(rope)
+	kind, err := r.text("rope_type")
+	if kind == "" && err == nil {
+		kind, err = r.text("type")
+	}
+	if err != nil {
+		return 0, err
+	}
+	switch kind {
+	case "su", "longrope", "llama3":
+		return length, nil
+	case "yarn":
+		original, err := r.number("original_max_position_embeddings")
+		if err != nil {
+			return 0, err
+		}
+		if original > 0 {
+			length = original
+		}
+	}
+	factor, err := r.factor("factor")
+	if err != nil {
+		return 0, err
+	}
+	return uint64(min(float64(length)*factor, maxNumber)), nil
+}
+
+// noteUnknown tells where the file says something that the sums leave out, or
+// not enough.
+func noteUnknown(a *Architecture, c config) {
+	for _, left := range []struct{ field, what string }{
+		{"num_kv_shared_layers", "layers that share a cache are counted one by one, so the KV cache is an upper bound"},
+		{"index_head_dim", "the cache of the sparse-attention indexer is not counted"},
+		{"block_configs", "layers differ in shape; the KV cache is counted as if all were like the config's general fields"},
+		{"swa_num_key_value_heads", "windowed layers have heads of their own; they are counted like the others"},
+		{"global_head_dim", "full layers have head sizes of their own; they are counted like the others"},
+		{"compress_ratios", "layers with compressed attention are counted in full"},
+		{"is_encoder_decoder", "the cache of cross attention is not counted"},
+		{"cross_attention_layers", "cross-attention layers are counted like the others"},
+		{"num_global_key_value_heads", "full layers have heads of their own; they are counted like the others"},
+		{"cross_layer_attention_config", "layers that share a cache are counted one by one"},
+	} {
+		if c.has(left.field) {
+			a.estimate("%s: %s", left.field, left.what)
+		}
+	}
+	if !a.kvKnown() {
+		a.estimate("config.json does not say enough of the attention of model_type %q to know the KV cache", a.ModelType)
+	}
+}

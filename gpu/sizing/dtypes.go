@@ -1,0 +1,119 @@
+package sizing
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// readTypes finds the types that vLLM computes and caches in.
+func readTypes(a *Architecture, c config) error {
+	dtype, err := c.text("torch_dtype")
+	if dtype == "" && err == nil {
+		dtype, err = c.text("dtype")
+	}
+	if err != nil {
+		return err
+	}
+	switch strings.TrimPrefix(dtype, "torch.") {
+	case "bfloat16":
+		a.DType = "bfloat16"
+	case "float16", "half", "float32", "float":
+		a.DType = "float16"
+	case "":
+		a.DType = "float16" // two bytes, as what vLLM would choose
+	default:
+		a.DType = "bfloat16"
+		a.estimate("dtype %q is not known; the model is counted as bfloat16", dtype)
+	}
+	a.KVCacheDType = a.DType
+
+	quantization, err := c.object("quantization_config")
+	if err != nil || quantization == nil {
+		return err
+	}
+	return readQuantization(a, in(quantization))
+}
+
+func readQuantization(a *Architecture, q config) error {
+	for _, name := range []string{"quant_method", "quant_algo"} {
+		method, err := q.text(name)
+		if err != nil {
+			return err
+		}
+		if a.Quantization == "" {
+			a.Quantization = strings.ToLower(method)
+		}
+	}
+	if a.Quantization == "" {
+		a.Quantization = "unknown"
+	}
+	var err error
+	if a.QuantizationBits, err = quantizationBits(q); err != nil {
+		return err
+	}
+	// ModelOpt nests once more in some versions.
+	if inner, err := q.object("quantization"); err != nil {
+		return err
+	} else if inner != nil {
+		q.levels = append(q.levels, inner)
+	}
+	algo, err := q.text("kv_cache_quant_algo")
+	if err != nil {
+		return err
+	}
+	scheme, err := q.object("kv_cache_scheme")
+	if err != nil {
+		return err
+	}
+	bits, err := in(scheme).number("num_bits")
+	if err != nil {
+		return err
+	}
+	switch {
+	case strings.EqualFold(algo, "fp8"), bits == 8:
+		a.KVCacheDType = "fp8"
+	case algo != "" && !strings.EqualFold(algo, "none"), bits != 0:
+		a.KVCacheDType = "fp8"
+		a.estimate("the KV cache is quantized in a way that is not known here; it is counted as fp8")
+	}
+	return nil
+}
+
+// quantizationBits is the width of one weight, 0 where the config does not say.
+func quantizationBits(q config) (uint64, error) {
+	bits, err := q.number("bits", "w_bit")
+	if bits > 0 || err != nil {
+		return bits, err
+	}
+	groups, err := q.object("config_groups") // compressed-tensors
+	if err != nil {
+		return 0, err
+	}
+	for _, raw := range groups {
+		var group struct {
+			Weights struct {
+				Bits json.Number `json:"num_bits"`
+			} `json:"weights"`
+		}
+		if json.Unmarshal(raw, &group) != nil {
+			continue // only counted for the number of parameters
+		}
+		if n, err := group.Weights.Bits.Int64(); err == nil && n > 0 && n <= 32 {
+			bits = max(bits, uint64(n))
+		}
+	}
+	return bits, nil
+}
+
+// kvBytesPerElement knows the types that vLLM's --kv-cache-dtype takes and this
+// package can count.
+func kvBytesPerElement(dtype string) (uint64, error) {
+	switch dtype {
+	case "bfloat16", "float16":
+		return 2, nil
+	case "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc":
+		return 1, nil
+	}
+	return 0, fmt.Errorf("KV cache dtype %q is not known; want auto, bfloat16, float16, fp8, fp8_e4m3, fp8_e5m2 or fp8_inc", dtype)
+}

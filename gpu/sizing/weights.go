@@ -1,0 +1,206 @@
+package sizing
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+)
+
+// maxJSON bounds config.json and the index of shards: the largest that are
+// known have a few MB.
+const maxJSON = 64 << 20
+
+// Weights is what a model directory's weight files hold. Sizes are in bytes.
+type Weights struct {
+	// Files are the files that vLLM would read.
+	Files []string `json:"files"`
+	// Bytes is the sum of all tensors in them; the sizes of the files where
+	// Estimated.
+	Bytes uint64 `json:"bytes"`
+	// ByDType splits Bytes by the type that the file states ("BF16"); empty
+	// where Estimated.
+	ByDType map[string]uint64 `json:"byDtype,omitempty"`
+	// Parameters counts elements, those of packed low-bit types unpacked and
+	// without the scales of quantization.
+	Parameters uint64 `json:"parameters"`
+	// LoadedBytes is what vLLM keeps of Bytes in GPU memory, over all GPUs if
+	// every tensor is split. It differs where Notes say so.
+	LoadedBytes uint64 `json:"loadedBytes"`
+	// ReplicatedBytes is the part of LoadedBytes that every GPU keeps whole
+	// under tensor parallelism: norms, routers, MLA's down projections.
+	ReplicatedBytes uint64 `json:"replicatedBytes"`
+	// KVProjectionBytes is the part of LoadedBytes in key and value
+	// projections, which are repeated where there are more GPUs than KV heads.
+	KVProjectionBytes uint64 `json:"kvProjectionBytes"`
+
+	Estimated bool     `json:"estimated"`
+	Notes     []string `json:"notes,omitempty"`
+}
+
+// readWeights reads the headers of every weight file that vLLM would load.
+func readWeights(fsys fs.FS, arch Architecture) (Weights, error) {
+	files, err := safetensorsFiles(fsys)
+	if err != nil {
+		return Weights{}, err
+	}
+	if len(files) == 0 {
+		return otherWeights(fsys)
+	}
+	c := counter{arch: arch, w: Weights{Files: files, ByDType: map[string]uint64{}}}
+	for _, name := range files {
+		if err := c.readFile(fsys, name); err != nil {
+			return Weights{}, err
+		}
+	}
+	return c.weights(), nil
+}
+
+func (c *counter) readFile(fsys fs.FS, name string) error {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return fmt.Errorf("open weights: %w", err)
+	}
+	defer func() { _ = f.Close() }() // only read from
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("stat %s: %w", name, err)
+	}
+	if err := ReadHeader(f, info.Size(), c.add); err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	return nil
+}
+
+// safetensorsFiles are those that vLLM reads: the files of the index if there is
+// one, otherwise every *.safetensors in the root. Mistral's consolidated files
+// hold the same weights a second time and count only where they are alone.
+func safetensorsFiles(fsys fs.FS) ([]string, error) {
+	files, err := indexedFiles(fsys, "model.safetensors.index.json")
+	if err != nil || files != nil {
+		return files, err
+	}
+	all, err := rootFiles(fsys, ".safetensors")
+	if err != nil {
+		return nil, err
+	}
+	others := slices.DeleteFunc(slices.Clone(all), func(name string) bool { return strings.HasPrefix(name, "consolidated") })
+	if len(others) > 0 {
+		return others, nil
+	}
+	return all, nil
+}
+
+// indexedFiles are the distinct files of an index, sorted; nil without an index.
+func indexedFiles(fsys fs.FS, index string) ([]string, error) {
+	var content struct {
+		WeightMap map[string]string `json:"weight_map"`
+	}
+	err := readJSON(fsys, index, &content)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	set := map[string]bool{}
+	for tensor, file := range content.WeightMap {
+		if !fs.ValidPath(file) || file == "." {
+			return nil, fmt.Errorf("read %s: tensor %q is said to be in %q, which is no file name inside the model", index, tensor, file)
+		}
+		set[file] = true
+	}
+	if len(set) == 0 {
+		return nil, fmt.Errorf("read %s: it has no weight_map", index)
+	}
+	return slices.Sorted(maps.Keys(set)), nil
+}
+
+// rootFiles are the files in the root whose names end with suffix, sorted.
+func rootFiles(fsys fs.FS, suffix string) ([]string, error) {
+	entries, err := fs.ReadDir(fsys, ".")
+	if err != nil {
+		return nil, fmt.Errorf("list the model: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if !e.IsDir() && strings.HasSuffix(e.Name(), suffix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// otherWeights takes the sizes of files in formats whose headers are not read.
+func otherWeights(fsys fs.FS) (Weights, error) {
+	files, err := indexedFiles(fsys, "pytorch_model.bin.index.json")
+	if err != nil {
+		return Weights{}, err
+	}
+	for _, suffix := range []string{".bin", ".pt", ".pth", ".gguf"} {
+		if len(files) > 0 {
+			break
+		}
+		if files, err = rootFiles(fsys, suffix); err != nil {
+			return Weights{}, err
+		}
+		files = slices.DeleteFunc(files, trainingOnly)
+	}
+	if len(files) == 0 {
+		return Weights{}, fmt.Errorf("find weights: no safetensors, bin, pt, pth or gguf file: %w", fs.ErrNotExist)
+	}
+	w := Weights{Files: files, Estimated: true}
+	for _, name := range files {
+		info, err := fs.Stat(fsys, name)
+		if err != nil {
+			return Weights{}, fmt.Errorf("find weights: %w", err)
+		}
+		w.Bytes = add(w.Bytes, uint64(max(info.Size(), 0)))
+	}
+	w.LoadedBytes = w.Bytes
+	w.Parameters = w.Bytes / 2
+	w.Notes = append(w.Notes, fmt.Sprintf("the weights are %s files, so their sizes stand for the bytes of the tensors, and half of that for the parameters", path.Ext(files[0])))
+	if len(files) > 1 && path.Ext(files[0]) == ".gguf" {
+		w.Notes = append(w.Notes, "several GGUF files are counted together; vLLM loads one")
+	}
+	return w, nil
+}
+
+// trainingOnly says whether a .bin or .pt file is a leftover of training that
+// vLLM does not load.
+func trainingOnly(name string) bool {
+	switch strings.TrimSuffix(name, path.Ext(name)) {
+	case "training_args", "optimizer", "scheduler", "scaler", "rng_state":
+		return true
+	}
+	return false
+}
+
+// readJSON decodes one JSON file of at most maxJSON bytes.
+func readJSON(fsys fs.FS, name string, into any) error {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	defer func() { _ = f.Close() }() // only read from
+	limited := &io.LimitedReader{R: f, N: maxJSON + 1}
+	dec := json.NewDecoder(limited)
+	err = dec.Decode(into)
+	if err == nil {
+		if _, more := dec.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("it goes on behind its JSON value")
+		}
+	}
+	if limited.N <= 0 {
+		err = fmt.Errorf("it is longer than %d bytes", maxJSON)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, unexpected(err))
+	}
+	return nil
+}
