@@ -3,6 +3,7 @@ package sizing
 import (
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 )
 
@@ -59,9 +60,16 @@ func (a Architecture) kvKnown() bool {
 	return a.LatentDim > 0 || a.KVHeads > 0 && a.KeyHeadDim > 0
 }
 
+// maxNotes bounds the notes: a file may have a million strange layers.
+const maxNotes = 20
+
+// estimate marks the architecture as not exact and says why, once.
 func (a *Architecture) estimate(format string, args ...any) {
 	a.Estimated = true
-	a.Notes = append(a.Notes, fmt.Sprintf(format, args...))
+	note := fmt.Sprintf(format, args...)
+	if len(a.Notes) < maxNotes && !slices.Contains(a.Notes, note) {
+		a.Notes = append(a.Notes, note)
+	}
 }
 
 // readArchitecture reads config.json.

@@ -1,0 +1,63 @@
+package sizing
+
+import (
+	"bytes"
+	"testing"
+)
+
+func FuzzReadHeader(f *testing.F) {
+	good, size := header(f, tensor{"a", "BF16", []uint64{2, 3}}, tensor{"b", "F4", []uint64{4}})
+	f.Add(good, size)
+	f.Add(raw(`{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[2],"data_offsets":[3,5]}}`), int64(200))
+	f.Add([]byte{255, 255, 255, 255, 255, 255, 255, 255, '{'}, int64(-1))
+	f.Add(raw(`{"a":{"dtype":"U8","shape":[18446744073709551615,2],"data_offsets":[0,18446744073709551615]}}`), int64(1)<<62)
+	f.Fuzz(func(t *testing.T, data []byte, size int64) {
+		var sum uint64
+		err := ReadHeader(bytes.NewReader(data), size, func(x Tensor) error {
+			sum = add(sum, x.Bytes)
+			return nil
+		})
+		if err != nil {
+			return
+		}
+		// What is accepted fills the file exactly.
+		var length uint64
+		for i := range 8 {
+			length |= uint64(data[i]) << (8 * i)
+		}
+		if size < 0 || sum != uint64(size)-8-length {
+			t.Errorf("tensors of %d bytes accepted in a file of %d with a header of %d", sum, size, length)
+		}
+	})
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add([]byte(llama8BConfig), 2, int64(4096))
+	f.Add([]byte(`{"model_type":"deepseek_v3","kv_lora_rank":512,"qk_rope_head_dim":64,"num_hidden_layers":61,"num_attention_heads":128}`), 8, int64(0))
+	f.Add([]byte(`{"text_config":{"layer_types":["full_attention","mamba"],"sliding_window":4,"num_hidden_layers":3}}`), 1, int64(1))
+	f.Add([]byte(`{"attn_layer_period":8,"attn_layer_offset":4,"num_hidden_layers":1e12,"head_dim":[1,2],"quantization_config":{"bits":4}}`), 1, int64(9))
+	f.Add([]byte(`{"model_type":"mamba","state_size":16,"rope_scaling":{"rope_type":"yarn","factor":1e300}}`), 0, int64(-1))
+	f.Fuzz(func(t *testing.T, config []byte, tp int, length int64) {
+		m, err := ReadModel(tiny(t, string(config)))
+		if err != nil {
+			return
+		}
+		if len(m.Architecture.Notes) > 0 != m.Architecture.Estimated {
+			t.Errorf("estimated is %v with the notes %q", m.Architecture.Estimated, m.Architecture.Notes)
+		}
+		n, err := m.Need(Serving{TensorParallel: tp, MaxModelLen: length})
+		if err != nil {
+			return
+		}
+		longest := n.LargestMaxModelLen(l4, n.MaxModelLen)
+		if longest < 0 || longest > n.MaxModelLen {
+			t.Errorf("largest max-model-len %d for %d tokens", longest, n.MaxModelLen)
+		}
+		if n.kvGuess == 0 && n.Fits(l4, l4) != (longest == n.MaxModelLen) {
+			t.Errorf("fits is %v, but the largest max-model-len is %d of %d", n.Fits(l4, l4), longest, n.MaxModelLen)
+		}
+		if n.CacheTokens(l4, n.OverheadMaxBytes) > n.CacheTokens(l4, n.OverheadMinBytes) {
+			t.Errorf("more overhead leaves more cache: %+v", n)
+		}
+	})
+}
