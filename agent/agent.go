@@ -1,0 +1,259 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/store"
+	"github.com/stoker-project/stoker/gpu"
+)
+
+// Options of an Agent. All are required but for those with a default.
+type Options struct {
+	// Config is what is in force at start, as [LoadConfig] returns it.
+	Config Config
+	// ConfigPath is the file; it is read again while the agent runs.
+	ConfigPath string
+	// CredentialsDir holds one folder for each mounted Secret. Default: the
+	// folder credentials beside the configuration file.
+	CredentialsDir string
+	// NodeName is the name of this machine's Node object.
+	NodeName string
+	// Version of the binary, for the annotation and the heartbeat.
+	Version string
+	// Listen is the address of /metrics, /healthz and /readyz; empty: none.
+	Listen string
+	// Kube is how the API server is reached. It must have no overall timeout,
+	// which would cut watches.
+	Kube *rest.Config
+
+	Store     Store
+	Puller    Puller
+	Admission *Admission
+	Devices   Devices
+	Logger    *slog.Logger
+}
+
+// validate reports every option that is missing.
+func (o Options) validate() error {
+	var errs []error
+	need := func(ok bool, what string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s is missing", what))
+		}
+	}
+	need(o.NodeName != "", "the node's name (--node-name, or NODE_NAME in the environment)")
+	need(o.ConfigPath != "", "the configuration file (--config)")
+	need(o.Store != nil, "the store")
+	need(o.Puller != nil, "the puller")
+	need(o.Admission != nil, "the admission")
+	need(o.Devices != nil, "the device reader")
+	need(o.Logger != nil, "the logger")
+	return errors.Join(errs...)
+}
+
+// Agent keeps one node's models warm and says so. Make one with [New].
+type Agent struct {
+	o       Options
+	cluster cluster
+	logger  *slog.Logger
+	wakeup  chan struct{}
+	wg      sync.WaitGroup
+
+	// What may take long runs here; the loop looks at the latest answers.
+	list    *probe[listView]
+	disk    *probe[storeView]
+	devices *probe[[]gpu.Device]
+	node    *probe[nodeView]
+	pulls   *pulls
+	removes *removals
+	scribe  *scribe
+	events  *recorder
+	written slot[written]
+
+	// The loop's own state: no other goroutine touches it.
+	loop loopState
+
+	// What other goroutines read of the loop.
+	turned   atomic.Int64 // when it last turned, in Unix nanoseconds
+	ready    atomic.Bool
+	timeout  atomic.Int64 // intervals.timeout, for the events' writer
+	observed atomic.Int64 // intervals.observe, for /healthz
+	shown    atomic.Pointer[snapshot]
+	metrics  *metrics
+}
+
+// New makes an agent. It reads the agent's memory from the store and sends
+// nothing yet.
+func New(o Options) (*Agent, error) {
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("configure the agent: %w", err)
+	}
+	if o.Kube == nil {
+		return nil, errors.New("configure the agent: there is no connection to an API server; run in a pod or give --kubeconfig")
+	}
+	wakeup := make(chan struct{}, 1)
+	k, err := newKube(o.Kube, o.NodeName, poke(wakeup), o.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("configure the agent: %w", err)
+	}
+	return newAgent(o, k, wakeup), nil
+}
+
+// poke returns a function that fills the one-slot channel and never waits.
+func poke(c chan struct{}) func() {
+	return func() {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
+	if o.CredentialsDir == "" {
+		o.CredentialsDir = filepath.Join(filepath.Dir(o.ConfigPath), "credentials")
+	}
+	a := &Agent{o: o, cluster: c, logger: o.Logger, wakeup: wakeup}
+	wake := poke(wakeup)
+	observer := &storeObserver{store: o.Store, read: readSize}
+	a.list = newProbe("the configuration file", wake, &a.wg, func(context.Context, func()) (listView, error) {
+		return readList(o.ConfigPath)
+	})
+	a.disk = newProbe("the store", wake, &a.wg, observer.look)
+	a.devices = newProbe("the GPUs", wake, &a.wg, func(ctx context.Context, _ func()) ([]gpu.Device, error) {
+		return o.Devices.Devices(ctx)
+	})
+	a.node = newProbe("the API server", wake, &a.wg, func(ctx context.Context, _ func()) (nodeView, error) {
+		return c.node(ctx)
+	})
+	a.pulls = newPulls(o.Puller, o.Admission, a.request, wake, &a.wg)
+	a.removes = newRemovals(o.Store, wake, &a.wg)
+	a.scribe = newScribe(&a.wg, o.Logger)
+	a.metrics = newMetrics(a.shown.Load)
+	a.events = newRecorder(c.event, a.metrics.eventWritten, o.Logger)
+	a.loop = newLoopState(o.Config)
+	a.adopt(o.Config)
+	return a
+}
+
+// request is what the fetcher is asked for a model.
+func (a *Agent) request(m Model) fetcher.Request {
+	req := fetcher.Request{
+		Name: m.Name, Source: m.Source, Include: m.Include, Exclude: m.Exclude,
+		Access: fetcher.Access{Endpoint: m.Endpoint},
+	}
+	if m.Credentials != "" {
+		req.Access.CredentialsDir = filepath.Join(a.o.CredentialsDir, m.Credentials)
+	}
+	return req
+}
+
+// adopt takes a configuration over. The number of connections and the rate
+// are the fetcher's and stay as they were at start.
+func (a *Agent) adopt(cfg Config) {
+	old := a.loop.cfg.Pull
+	if old.Jobs != cfg.Pull.Jobs || old.MaxRate != cfg.Pull.MaxRate {
+		a.logger.Warn("pull.jobs and pull.maxRate take effect when the agent restarts")
+	}
+	a.loop.cfg = cfg
+	a.o.Admission.configure(cfg.Store)
+	a.timeout.Store(int64(cfg.Intervals.Timeout))
+	a.observed.Store(int64(cfg.Intervals.Observe))
+}
+
+// Run works until ctx ends, which is no error: the labels stay, because what
+// they say stays true. It returns when everything that it started has ended,
+// but for calls that hang in the operating system or a driver.
+func (a *Agent) Run(ctx context.Context) error {
+	a.logger.Info("start agent", "node", a.o.NodeName, "version", a.o.Version, "config", a.loop.cfg)
+	a.remember()
+	a.turned.Store(time.Now().UnixNano())
+	g, ctx := errgroup.WithContext(ctx)
+	if a.o.Listen != "" {
+		if err := a.serve(ctx, g); err != nil {
+			return err
+		}
+	}
+	g.Go(func() error {
+		a.cluster.run(ctx)
+		return nil
+	})
+	g.Go(func() error {
+		a.events.run(ctx, func() time.Duration { return time.Duration(a.timeout.Load()) })
+		return nil
+	})
+	g.Go(func() error {
+		a.turnAround(ctx)
+		a.waitForWork()
+		return nil
+	})
+	return g.Wait()
+}
+
+// turnAround is the loop: a timer and a one-slot wake channel drive it.
+func (a *Agent) turnAround(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-a.wakeup:
+		}
+		now := time.Now()
+		next := a.turn(ctx, now)
+		a.turned.Store(now.UnixNano())
+		timer.Reset(max(0, next.Sub(time.Now())))
+	}
+}
+
+// waitForWork waits for the goroutines of probes, pulls and writes. Their
+// contexts have ended, so only a call that hangs in the kernel or a driver
+// outlasts the bound; it ends with the process.
+func (a *Agent) waitForWork() {
+	done := make(chan struct{})
+	go func() {
+		a.wg.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(time.Duration(a.timeout.Load()))
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		a.logger.Warn("leave behind a call that does not return")
+	}
+}
+
+// remember restores what earlier runs knew.
+func (a *Agent) remember() {
+	kept, err := readMemory(a.o.Store.AgentFile(memoryFile))
+	if err != nil {
+		// Models that are no longer listed then stay where they are.
+		a.logger.Warn("start without memory", "error", errText(err))
+	}
+	for name, m := range kept {
+		a.loop.records[name] = record{Managed: true, LookedUp: m.LookedUp, Unwanted: m.Unwanted}
+	}
+}
+
+// jitter is a random share in [0,1).
+func jitter() float64 { return rand.Float64() }
+
+// heartbeat is the agent's sign of life for those who wait on this node.
+func (a *Agent) heartbeat(now time.Time) store.Heartbeat {
+	return store.Heartbeat{Node: a.o.NodeName, Version: a.o.Version, Time: now.UTC()}
+}

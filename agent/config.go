@@ -1,0 +1,219 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// ErrConfig is a configuration that cannot be used; the error names each bad
+// field with its value and what would be right.
+var ErrConfig = errors.New("the configuration is not valid")
+
+// LastGoodFile is the name of the agent's memory of the last good
+// configuration, under the store's agent folder.
+const LastGoodFile = "last-good-config.yaml"
+
+// Config is the agent's configuration: the model list and the settings, as
+// they stand in one file. [ParseConfig] fills the defaults.
+type Config struct {
+	// Models is the model list, in the file's order.
+	Models []Model
+	// Store limits what the store may take.
+	Store StoreConfig
+	// Pull bounds the transfers.
+	Pull PullConfig
+	// Intervals are all the times that the agent keeps.
+	Intervals Intervals
+}
+
+// StoreConfig limits what the store may take of its file system.
+type StoreConfig struct {
+	// Quota in bytes; 0 is none.
+	Quota int64
+	// Reserve is what stays free.
+	Reserve Reserve
+}
+
+// Reserve is the part of a file system that stays free: a percentage of it, or
+// a number of bytes.
+type Reserve struct {
+	Percent float64
+	Bytes   int64
+}
+
+// Of returns the reserve in bytes on a file system of total bytes.
+func (r Reserve) Of(total int64) int64 {
+	if r.Bytes > 0 {
+		return r.Bytes
+	}
+	return int64(float64(total) * r.Percent / 100)
+}
+
+// PullConfig bounds the transfers.
+type PullConfig struct {
+	// ConcurrentModels is how many models are pulled at once. Default 2.
+	ConcurrentModels int
+	// Jobs is the number of connections of one model's transfer. Default 8.
+	Jobs int
+	// MaxRate is in bytes per second for the whole node; 0 is unlimited.
+	MaxRate int64
+}
+
+// Intervals are all the times that the agent keeps.
+type Intervals struct {
+	// Observe is the loop's tick. Default 5s.
+	Observe time.Duration
+	// LabelWrites is the least time between writes of changed state. Default 2s.
+	LabelWrites time.Duration
+	// Progress is how often the annotation's progress is written while
+	// something is pulled. Default 30s.
+	Progress time.Duration
+	// GPU is how often, at most, the GPU labels change. Default 60s.
+	GPU time.Duration
+	// Heartbeat is how often status/agent.json is written. Default 10s.
+	Heartbeat time.Duration
+	// Verify is how often the published files are checked by stat. Default 30s.
+	Verify time.Duration
+	// RetryMin and RetryMax bound the backoff after a failure. Default 5s, 10m.
+	RetryMin, RetryMax time.Duration
+	// Resync is how often the Node is read, to see its labels and whether ours
+	// are still there. Default 1m.
+	Resync time.Duration
+	// Timeout is how long a call to the store, the devices or the API may take
+	// before what it asks about counts as unknown. Default 15s.
+	Timeout time.Duration
+	// Grace is how long a model that is no longer wanted stays on the disk
+	// after its label has gone. Default 10m.
+	Grace time.Duration
+}
+
+// LogValue shows the effective settings; there is no secret in them.
+func (c Config) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.Int("models", len(c.Models)),
+		slog.Any("store", c.Store),
+		slog.Any("pull", c.Pull),
+		slog.Any("intervals", c.Intervals),
+	)
+}
+
+// ParseConfig reads a configuration file's content strictly: unknown fields
+// are errors. The error wraps [ErrConfig] and holds one line for each bad
+// field, with its value and what would be right.
+func ParseConfig(data []byte) (Config, error) {
+	asJSON, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return Config{}, fmt.Errorf("%w: %s", ErrConfig, errText(err))
+	}
+	var document any
+	decoder := json.NewDecoder(bytes.NewReader(asJSON))
+	decoder.UseNumber() // large sizes keep every digit
+	if err := decoder.Decode(&document); err != nil {
+		return Config{}, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	var errs []error
+	top := asFields("", document, &errs)
+	var cfg Config
+	if models, ok := top.take("models"); ok {
+		cfg.Models = parseModels(models, &errs)
+	} else {
+		// An empty or cut file must never read as "hold nothing".
+		top.complain("models", nil, "the model list is missing; write models: [] for none")
+	}
+	section := func(key string) *fields {
+		v, _ := top.take(key)
+		return asFields(key, v, &errs)
+	}
+	cfg.Store = parseStore(section("store"))
+	cfg.Pull = parsePull(section("pull"))
+	cfg.Intervals = parseIntervals(section("intervals"))
+	top.done()
+	if len(errs) > 0 {
+		return Config{}, fmt.Errorf("%w: %w", ErrConfig, errors.Join(errs...))
+	}
+	return cfg, nil
+}
+
+func parseStore(f *fields) StoreConfig {
+	cfg := StoreConfig{Quota: f.size("quota", 0), Reserve: Reserve{Percent: 20}}
+	if v, ok := f.take("reserve"); ok && v != "" {
+		if v == "0" || v == json.Number("0") {
+			cfg.Reserve = Reserve{}
+		} else if p, valid := parsePercent(v); valid {
+			cfg.Reserve = Reserve{Percent: p}
+		} else if n, valid := parseSize(v); valid {
+			cfg.Reserve = Reserve{Bytes: n}
+		} else {
+			f.complain("reserve", v, "write a percentage of the file system from 0% to below 100%, as 20%, or a size, as 100Gi")
+		}
+	}
+	f.done()
+	return cfg
+}
+
+func parsePull(f *fields) PullConfig {
+	cfg := PullConfig{
+		ConcurrentModels: int(f.integer("concurrentModels", 2, 1)),
+		Jobs:             int(f.integer("jobs", 8, 1)),
+		MaxRate:          f.size("maxRate", 0),
+	}
+	f.done()
+	return cfg
+}
+
+func parseIntervals(f *fields) Intervals {
+	cfg := Intervals{
+		Observe:     f.duration("observe", 5*time.Second),
+		LabelWrites: f.duration("labelWrites", 2*time.Second),
+		Progress:    f.duration("progress", 30*time.Second),
+		GPU:         f.duration("gpu", time.Minute),
+		Heartbeat:   f.duration("heartbeat", 10*time.Second),
+		Verify:      f.duration("verify", 30*time.Second),
+		RetryMin:    f.duration("retryMin", 5*time.Second),
+		RetryMax:    f.duration("retryMax", 10*time.Minute),
+		Resync:      f.duration("resync", time.Minute),
+		Timeout:     f.duration("timeout", 15*time.Second),
+		Grace:       f.duration("grace", 10*time.Minute),
+	}
+	if cfg.RetryMax < cfg.RetryMin {
+		f.complain("retryMax", cfg.RetryMax.String(), "write a duration that is not below retryMin, which is "+cfg.RetryMin.String())
+	}
+	f.done()
+	return cfg
+}
+
+// LoadConfig reads the configuration that is in force at start: the file's, or,
+// if that is bad, the last good one, which the agent keeps at lastGood. The
+// error is the file's if neither can be used.
+func LoadConfig(path, lastGood string) (Config, error) {
+	cfg, err := loadFile(path)
+	if err == nil {
+		return cfg, nil
+	}
+	if kept, keptErr := loadFile(lastGood); keptErr == nil {
+		return kept, nil
+	} else if !errors.Is(keptErr, fs.ErrNotExist) {
+		return Config{}, errors.Join(err, fmt.Errorf("the last good configuration cannot be used either: %w", keptErr))
+	}
+	return Config{}, err
+}
+
+func loadFile(path string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	cfg, err := ParseConfig(data)
+	if err != nil {
+		return Config{}, fmt.Errorf("read %s: %w", path, err)
+	}
+	return cfg, nil
+}

@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"k8s.io/apimachinery/pkg/types"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	typedeventsv1 "k8s.io/client-go/kubernetes/typed/events/v1"
+	"k8s.io/client-go/rest"
+)
+
+// cluster is what the agent needs of Kubernetes. The real one is kube; tests of
+// the loop's order and timing put something in memory in its place, tests of
+// labels and events never do.
+type cluster interface {
+	node(ctx context.Context) (nodeView, error)
+	apply(ctx context.Context, uid types.UID, s said) (nodeView, error)
+	pods() (pods []pod, known bool)
+	event(ctx context.Context, e eventWrite) (name string, err error)
+	// run watches until ctx ends.
+	run(ctx context.Context)
+}
+
+// kube speaks to the API server.
+type kube struct {
+	api    nodeAPI
+	events eventAPI
+	watch  *podWatch
+}
+
+// newKube makes the clients; it sends nothing. wake is called when a pod here
+// changes.
+func newKube(cfg *rest.Config, node string, wake func(), logger *slog.Logger) (*kube, error) {
+	core, err := typedcorev1.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the API server: %w", err)
+	}
+	events, err := typedeventsv1.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for events: %w", err)
+	}
+	return &kube{
+		api:    nodeAPI{nodes: core.Nodes(), name: node},
+		events: eventAPI{events: events.Events(eventNamespace), node: node},
+		watch:  newPodWatch(core.Pods(""), node, wake, logger),
+	}, nil
+}
+
+func (k *kube) node(ctx context.Context) (nodeView, error) { return k.api.get(ctx) }
+
+func (k *kube) apply(ctx context.Context, uid types.UID, s said) (nodeView, error) {
+	return k.api.apply(ctx, uid, s)
+}
+
+func (k *kube) pods() ([]pod, bool) { return k.watch.pods() }
+
+func (k *kube) event(ctx context.Context, e eventWrite) (string, error) {
+	return k.events.write(ctx, e)
+}
+
+func (k *kube) run(ctx context.Context) { k.watch.run(ctx) }

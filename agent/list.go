@@ -1,0 +1,183 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/gpu/sizing"
+)
+
+// defaultRefresh is how often a moving revision is looked up again.
+const defaultRefresh = time.Hour
+
+// Model is one entry of the model list.
+type Model struct {
+	// Name is given or derived; unique in a list.
+	Name   string
+	Source fetcher.Source
+	// Include and Exclude choose the source's files; nil means the fetcher's
+	// defaults.
+	Include, Exclude []string
+	// NodeSelector is what a node's labels must have; empty: every node.
+	NodeSelector map[string]string
+	// Priority: higher is pulled first and evicted last.
+	Priority int
+	// Refresh is how often a moving revision is looked up again.
+	Refresh time.Duration
+	// Credentials names a mounted Secret; empty: the environment's.
+	Credentials string
+	// Endpoint replaces the source's own host.
+	Endpoint string
+	// Serving is how vLLM will run it; zero fields are vLLM's defaults.
+	Serving sizing.Serving
+}
+
+// transfer identifies what a pull of the entry would do: when it changes,
+// earlier failures say nothing any more.
+func (m Model) transfer() string {
+	b, err := json.Marshal([]any{m.Source.String(), m.Include, m.Exclude, m.Credentials, m.Endpoint})
+	if err != nil {
+		return m.Source.String() // strings always encode
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
+}
+
+// selects says whether a node with these labels should hold the model.
+func (m Model) selects(nodeLabels map[string]string) bool {
+	for k, want := range m.NodeSelector {
+		if have, ok := nodeLabels[k]; !ok || have != want {
+			return false
+		}
+	}
+	return true
+}
+
+// parseModels reads the model list and complains about every bad field of
+// every entry.
+func parseModels(v any, errs *[]error) []Model {
+	list, ok := v.([]any)
+	if !ok {
+		*errs = append(*errs, fmt.Errorf("models: %s: write a list of models, each with a source", show(v)))
+		return nil
+	}
+	models := make([]Model, 0, len(list))
+	first := make(map[string]int, len(list)) // index of the first entry with a name
+	for i, e := range list {
+		path := fmt.Sprintf("models[%d]", i)
+		if _, isMap := e.(map[string]any); !isMap {
+			*errs = append(*errs, fmt.Errorf("%s: %s: write a mapping with at least a source", path, show(e)))
+			continue
+		}
+		m := parseModel(asFields(path, e, errs))
+		if m.Name == "" {
+			continue // already complained about
+		}
+		if j, taken := first[m.Name]; taken {
+			*errs = append(*errs, fmt.Errorf("models[%d] and models[%d]: both are named %q; give one of them another name", j, i, m.Name))
+			continue
+		}
+		first[m.Name] = i
+		models = append(models, m)
+	}
+	return models
+}
+
+// parseModel reads one entry. Its name is empty if none could be told.
+func parseModel(f *fields) Model {
+	m := Model{
+		Name:         f.str("name"),
+		Source:       parseSource(f),
+		Include:      f.strs("include"),
+		Exclude:      f.strs("exclude"),
+		NodeSelector: f.strMap("nodeSelector"),
+		Priority:     int(f.integer("priority", 0, -1_000_000_000)),
+		Refresh:      f.duration("refresh", defaultRefresh),
+		Credentials:  f.str("credentials"),
+		Endpoint:     f.str("endpoint"),
+	}
+	if m.Name != "" {
+		if err := fetcher.CheckName(m.Name); err != nil {
+			f.complain("name", m.Name, err.Error())
+		}
+	} else if m.Source.Scheme != "" {
+		name, err := m.Source.DeriveName()
+		if err != nil {
+			f.complain("name", "", err.Error())
+		}
+		m.Name = name
+	}
+	for _, k := range slices.Sorted(maps.Keys(m.NodeSelector)) {
+		for _, why := range validation.IsQualifiedName(k) {
+			f.complain("nodeSelector", k, "not a label key: "+why)
+		}
+		for _, why := range validation.IsValidLabelValue(m.NodeSelector[k]) {
+			f.complain("nodeSelector."+k, m.NodeSelector[k], "not a label value: "+why)
+		}
+	}
+	if m.Credentials != "" {
+		// It becomes a folder under the mounted Secrets.
+		for _, why := range validation.IsDNS1123Subdomain(m.Credentials) {
+			f.complain("credentials", m.Credentials, "write the name of a Secret that the chart mounts: "+why)
+		}
+	}
+	if m.Endpoint != "" {
+		if err := checkEndpoint(m.Endpoint); err != nil {
+			f.complain("endpoint", m.Endpoint, err.Error())
+		}
+	}
+	m.Serving = parseServing(f)
+	f.done()
+	return m
+}
+
+func parseSource(f *fields) fetcher.Source {
+	text := f.str("source")
+	if text == "" {
+		if v, given := f.take("source"); !given || v == "" {
+			f.complain("source", v, "every model needs a source: hf://ORG/NAME[@REVISION], s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX] or file:///DIR")
+		}
+		return fetcher.Source{}
+	}
+	src, err := fetcher.ParseSource(text)
+	if err != nil {
+		f.complain("source", text, redact(err.Error()))
+	}
+	return src
+}
+
+// checkEndpoint refuses what is no host, and what carries a secret: the
+// endpoint stands in errors and logs.
+func checkEndpoint(endpoint string) error {
+	u, err := url.Parse(endpoint)
+	switch {
+	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
+		return errors.New("write a URL with http or https and a host")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return errors.New("write it without user, password, query and fragment; a secret belongs in credentials")
+	}
+	return nil
+}
+
+func parseServing(parent *fields) sizing.Serving {
+	v, _ := parent.take("serving")
+	f := asFields(parent.name("serving"), v, parent.errs)
+	s := sizing.Serving{
+		TensorParallel:       int(f.integer("tensorParallel", 0, 1)),
+		MaxModelLen:          f.integer("maxModelLen", 0, 1),
+		GPUMemoryUtilization: f.fraction("gpuMemoryUtilization"),
+		KVCacheDtype:         f.str("kvCacheDtype"),
+	}
+	f.done()
+	return s
+}

@@ -1,0 +1,296 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/stoker-project/stoker/fetcher/store"
+	"github.com/stoker-project/stoker/gpu"
+)
+
+// loopState is what only the loop touches.
+type loopState struct {
+	cfg      Config
+	rejected string // why the list on file is not in force
+	listGen  int    // the answer about the file that was last looked at
+	listData []byte // its content
+
+	records map[string]record
+	kept    map[string]modelMemory // what the memory file says
+	states  map[string]State       // as last told, to tell changes
+	warm    map[string]string      // revision that was last told to be warm
+
+	started time.Time
+	storeOK bool // the store has answered once
+	// lookAgain asks for a look at the store that sees what was just changed.
+	lookAgain bool
+	nodeSeen  nodeView
+	nodeOK    bool
+	nodeGen   int
+	nodeErr   string
+	said      sayer
+	writing   said // the write in flight
+
+	gpus   gpuFacts // as they are told, renewed at most every intervals.gpu
+	gpusAt time.Time
+
+	statuses map[string]store.Status
+	beat     time.Time
+}
+
+func newLoopState(cfg Config) loopState {
+	return loopState{
+		cfg: cfg, records: map[string]record{}, states: map[string]State{}, warm: map[string]string{},
+		statuses: map[string]store.Status{},
+	}
+}
+
+// turn is one round of the loop: observe, plan, act, say. It never waits. It
+// returns when the next one is due at the latest.
+func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
+	l := &a.loop
+	if l.started.IsZero() {
+		l.started = now
+	}
+	a.takeWrite(ctx, now)
+	a.observeList(now)
+	a.observeNode(now)
+	a.ask(ctx, now)
+	f := a.gather(now)
+	if l.lookAgain {
+		a.disk.start(ctx, l.cfg.Intervals.Timeout, true)
+		l.lookAgain = false
+	}
+	d := plan(f)
+	a.act(ctx, f, d)
+	a.tellChanges(f, d)
+	a.observeGPUs(now, f)
+	next := now.Add(l.cfg.Intervals.Observe)
+	if at := a.say(ctx, now, f, d); !at.IsZero() && at.Before(next) {
+		next = at
+	}
+	if !d.Wake.IsZero() && d.Wake.Before(next) {
+		next = d.Wake
+	}
+	a.writeStatuses(now, d)
+	a.keepMemory(f, d)
+	a.show(f, d)
+	// A plan that is due at once still leaves others the processor.
+	if soonest := now.Add(10 * time.Millisecond); next.Before(soonest) {
+		next = soonest
+	}
+	return next
+}
+
+// ask starts the observations that are due.
+func (a *Agent) ask(ctx context.Context, now time.Time) {
+	iv := a.loop.cfg.Intervals
+	if a.list.due(now, iv.Observe) {
+		a.list.start(ctx, iv.Timeout, false)
+	}
+	if a.devices.due(now, iv.Observe) {
+		a.devices.start(ctx, iv.Timeout, false)
+	}
+	if a.disk.due(now, iv.Verify) {
+		a.disk.start(ctx, iv.Timeout, false)
+	}
+	every := iv.Resync
+	if !a.loop.nodeOK {
+		every = min(every, iv.RetryMin)
+	}
+	if a.node.due(now, every) {
+		a.node.start(ctx, iv.Timeout, false)
+	}
+}
+
+// observeList takes over a changed configuration if it is good. A bad one never
+// replaces what is in force.
+func (a *Agent) observeList(now time.Time) {
+	l := &a.loop
+	got := a.list.latest(now)
+	if !got.answered() || (got.Known && got.Gen == l.listGen) {
+		return
+	}
+	if !got.Known {
+		a.rejectList(errText(got.Err))
+		return
+	}
+	l.listGen = got.Gen
+	if l.listData != nil && bytes.Equal(l.listData, got.Value.data) {
+		return
+	}
+	l.listData = got.Value.data
+	if got.Value.err != nil {
+		a.rejectList(strings.ReplaceAll(errText(got.Value.err), "\n", "; "))
+		return
+	}
+	l.rejected = ""
+	a.adopt(got.Value.cfg)
+	a.logger.Info("take over configuration", "config", l.cfg)
+	file, data := a.o.Store.AgentFile(LastGoodFile), got.Value.data
+	a.scribe.put(LastGoodFile, func() error { return replaceFile(file, data) })
+}
+
+func (a *Agent) rejectList(why string) {
+	if a.loop.rejected == why {
+		return
+	}
+	a.loop.rejected = why
+	a.logger.Error("keep the last good configuration", "file", a.o.ConfigPath, "error", why)
+	a.events.record(EventListRejected, "ReadList", "the last good model list stays in force: "+why, true)
+}
+
+// observeNode takes what is known of the Node, by reading or by a write's
+// answer, whichever is later.
+func (a *Agent) observeNode(now time.Time) {
+	l := &a.loop
+	got := a.node.latest(now)
+	if !got.answered() {
+		return
+	}
+	if !got.Known {
+		if text := errText(got.Err); text != l.nodeErr {
+			l.nodeErr = text
+			a.logger.Error("read own node", "error", text)
+		}
+		if errors.Is(got.Err, errNoNode) {
+			l.nodeOK = false
+		}
+		return
+	}
+	if got.Gen == l.nodeGen || got.Asked.Before(l.said.last) || l.said.inFlight {
+		return // older than what a write has told, or will tell
+	}
+	l.nodeGen, l.nodeErr = got.Gen, ""
+	a.seeNode(got.Value)
+	if l.said.confirmed != nil && !got.Value.shows(*l.said.confirmed) {
+		a.logger.Info("write labels again that somebody changed")
+		l.said.again = true
+	}
+}
+
+// seeNode takes over a view of the Node.
+func (a *Agent) seeNode(v nodeView) {
+	l := &a.loop
+	if l.nodeSeen.UID != "" && l.nodeSeen.UID != v.UID {
+		l.said.confirmed = nil // another object of the same name: nothing is said yet
+	}
+	l.nodeSeen, l.nodeOK = v, true
+	a.events.regarding(v.UID)
+}
+
+// gather puts together what a plan depends on.
+func (a *Agent) gather(now time.Time) facts {
+	l := &a.loop
+	running, ended := a.pulls.collect()
+	removing, removed := a.removes.collect()
+	for _, out := range ended {
+		a.pullEnded(now, out)
+	}
+	for _, out := range removed {
+		a.removalEnded(now, out)
+	}
+	f := facts{
+		Now: now, Intervals: l.cfg.Intervals, Concurrent: l.cfg.Pull.ConcurrentModels,
+		List: l.cfg.Models, ListKnown: true,
+		NodeLabels: l.nodeSeen.Labels, NodeKnown: l.nodeOK,
+		Store: a.disk.latest(now), Running: running, Removing: removing, Memory: l.records,
+		Promised: l.nodeSeen.promises(), PromiseKnown: l.said.confirmed != nil && l.nodeOK,
+		Revisions: map[string]string{},
+	}
+	f.Pods, f.PodsKnown = a.cluster.pods()
+	for k, v := range l.nodeSeen.Labels {
+		if name, ok := strings.CutPrefix(k, RevPrefix); ok {
+			f.Revisions[name] = v
+		}
+	}
+	if l.said.inFlight {
+		maps.Copy(f.Promised, nodeView{Labels: l.writing.labels}.promises())
+	}
+	if f.Store.answered() && (f.Store.Known || !errors.Is(f.Store.Err, errStuck)) {
+		l.storeOK = true
+	}
+	return f
+}
+
+// act does what the plan says, and remembers what the next plan must know.
+func (a *Agent) act(ctx context.Context, f facts, d decision) {
+	l := &a.loop
+	for _, m := range d.Models {
+		r := l.records[m.Name]
+		switch {
+		case m.Wanted && m.Listed:
+			r.Managed, r.Unwanted = true, time.Time{}
+		case r.Managed && r.Unwanted.IsZero() && (f.NodeKnown || !m.Listed):
+			r.Unwanted = f.Now
+		}
+		if m.Warm && r.LookedUp.IsZero() && m.Model.Refresh > 0 {
+			// Found in the store, nobody knows how old: a fleet that restarts
+			// must not look everything up at once.
+			r.LookedUp = f.Now.Add(-rand.N(m.Model.Refresh))
+		}
+		l.records[m.Name] = r
+	}
+	for _, name := range d.Cancel {
+		a.pulls.cancel(name)
+	}
+	for _, o := range d.Start {
+		have := f.Store.Value.Models[o.Model.Name].Manifest.Revision
+		a.pulls.start(ctx, o, have)
+	}
+	for _, name := range d.Remove {
+		if a.removes.start(ctx, superseded{Name: name}) {
+			a.logger.Info("remove model", "model", name)
+		}
+	}
+	for _, old := range d.Prune {
+		if a.removes.start(ctx, old) {
+			a.logger.Info("remove superseded revision", "model", old.Name, "revision", old.Revision)
+		}
+	}
+}
+
+// observeGPUs renews what is told of the GPUs, at most every intervals.gpu.
+func (a *Agent) observeGPUs(now time.Time, f facts) {
+	l := &a.loop
+	got := a.devices.latest(now)
+	if !got.answered() || (!l.gpusAt.IsZero() && now.Sub(l.gpusAt) < l.cfg.Intervals.GPU) {
+		return
+	}
+	if !f.PodsKnown && !a.patient(now) {
+		return // what pods hold is not known yet: fits would say too much or nothing
+	}
+	l.gpusAt = now
+	l.gpus = gpuFactsOf(got, f, l.nodeSeen)
+}
+
+// gpuFactsOf puts together devices and what pods hold of them.
+func gpuFactsOf(devices answer[[]gpu.Device], f facts, node nodeView) gpuFacts {
+	g := gpuFacts{Known: devices.Known, Devices: devices.Value, FreeKnown: f.PodsKnown}
+	if !devices.Known {
+		g.Reason = errText(devices.Err)
+		return g
+	}
+	g.Free = len(g.whole())
+	if node.GPUsKnown {
+		g.Free = node.GPUs
+	}
+	for _, p := range f.Pods {
+		if !p.over() {
+			g.Free -= p.GPUs
+		}
+	}
+	g.Free = max(0, g.Free)
+	return g
+}
+
+// patient says whether the first word has waited long enough for parts that
+// may never answer.
+func (a *Agent) patient(now time.Time) bool {
+	return now.Sub(a.loop.started) > 2*a.loop.cfg.Intervals.Timeout
+}

@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stoker-project/stoker/gpu"
+)
+
+// snapshot is what the loop last knew, for /metrics. It is never changed after
+// it was published.
+type snapshot struct {
+	models   []modelState
+	devices  answer[[]gpu.Device]
+	store    answer[storeView]
+	rejected bool
+	turn     time.Time
+}
+
+// metrics is the /metrics page. What is state is computed at scrape from the
+// loop's last snapshot, so that no series of a model that is gone stays;
+// counters and the histogram are kept.
+type metrics struct {
+	load func() *snapshot
+
+	durations *prometheus.HistogramVec
+	bytes     prometheus.Counter
+	writes    *prometheus.CounterVec
+
+	state, modelBytes, done, total, rate, warm *prometheus.Desc
+	gpuMemory, gpuKnown                        *prometheus.Desc
+	storeKnown, storeBytes, diskFree, diskSize *prometheus.Desc
+	rejected, turn                             *prometheus.Desc
+}
+
+func newMetrics(load func() *snapshot) *metrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("stoker_"+name, help, labels, nil)
+	}
+	return &metrics{
+		load: load,
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "stoker_pull_duration_seconds", Help: "How long pulls took, by how they ended.",
+			Buckets: []float64{1, 5, 15, 30, 60, 120, 300, 600, 1200, 1800, 2700, 3600},
+		}, []string{"result"}),
+		bytes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stoker_pulled_bytes_total", Help: "Bytes downloaded by pulls that succeeded.",
+		}),
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoker_api_writes_total", Help: "Writes to the API server, by object and result.",
+		}, []string{"object", "result"}),
+		state:      desc("model_state", "1 for the state that the model is in.", "model", "state"),
+		modelBytes: desc("model_bytes", "Size of the published revision.", "model"),
+		done:       desc("pull_done_bytes", "Bytes of the running pull that are in the store.", "model"),
+		total:      desc("pull_size_bytes", "Bytes of the revision that is being pulled.", "model"),
+		rate:       desc("pull_rate_bytes_per_second", "Rate of the running pull.", "model"),
+		warm:       desc("model_warm", "1 if the label says that the model is warm, else 0.", "model"),
+		gpuMemory:  desc("gpu_memory_bytes", "Memory of each GPU and MIG device, by state.", "gpu", "uuid", "state"),
+		gpuKnown:   desc("gpus_known", "1 if the GPUs can be read."),
+		storeKnown: desc("store_known", "1 if the store can be read."),
+		storeBytes: desc("store_bytes", "Bytes that models and transfers take in the store."),
+		diskFree:   desc("store_filesystem_free_bytes", "Free bytes of the store's file system."),
+		diskSize:   desc("store_filesystem_size_bytes", "Size of the store's file system."),
+		rejected:   desc("list_rejected", "1 if the model list on file is not in force because it is not valid."),
+		turn:       desc("loop_last_turn_timestamp_seconds", "When the loop last turned."),
+	}
+}
+
+func (m *metrics) eventWritten(ok bool) { m.writes.WithLabelValues("event", result(ok)).Inc() }
+func (m *metrics) nodeWritten(ok bool)  { m.writes.WithLabelValues("node", result(ok)).Inc() }
+
+// pulled counts a pull that ended.
+func (m *metrics) pulled(out outcome) {
+	m.durations.WithLabelValues(result(out.Err == nil)).Observe(out.Duration.Seconds())
+	m.bytes.Add(float64(out.Result.DownloadedBytes))
+}
+
+func result(ok bool) string {
+	if ok {
+		return "ok"
+	}
+	return "failed"
+}
+
+// Describe makes metrics a prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	m.durations.Describe(ch)
+	m.bytes.Describe(ch)
+	m.writes.Describe(ch)
+	for _, d := range []*prometheus.Desc{
+		m.state, m.modelBytes, m.done, m.total, m.rate, m.warm, m.gpuMemory, m.gpuKnown,
+		m.storeKnown, m.storeBytes, m.diskFree, m.diskSize, m.rejected, m.turn,
+	} {
+		ch <- d
+	}
+}
+
+// Collect computes the page.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	m.durations.Collect(ch)
+	m.bytes.Collect(ch)
+	m.writes.Collect(ch)
+	s := m.load()
+	if s == nil {
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, model := range s.models {
+		gauge(m.state, 1, model.Name, string(model.State))
+		gauge(m.warm, truth(model.Warm), model.Name)
+		if model.Revision != "" {
+			gauge(m.modelBytes, float64(model.Bytes), model.Name)
+		}
+		if p := model.Progress; p != nil && !p.Lookup {
+			gauge(m.done, float64(p.Done), model.Name)
+			gauge(m.total, float64(p.Total), model.Name)
+			gauge(m.rate, float64(p.Rate), model.Name)
+		}
+	}
+	gauge(m.gpuKnown, truth(s.devices.Known))
+	for _, d := range s.devices.Value {
+		name := strconv.Itoa(d.Index)
+		if d.MIG != nil {
+			name += "/" + strconv.Itoa(d.MIG.Index)
+		}
+		for state, v := range map[string]uint64{"free": d.FreeBytes, "used": d.UsedBytes, "reserved": d.ReservedBytes, "total": d.TotalBytes} {
+			gauge(m.gpuMemory, float64(v), name, d.UUID, state)
+		}
+	}
+	gauge(m.storeKnown, truth(s.store.Known))
+	if s.store.Known {
+		gauge(m.storeBytes, float64(s.store.Value.Usage.StoreBytes))
+		gauge(m.diskFree, float64(s.store.Value.Usage.FreeBytes))
+		gauge(m.diskSize, float64(s.store.Value.Usage.TotalBytes))
+	}
+	gauge(m.rejected, truth(s.rejected))
+	gauge(m.turn, float64(s.turn.UnixNano())/1e9)
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// show publishes what the loop knows to those who scrape.
+func (a *Agent) show(f facts, d decision) {
+	a.shown.Store(&snapshot{
+		models: d.Models, devices: a.devices.latest(f.Now), store: f.Store,
+		rejected: a.loop.rejected != "", turn: f.Now,
+	})
+}

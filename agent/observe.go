@@ -1,0 +1,116 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/stoker-project/stoker/fetcher/store"
+	"github.com/stoker-project/stoker/gpu"
+	"github.com/stoker-project/stoker/gpu/sizing"
+)
+
+// Store is what the agent needs of the store; *store.Store is one.
+type Store interface {
+	// Published returns the current manifest of every published model.
+	Published() ([]store.Manifest, error)
+	// Revisions returns all published revisions of a model.
+	Revisions(name string) ([]store.Manifest, error)
+	// Check compares a revision with what stat shows; store.ErrCorrupt.
+	Check(ctx context.Context, m store.Manifest) error
+	Usage() (store.Usage, error)
+	Path(name, revision string) string
+	Remover
+	StatusWriter
+}
+
+// Devices reads this machine's GPUs; *gpu.Reader is one.
+type Devices interface {
+	Devices(ctx context.Context) ([]gpu.Device, error)
+}
+
+// listView is the configuration file as it stands.
+type listView struct {
+	data []byte
+	cfg  Config
+	err  error // why it is not valid
+}
+
+// readList reads the file; that it is not valid is no error of the reading.
+func readList(path string) (listView, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return listView{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	cfg, err := ParseConfig(data)
+	return listView{data: data, cfg: cfg, err: err}, nil
+}
+
+// storeObserver looks at the store. It remembers what published models need on
+// a GPU, because their headers never change. Only one look runs at a time.
+type storeObserver struct {
+	store Store
+	read  func(dir string) (sizing.Model, error)
+	sizes map[string]sized // by name
+}
+
+type sized struct {
+	revision string
+	size     *sizing.Model
+}
+
+// look lists what is published and checks each file by stat. Each model may
+// take a timeout of its own: beat says that there is progress.
+func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error) {
+	published, err := o.store.Published()
+	if err != nil {
+		return storeView{}, err
+	}
+	beat()
+	view := storeView{Models: make(map[string]storedModel, len(published))}
+	sizes := make(map[string]sized, len(published))
+	for _, m := range published {
+		s := storedModel{Manifest: m, Err: o.store.Check(ctx, m)}
+		beat()
+		if s.Err != nil && !errors.Is(s.Err, store.ErrCorrupt) && ctx.Err() != nil {
+			return storeView{}, s.Err
+		}
+		if s.Err == nil {
+			known, ok := o.sizes[m.Name]
+			if !ok || known.revision != m.Revision {
+				known = sized{revision: m.Revision}
+				if size, err := o.read(o.store.Path(m.Name, m.Revision)); err == nil {
+					known.size = &size
+				}
+				beat()
+			}
+			sizes[m.Name], s.Size = known, known.size
+		}
+		if s.Old, err = o.old(m); err != nil {
+			return storeView{}, err
+		}
+		view.Models[m.Name] = s
+	}
+	o.sizes = sizes
+	view.Usage, err = o.store.Usage()
+	return view, err
+}
+
+// old lists the revisions that the current one has superseded.
+func (o *storeObserver) old(current store.Manifest) ([]string, error) {
+	all, err := o.store.Revisions(current.Name)
+	if err != nil {
+		return nil, err
+	}
+	var old []string
+	for _, m := range all {
+		if m.Revision != current.Revision {
+			old = append(old, m.Revision)
+		}
+	}
+	return old, nil
+}
+
+// readSize reads what a published model needs on a GPU.
+func readSize(dir string) (sizing.Model, error) { return sizing.ReadModel(os.DirFS(dir)) }

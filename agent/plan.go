@@ -1,0 +1,350 @@
+package agent
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+// claimName is the volume claim through which pods read the store.
+const claimName = "stoker-models"
+
+// plan decides, from what is known, what this node should hold and what is to
+// be done about it now. It is a pure function.
+func plan(f facts) decision {
+	p := planner{facts: f, demand: map[string]int{}}
+	p.readPods()
+	for i, m := range f.List {
+		p.listed(i, m)
+	}
+	p.unlisted()
+	p.assign()
+	slices.SortFunc(p.out.Models, func(a, b modelState) int { return cmp.Compare(a.Name, b.Name) })
+	return p.out
+}
+
+type planner struct {
+	facts
+	demand  map[string]int // pods here, by the model they name
+	holdAll bool           // a pod here may use any model
+	waiting []candidate
+	out     decision
+}
+
+// candidate is a model whose pull could start if there is a slot.
+type candidate struct {
+	order
+	index  int
+	demand bool
+}
+
+func (p *planner) readPods() {
+	for _, pod := range p.Pods {
+		if pod.over() {
+			continue
+		}
+		if name := pod.model(); name != "" {
+			p.demand[name]++
+		} else if slices.Contains(pod.Claims, claimName) {
+			p.holdAll = true
+		}
+	}
+}
+
+// listed decides about one entry of the list.
+func (p *planner) listed(index int, m Model) {
+	r := p.Memory[m.Name]
+	s := modelState{Name: m.Name, Model: m, Listed: true, State: StateAbsent, Pods: p.demand[m.Name]}
+	selected := len(m.NodeSelector) == 0 || (p.NodeKnown && m.selects(p.NodeLabels))
+	s.Wanted = selected || s.Pods > 0
+	have, published := p.Store.Value.Models[m.Name]
+	published = published && p.Store.Known
+	mine := published && sameSource(m, have.Manifest)
+	stale := p.Store.Gen < r.Fresh
+	good := mine && have.Err == nil && !p.Removing[m.Name]
+	running, isRunning := p.Running[m.Name]
+	if mine {
+		s.Revision, s.Bytes, s.Size = have.Manifest.Revision, have.Manifest.Bytes, have.Size
+	}
+	s.Warm = good && s.Wanted
+
+	switch {
+	case p.Removing[m.Name]:
+		s.State, s.Reason = StateEvicting, "its files are being removed"
+	case isRunning:
+		p.whileRunning(&s, running)
+	case !p.Store.Known:
+		p.withoutStore(&s)
+	case stale:
+		// The agent itself has just changed this model; what the store looked
+		// like before that says nothing about what to do next.
+		s.State = StateVerifying
+		if s.Warm {
+			s.State = StateWarm
+		}
+	case !s.Wanted:
+		p.unwanted(&s, published, len(m.NodeSelector) > 0 && !p.NodeKnown)
+	case good:
+		p.whenGood(&s, index, have.Manifest, r)
+	case published && have.Err != nil && !errors.Is(have.Err, store.ErrCorrupt):
+		s.State, s.Reason = StateFailed, "its files cannot be checked: "+errText(have.Err)
+		s.Hint = "look at the node's disk"
+	case published && p.promised(m.Name):
+		// Its files changed, or belong to another source: first the label goes.
+		s.State, s.Reason = StateQueued, "its label is being withdrawn before its files are pulled again"
+	default:
+		s.State = StateQueued
+		if mine {
+			s.Reason = "files changed behind the agent's back: " + errText(have.Err)
+		}
+		p.want(&s, index, r, false)
+	}
+	p.out.Models = append(p.out.Models, s)
+}
+
+// promised says whether a label on the Node may promise the model; it may as
+// long as no write was confirmed.
+func (p *planner) promised(name string) bool { return !p.PromiseKnown || p.Promised[name] }
+
+func (p *planner) whileRunning(s *modelState, running pulling) {
+	s.Progress = &running
+	switch {
+	case s.Warm && running.Lookup:
+		s.State = StateWarm
+	case s.Warm:
+		s.State = StateUpdating
+	case running.Phase == fetcher.PhaseVerifying || running.Phase == fetcher.PhasePublishing:
+		s.State = StateVerifying
+	default:
+		s.State = StatePulling
+	}
+	if running.Transfer != s.Model.transfer() {
+		s.Reason = "the list entry changed: the pull starts anew"
+		p.out.Cancel = append(p.out.Cancel, s.Name)
+		return
+	}
+	// A node that is not known may well be selected.
+	if !s.Wanted && p.PodsKnown && p.NodeKnown {
+		s.State, s.Reason = StateSkipped, notSelected
+		p.out.Cancel = append(p.out.Cancel, s.Name)
+	}
+}
+
+func (p *planner) withoutStore(s *modelState) {
+	s.State = StateAbsent
+	s.Reason = "the store has not been read yet"
+	if p.Store.Err != nil {
+		s.State, s.Reason = StateFailed, "the store cannot be read: "+errText(p.Store.Err)
+		s.Hint = "look at the node's disk"
+	}
+}
+
+const notSelected = "its nodeSelector does not match this node's labels"
+
+// unwanted decides about an entry that this node should not hold.
+func (p *planner) unwanted(s *modelState, published, unsure bool) {
+	s.State, s.Reason = StateSkipped, notSelected
+	if unsure {
+		s.Reason = "this node's labels are not known yet"
+		return
+	}
+	if published {
+		p.evict(s)
+	}
+}
+
+// evict lets a published model go: unlabelled at once, removed after the grace
+// period and only when the label's absence was confirmed.
+func (p *planner) evict(s *modelState) {
+	r := p.Memory[s.Name]
+	if !r.Managed {
+		s.State = StateSkipped
+		return
+	}
+	s.State = StateEvicting
+	at := r.Unwanted.Add(p.Intervals.Grace)
+	switch {
+	case !p.PodsKnown:
+		s.Reason += "; kept until the pods of this node are known"
+	case s.Pods > 0 || p.holdAll:
+		s.Reason += "; kept while pods on this node use it"
+	case r.Unwanted.IsZero() || p.Now.Before(at):
+		if !r.Unwanted.IsZero() {
+			s.Next = at
+			p.wakeAt(at)
+		}
+	case p.promised(s.Name):
+		s.Reason += "; its label is being withdrawn first"
+	case r.Failure != nil && p.Now.Before(r.Next):
+		s.Reason, s.Hint, s.Next = r.Failure.Reason, r.Failure.Hint, r.Next
+		p.wakeAt(r.Next)
+	default:
+		p.out.Remove = append(p.out.Remove, s.Name)
+	}
+}
+
+// whenGood decides about a model whose published files are right.
+func (p *planner) whenGood(s *modelState, index int, have store.Manifest, r record) {
+	s.State = StateWarm
+	p.prune(s, have)
+	if !upToDate(s.Model, have, r) {
+		s.State = StateUpdating
+		p.want(s, index, r, false)
+		s.State = StateUpdating
+		return
+	}
+	if s.Model.Source.Pinned() {
+		return
+	}
+	if r.Failure != nil && r.Transfer == s.Model.transfer() {
+		// Being unable to look again takes nothing from what is here.
+		s.Reason, s.Hint, s.Next = "it cannot be brought up to date: "+r.Failure.Reason, r.Failure.Hint, r.Next
+	}
+	due := r.LookedUp.Add(s.Model.Refresh)
+	if r.Next.After(due) {
+		due = r.Next
+	}
+	if p.Now.Before(due) {
+		p.wakeAt(due)
+		return
+	}
+	p.waiting = append(p.waiting, candidate{order: order{Model: s.Model, Lookup: true}, index: index})
+}
+
+// prune lets superseded revisions go when the Node says the current one and
+// no pod here may still read an old one.
+func (p *planner) prune(s *modelState, have store.Manifest) {
+	if !p.PodsKnown || s.Pods > 0 || p.holdAll || p.Revisions[s.Name] != shortRevision(have.Revision) {
+		return
+	}
+	at := have.PublishedAt.Add(p.Intervals.Grace)
+	for _, revision := range p.Store.Value.Models[s.Name].Old {
+		if p.Now.Before(at) {
+			p.wakeAt(at)
+			return
+		}
+		p.out.Prune = append(p.out.Prune, superseded{Name: s.Name, Revision: revision})
+	}
+}
+
+// want queues a pull, unless an earlier attempt at the same entry failed and
+// its time has not come.
+func (p *planner) want(s *modelState, index int, r record, lookup bool) {
+	if r.Failure != nil && r.Transfer == s.Model.transfer() && p.Now.Before(r.Next) {
+		s.State, s.Reason, s.Hint, s.Code, s.Next = r.Failure.State, r.Failure.Reason, r.Failure.Hint, r.Failure.Code, r.Next
+		p.wakeAt(r.Next)
+		return
+	}
+	p.waiting = append(p.waiting, candidate{
+		order: order{Model: s.Model, Lookup: lookup}, index: index, demand: s.Pods > 0,
+	})
+}
+
+// unlisted decides about what is in the store or named by pods, but in no list.
+func (p *planner) unlisted() {
+	if !p.ListKnown {
+		return // without a list nothing is known to be unwanted
+	}
+	listed := make(map[string]bool, len(p.List))
+	for _, m := range p.List {
+		listed[m.Name] = true
+	}
+	for name := range p.Running {
+		if !listed[name] {
+			p.out.Cancel = append(p.out.Cancel, name)
+		}
+	}
+	slices.Sort(p.out.Cancel)
+	seen := map[string]bool{}
+	for name, have := range p.Store.Value.Models {
+		r := p.Memory[name]
+		if listed[name] || !p.Store.Known || !r.Managed || p.Store.Gen < r.Fresh {
+			continue
+		}
+		seen[name] = true
+		s := modelState{
+			Name: name, Pods: p.demand[name], Revision: have.Manifest.Revision, Bytes: have.Manifest.Bytes,
+			Reason: "it is no longer in the model list",
+		}
+		if p.Removing[name] {
+			s.State = StateEvicting
+		} else {
+			p.evict(&s)
+		}
+		p.out.Models = append(p.out.Models, s)
+	}
+	slices.Sort(p.out.Remove)
+	for name, n := range p.demand {
+		_, stored := p.Store.Value.Models[name]
+		if listed[name] || seen[name] || stored || fetcher.CheckName(name) != nil {
+			continue
+		}
+		p.out.Models = append(p.out.Models, modelState{
+			Name: name, State: StateFailed, Pods: n, Code: store.CodeRefused,
+			Reason: "a pod on this node names it, and the model list does not have it",
+			Hint:   "add it to the model list, or correct the pod's label " + ModelLabel,
+		})
+	}
+}
+
+// assign gives the free slots to the most urgent candidates. One that a pod
+// here waits for may take the slot of one that no pod waits for.
+func (p *planner) assign() {
+	slices.SortStableFunc(p.waiting, func(a, b candidate) int {
+		return cmp.Or(
+			boolFirst(a.demand, b.demand),
+			boolFirst(!a.Lookup, !b.Lookup),
+			cmp.Compare(b.Model.Priority, a.Model.Priority),
+			cmp.Compare(a.index, b.index),
+		)
+	})
+	free := p.Concurrent - len(p.Running)
+	for _, c := range p.waiting {
+		if free > 0 {
+			free--
+			p.out.Start = append(p.out.Start, c.order)
+			continue
+		}
+		if !c.demand || len(p.out.Cancel) > 0 {
+			break // one at a time: the slot is free at the next turn
+		}
+		if victim := p.leastUrgent(); victim != "" {
+			p.out.Cancel = append(p.out.Cancel, victim)
+		}
+		break
+	}
+}
+
+// leastUrgent is the running pull of lowest priority that no pod waits for.
+func (p *planner) leastUrgent() string {
+	victim, lowest := "", 0
+	for _, m := range p.List {
+		if _, runs := p.Running[m.Name]; !runs || p.demand[m.Name] > 0 {
+			continue
+		}
+		if victim == "" || m.Priority <= lowest {
+			victim, lowest = m.Name, m.Priority
+		}
+	}
+	return victim
+}
+
+func (p *planner) wakeAt(t time.Time) {
+	if p.out.Wake.IsZero() || t.Before(p.out.Wake) {
+		p.out.Wake = t
+	}
+}
+
+func boolFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
+}

@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sort"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// gpuResource is what NVIDIA's device plugin calls a GPU.
+const gpuResource = "nvidia.com/gpu"
+
+// pod is what the agent keeps of a pod on this node.
+type pod struct {
+	UID    string
+	Phase  corev1.PodPhase
+	Labels map[string]string
+	// GPUs is how many whole GPUs the pod was given.
+	GPUs int
+	// Claims are the names of the volume claims that it mounts.
+	Claims []string
+}
+
+// model is the name of the model that the pod says it serves, or "".
+func (p pod) model() string { return p.Labels[ModelLabel] }
+
+// over says whether the pod has ended and holds nothing any more.
+func (p pod) over() bool {
+	return p.Phase == corev1.PodSucceeded || p.Phase == corev1.PodFailed
+}
+
+// podWatch keeps the pods of one node.
+type podWatch struct {
+	store      cache.Store
+	controller cache.Controller
+	logger     *slog.Logger
+}
+
+func newPodWatch(pods typedcorev1.PodInterface, node string, wake func(), logger *slog.Logger) *podWatch {
+	onNode := "spec.nodeName=" + node
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = onNode
+			return pods.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = onNode
+			return pods.Watch(ctx, o)
+		},
+	}
+	w := &podWatch{logger: logger}
+	w.store, w.controller = cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: lw,
+		ObjectType:    &corev1.Pod{},
+		Transform:     keepLittle,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(any) { wake() },
+			UpdateFunc: func(any, any) { wake() },
+			DeleteFunc: func(any) { wake() },
+		},
+	})
+	return w
+}
+
+// run keeps the cache until ctx ends.
+func (w *podWatch) run(ctx context.Context) { w.controller.RunWithContext(ctx) }
+
+// pods returns the pods of this node in a stable order, and whether they are
+// known: before the first complete list they are not.
+func (w *podWatch) pods() ([]pod, bool) {
+	if !w.controller.HasSynced() {
+		return nil, false
+	}
+	objects := w.store.List()
+	out := make([]pod, 0, len(objects))
+	for _, o := range objects {
+		p, ok := o.(*corev1.Pod)
+		if !ok {
+			continue
+		}
+		out = append(out, podOf(p))
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].UID < out[j].UID })
+	return out, true
+}
+
+// keepLittle drops everything of a pod that the agent does not need, so that
+// the cache stays small and holds nothing of the pods' environment.
+func keepLittle(o any) (any, error) {
+	p, ok := o.(*corev1.Pod)
+	if !ok {
+		if _, gone := o.(cache.DeletedFinalStateUnknown); gone {
+			return o, nil
+		}
+		return nil, fmt.Errorf("watch pods: got a %T", o)
+	}
+	small := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion,
+			Labels: p.Labels,
+		},
+		Status: corev1.PodStatus{Phase: p.Status.Phase},
+	}
+	keep := func(containers []corev1.Container) []corev1.Container {
+		var out []corev1.Container
+		for _, c := range containers {
+			if q, asks := gpusOf(c); asks {
+				out = append(out, corev1.Container{
+					RestartPolicy: c.RestartPolicy,
+					Resources:     corev1.ResourceRequirements{Limits: corev1.ResourceList{gpuResource: q}},
+				})
+			}
+		}
+		return out
+	}
+	small.Spec.Containers = keep(p.Spec.Containers)
+	small.Spec.InitContainers = keep(p.Spec.InitContainers)
+	for _, v := range p.Spec.Volumes {
+		if v.PersistentVolumeClaim != nil {
+			small.Spec.Volumes = append(small.Spec.Volumes, corev1.Volume{
+				VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: v.PersistentVolumeClaim},
+			})
+		}
+	}
+	return small, nil
+}

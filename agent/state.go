@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"slices"
+	"time"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/store"
+	"github.com/stoker-project/stoker/gpu/sizing"
+)
+
+// State is where a model is in its life on this node.
+type State string
+
+// The states of a model.
+const (
+	// StateAbsent: nothing is known of it yet, or nothing is there.
+	StateAbsent State = "absent"
+	// StateQueued: wanted, waits for its turn.
+	StateQueued State = "queued"
+	// StatePulling: bytes are coming in.
+	StatePulling State = "pulling"
+	// StateVerifying: the bytes are there and are being verified or published.
+	StateVerifying State = "verifying"
+	// StateWarm: every file is there and verified; the label says so.
+	StateWarm State = "warm"
+	// StateUpdating: warm at one revision while another is pulled beside it.
+	StateUpdating State = "updating"
+	// StateEvicting: the label is gone or going, the bytes follow.
+	StateEvicting State = "evicting"
+	// StateFailed: the last attempt failed; there will be another.
+	StateFailed State = "failed"
+	// StateSkipped: not held here, for the reason given.
+	StateSkipped State = "skipped"
+)
+
+// storeView is what the store held when it was last looked at.
+type storeView struct {
+	Models map[string]storedModel
+	Usage  store.Usage
+}
+
+// storedModel is one published model, just checked.
+type storedModel struct {
+	Manifest store.Manifest
+	// Err is nil if every file is as it was when it was verified;
+	// store.ErrCorrupt if one is not; else why that could not be told.
+	Err error
+	// Size is what the model needs on a GPU; nil if that cannot be told.
+	Size *sizing.Model
+	// Old are published revisions that the current one has superseded.
+	Old []string
+}
+
+// record is what the agent remembers about a model between turns.
+type record struct {
+	// Transfer identifies the list entry of the last attempt.
+	Transfer string
+	// Failure is why the last attempt failed; nil after a success.
+	Failure  *failure
+	Failures int
+	// Next is when the next attempt may start.
+	Next time.Time
+	// LookedUp is when the revision was last looked up.
+	LookedUp time.Time
+	// PulledRevision is what the last attempt with Transfer published.
+	PulledRevision string
+	// Unwanted is since when the model is no longer wanted here; zero if it is.
+	Unwanted time.Time
+	// Fresh is the first number of a look at the store that has seen the
+	// agent's own last change to the model.
+	Fresh int
+	// Managed says that the agent holds the model because of the list, so that
+	// it may remove it. What somebody else put into the store stays.
+	Managed bool
+	// Corrupt remembers what was told about changed files, to tell it once.
+	Corrupt bool
+}
+
+// failure is why an attempt failed.
+type failure struct {
+	State  State
+	Reason string
+	Hint   string
+	Code   string
+}
+
+// pulling is how far a running pull is.
+type pulling struct {
+	Transfer string
+	Lookup   bool // only the revision is being looked up
+	Phase    string
+	Done     int64
+	Total    int64
+	Rate     int64 // bytes per second
+}
+
+// facts is everything that a plan depends on.
+type facts struct {
+	Now          time.Time
+	Intervals    Intervals
+	Concurrent   int
+	List         []Model
+	ListKnown    bool
+	NodeLabels   map[string]string
+	NodeKnown    bool
+	Store        answer[storeView]
+	Pods         []pod
+	PodsKnown    bool
+	Running      map[string]pulling
+	Removing     map[string]bool
+	Memory       map[string]record
+	Promised     map[string]bool   // models that a label on the Node promises
+	Revisions    map[string]string // the rev labels on the Node, by model
+	PromiseKnown bool              // false until a write was confirmed
+}
+
+// modelState is one line of what the node says.
+type modelState struct {
+	Name  string
+	Model Model
+	State State
+	// Warm says that the label may be written.
+	Warm     bool
+	Revision string // published, full
+	Bytes    int64  // of the published revision
+	Size     *sizing.Model
+	Progress *pulling
+	Reason   string
+	Hint     string
+	Code     string
+	Next     time.Time
+	// Pods is how many pods here name the model.
+	Pods   int
+	Wanted bool
+	Listed bool
+}
+
+// order is a pull to start.
+type order struct {
+	Model  Model
+	Lookup bool // pull only if the revision has moved
+}
+
+// superseded is a revision that the current one has replaced.
+type superseded struct{ Name, Revision string }
+
+// decision is what a plan says is to be done now.
+type decision struct {
+	Models []modelState // by name
+	Start  []order
+	Cancel []string
+	Remove []string
+	Prune  []superseded
+	// Wake is when time alone changes the plan; zero if it does not.
+	Wake time.Time
+}
+
+// sameSource says whether a manifest is of the entry's source, whatever the
+// revision.
+func sameSource(m Model, have store.Manifest) bool {
+	src, err := fetcher.ParseSource(have.Source)
+	return err == nil && src.WithoutRevision() == m.Source.WithoutRevision()
+}
+
+// upToDate says whether what is published is what the entry asks for, as far
+// as that can be told without looking the revision up.
+func upToDate(m Model, have store.Manifest, r record) bool {
+	if r.Transfer == m.transfer() && r.Failure == nil && r.PulledRevision != "" {
+		return r.PulledRevision == have.Revision
+	}
+	if !slices.Equal(m.Include, have.Include) || !slices.Equal(m.Exclude, have.Exclude) {
+		return false
+	}
+	if m.Source.Pinned() {
+		return have.Revision == m.Source.Revision
+	}
+	src, err := fetcher.ParseSource(have.Source)
+	return err == nil && ref(src) == ref(m.Source)
+}
+
+// ref is the revision that a source means when it names none.
+func ref(s fetcher.Source) string {
+	if s.Revision == "" && s.Scheme == fetcher.SchemeHub {
+		return "main"
+	}
+	return s.Revision
+}

@@ -1,0 +1,196 @@
+package agent
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// StatusVersion is the version of [NodeStatus] that this package writes. A
+// reader takes any version up to its own and ignores fields it does not know;
+// the version rises when a field changes its meaning.
+const StatusVersion = 1
+
+// maxStatus keeps the annotation well under the 256 KiB that all annotations
+// of an object share.
+const maxStatus = 96 << 10
+
+// Lengths of texts in the annotation, in characters.
+const (
+	maxReason = 320
+	maxHint   = 200
+	maxBrief  = 80
+)
+
+// NodeStatus is what the annotation [StatusAnnotation] holds, as compact JSON:
+// what the labels are too short for.
+type NodeStatus struct {
+	Version int `json:"version"`
+	// Agent is the version of the binary.
+	Agent string `json:"agent,omitempty"`
+	// Time is when it was written. It is no heartbeat: nothing is written while
+	// nothing changes.
+	Time   time.Time     `json:"time"`
+	Models []ModelStatus `json:"models"`
+	// Omitted is how many models were left out because the annotation would
+	// have become too large.
+	Omitted int         `json:"omitted,omitempty"`
+	GPUs    GPUStatus   `json:"gpus"`
+	Store   StoreStatus `json:"store"`
+	List    ListStatus  `json:"list"`
+}
+
+// ModelStatus is one model on this node.
+type ModelStatus struct {
+	Name   string `json:"name"`
+	Source string `json:"source,omitempty"`
+	State  State  `json:"state"`
+	// Tier is the value of the warm label; empty: no label.
+	Tier string `json:"tier,omitempty"`
+	// Revision is the published one, in full.
+	Revision string `json:"revision,omitempty"`
+	// Bytes is the size of the published revision.
+	Bytes int64 `json:"bytes,omitempty"`
+	// DoneBytes of TotalBytes are there of what is being pulled; Rate is in
+	// bytes per second, SecondsLeft an estimate.
+	DoneBytes   int64 `json:"doneBytes,omitempty"`
+	TotalBytes  int64 `json:"totalBytes,omitempty"`
+	Rate        int64 `json:"rate,omitempty"`
+	SecondsLeft int64 `json:"secondsLeft,omitempty"`
+	// Fits is the value of the fits label; nil: not known.
+	Fits *int `json:"fits,omitempty"`
+	// Reason says why it is not warm, Hint what to do.
+	Reason string `json:"reason,omitempty"`
+	Hint   string `json:"hint,omitempty"`
+	// Code is refused or noRoom, where waiting is in vain.
+	Code string `json:"code,omitempty"`
+	// Next is when the next attempt starts.
+	Next *time.Time `json:"next,omitempty"`
+	// Pods is how many pods on this node name the model.
+	Pods int `json:"pods,omitempty"`
+}
+
+// GPUStatus is what is known of the node's GPUs, in the labels' steps.
+type GPUStatus struct {
+	Known  bool   `json:"known"`
+	Reason string `json:"reason,omitempty"`
+	Name   string `json:"name,omitempty"`
+	Count  int    `json:"count,omitempty"`
+	Idle   int    `json:"idle,omitempty"`
+	// FreeGiB is the largest free memory on one GPU.
+	FreeGiB uint64 `json:"freeGib,omitempty"`
+	// Unallocated is how many GPUs are given to no pod; nil: not known.
+	Unallocated *int `json:"unallocated,omitempty"`
+}
+
+// StoreStatus is what is known of the store, as of NodeStatus.Time.
+type StoreStatus struct {
+	Known      bool   `json:"known"`
+	Reason     string `json:"reason,omitempty"`
+	Bytes      int64  `json:"bytes,omitempty"`
+	FreeBytes  int64  `json:"freeBytes,omitempty"`
+	TotalBytes int64  `json:"totalBytes,omitempty"`
+}
+
+// ListStatus is whether the model list is in force as it stands.
+type ListStatus struct {
+	Models int `json:"models"`
+	// Rejected says why the list on file is not in force.
+	Rejected string `json:"rejected,omitempty"`
+}
+
+// encode renders the status as compact JSON of at most maxStatus bytes: texts
+// are shortened first, then dropped, then models.
+func (s NodeStatus) encode() (string, error) {
+	steps := []func(*NodeStatus){
+		func(*NodeStatus) {},
+		func(s *NodeStatus) {
+			for i := range s.Models {
+				s.Models[i].Reason, s.Models[i].Hint = truncate(s.Models[i].Reason, maxBrief), ""
+			}
+		},
+		func(s *NodeStatus) {
+			for i := range s.Models {
+				s.Models[i].Reason, s.Models[i].Source = "", ""
+			}
+		},
+	}
+	s.Models = append([]ModelStatus{}, s.Models...)
+	for {
+		if len(steps) > 0 {
+			steps[0](&s)
+			steps = steps[1:]
+		} else {
+			keep := len(s.Models) * 3 / 4
+			s.Omitted += len(s.Models) - keep
+			s.Models = s.Models[:keep]
+		}
+		b, err := json.Marshal(s)
+		if err != nil || len(b) <= maxStatus || len(s.Models) == 0 {
+			return string(b), err
+		}
+	}
+}
+
+// signature is the status as text for comparing: without what changes all the
+// time, and without progress unless asked.
+func (s NodeStatus) signature(withProgress bool) (string, error) {
+	s.Time = time.Time{}
+	s.Store.Bytes, s.Store.FreeBytes = 0, 0
+	s.Models = append([]ModelStatus{}, s.Models...)
+	if !withProgress {
+		for i := range s.Models {
+			m := &s.Models[i]
+			m.DoneBytes, m.TotalBytes, m.Rate, m.SecondsLeft = 0, 0, 0, 0
+		}
+	}
+	return s.encode()
+}
+
+// describe makes the status of what a plan found. It is a pure function.
+func describe(models []modelState, g gpuFacts, st answer[storeView]) NodeStatus {
+	out := NodeStatus{Version: StatusVersion, Models: make([]ModelStatus, 0, len(models))}
+	for _, m := range models {
+		s := ModelStatus{
+			Name: m.Name, State: m.State, Revision: m.Revision, Bytes: m.Bytes, Code: m.Code, Pods: m.Pods,
+			Reason: oneLine(m.Reason, maxReason), Hint: oneLine(m.Hint, maxHint),
+		}
+		if m.Listed {
+			s.Source = redact(m.Model.Source.String())
+		}
+		if m.Warm {
+			s.Tier = TierDisk
+			if n, ok := g.fits(m.Size, m.Model.Serving); ok {
+				s.Fits = &n
+			}
+		}
+		if p := m.Progress; p != nil {
+			s.DoneBytes, s.TotalBytes, s.Rate = p.Done, p.Total, p.Rate
+			if p.Rate > 0 && p.Total > p.Done {
+				s.SecondsLeft = (p.Total - p.Done) / p.Rate
+			}
+		}
+		if !m.Next.IsZero() {
+			next := m.Next.UTC().Truncate(time.Second)
+			s.Next = &next
+		}
+		out.Models = append(out.Models, s)
+	}
+	out.GPUs = GPUStatus{Known: g.Known, Reason: oneLine(g.Reason, maxReason)}
+	if g.Known {
+		whole := g.whole()
+		out.GPUs.Count, out.GPUs.Idle, out.GPUs.FreeGiB = len(whole), g.idle(), g.freeGiB()
+		if len(whole) > 0 {
+			out.GPUs.Name = whole[0].Name
+		}
+		if g.FreeKnown {
+			free := g.Free
+			out.GPUs.Unallocated = &free
+		}
+	}
+	out.Store = StoreStatus{Known: st.Known, Reason: oneLine(errText(st.Err), maxReason)}
+	if st.Known {
+		u := st.Value.Usage
+		out.Store.Bytes, out.Store.FreeBytes, out.Store.TotalBytes = u.StoreBytes, u.FreeBytes, u.TotalBytes
+	}
+	return out
+}

@@ -1,0 +1,233 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+// say writes labels and annotation if that is due; else it returns when time
+// alone makes it due. Before the store has answered nothing is said at all: a
+// restart never drops a label that may be true.
+func (a *Agent) say(ctx context.Context, now time.Time, f facts, d decision) time.Time {
+	l := &a.loop
+	if !l.storeOK || !l.nodeOK || l.gpusAt.IsZero() {
+		return time.Time{}
+	}
+	status := describe(d.Models, l.gpus, f.Store)
+	status.Agent = a.o.Version
+	status.List = ListStatus{Models: len(l.cfg.Models), Rejected: oneLine(l.rejected, maxListText)}
+	want, err := compose(labels(d.Models, l.gpus), status, now)
+	if err != nil {
+		a.logger.Error("render the annotation", "error", errText(err))
+		return time.Time{}
+	}
+	due, at := l.said.due(now, want, l.cfg.Intervals)
+	if !due {
+		return at
+	}
+	l.said.begin(now)
+	l.writing = want
+	a.write(ctx, want)
+	return time.Time{}
+}
+
+// maxListText is how much of a rejected list's mistakes the annotation holds,
+// in characters.
+const maxListText = 2000
+
+// write applies in a goroutine of its own, with a bound; the loop takes the
+// outcome through a.wrote.
+func (a *Agent) write(ctx context.Context, want said) {
+	uid, timeout := a.loop.nodeSeen.UID, a.loop.cfg.Intervals.Timeout
+	a.wg.Add(1)
+	go func() {
+		defer a.wg.Done()
+		callCtx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		view, err := a.cluster.apply(callCtx, uid, want)
+		if ctx.Err() != nil && err != nil {
+			return
+		}
+		a.metrics.nodeWritten(err == nil)
+		a.written.put(written{view: view, err: err})
+		poke(a.wakeup)()
+	}()
+}
+
+// written is how a write of the Node ended.
+type written struct {
+	view nodeView
+	err  error
+}
+
+// slot hands the latest value from one goroutine to another.
+type slot[T any] struct {
+	mu    sync.Mutex
+	value T
+	full  bool
+}
+
+func (s *slot[T]) put(v T) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.value, s.full = v, true
+}
+
+func (s *slot[T]) take() (T, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	full := s.full
+	s.full = false
+	return s.value, full
+}
+
+// takeWrite takes the outcome of the write in flight, if there is one.
+func (a *Agent) takeWrite(ctx context.Context, now time.Time) {
+	l := &a.loop
+	w, ok := a.written.take()
+	if !ok {
+		return
+	}
+	l.said.end(now, l.writing, w.err, l.cfg.Intervals, jitter())
+	if w.err != nil {
+		a.logger.Warn("write own node", "try", l.said.failures, "error", errText(w.err))
+		if errors.Is(w.err, errNoNode) {
+			l.nodeOK = false
+		}
+		// It may be another object by now: look before the next try.
+		a.node.start(ctx, l.cfg.Intervals.Timeout, true)
+		return
+	}
+	l.said.last = now
+	a.seeNode(w.view)
+	if !a.ready.Swap(true) {
+		a.logger.Info("said for the first time", "labels", len(l.writing.labels))
+	}
+}
+
+// pullEnded takes the outcome of a pull or a lookup.
+func (a *Agent) pullEnded(now time.Time, out outcome) {
+	l := &a.loop
+	name := out.Model.Name
+	r := l.records[name]
+	if out.Pulled {
+		// What the store looked like before says nothing any more.
+		r.Fresh = a.disk.next()
+		l.lookAgain = true
+	}
+	if out.Canceled {
+		l.records[name] = r
+		return
+	}
+	if out.Pulled {
+		a.metrics.pulled(out)
+	}
+	r.Transfer = out.Model.transfer()
+	if out.Err != nil {
+		f, retryAfter := failureOf(out.Err)
+		r.Failures++
+		r.Failure, r.PulledRevision = f, ""
+		r.Next = now.Add(max(retryAfter, backoff(l.cfg.Intervals, r.Failures, jitter())))
+		l.records[name] = r
+		a.logger.Warn("pull model", "model", name, "source", out.Model.Source.String(), "try", r.Failures, "next", r.Next, "error", errText(out.Err))
+		a.events.record(EventModelPullFailed, "Pull", modelNote(name, "%s", f.Reason), true)
+		return
+	}
+	r.Failure, r.Failures, r.Next = nil, 0, time.Time{}
+	r.LookedUp, r.PulledRevision = now, out.Revision
+	l.records[name] = r
+	if out.Pulled {
+		a.logger.Info("pulled model", "model", name, "revision", out.Revision, "bytes", out.Result.Bytes,
+			"downloaded_bytes", out.Result.DownloadedBytes, "seconds", out.Duration.Seconds())
+	}
+}
+
+// removalEnded takes the outcome of a removal.
+func (a *Agent) removalEnded(now time.Time, out removal) {
+	l := &a.loop
+	r := l.records[out.Name]
+	r.Fresh = a.disk.next()
+	l.lookAgain = true
+	if out.Err != nil {
+		r.Failures++
+		r.Failure = &failure{State: StateEvicting, Reason: "its files cannot be removed: " + errText(out.Err), Hint: "look at the node's disk"}
+		r.Next = now.Add(backoff(l.cfg.Intervals, r.Failures, jitter()))
+		a.logger.Warn("remove model", "model", out.Name, "error", errText(out.Err))
+	} else if out.Revision == "" {
+		r = record{Fresh: r.Fresh}
+		a.events.record(EventModelEvicted, "Evict", modelNote(out.Name, "removed from this node, %s freed", sizeText(out.Freed)), false)
+	}
+	l.records[out.Name] = r
+}
+
+// tellChanges records what became of models since the last turn.
+func (a *Agent) tellChanges(f facts, d decision) {
+	l := &a.loop
+	a.tellCorrupt(f)
+	states := make(map[string]State, len(d.Models))
+	for _, m := range d.Models {
+		states[m.Name] = m.State
+		if old := l.states[m.Name]; old != m.State {
+			a.logger.Debug("model changed", "model", m.Name, "from", string(old), "to", string(m.State), "reason", redact(m.Reason))
+		}
+		if m.Warm && l.warm[m.Name] != m.Revision {
+			if l.pulledNow(m) {
+				a.events.record(EventModelWarm, "Pull", modelNote(m.Name, "warm at revision %s, %s", m.Revision, sizeText(m.Bytes)), false)
+			}
+			l.warm[m.Name] = m.Revision
+		}
+		if !m.Warm && m.State != StateAbsent {
+			delete(l.warm, m.Name)
+		}
+	}
+	l.states = states
+}
+
+// pulledNow says that the model became warm by this process's own pull, and
+// was not found warm after a restart.
+func (l *loopState) pulledNow(m modelState) bool {
+	return l.records[m.Name].PulledRevision == m.Revision
+}
+
+// writeStatuses writes what pods on this node wait for, and the heartbeat.
+func (a *Agent) writeStatuses(now time.Time, d decision) {
+	l := &a.loop
+	if now.Sub(l.beat) >= l.cfg.Intervals.Heartbeat {
+		l.beat = now
+		beat := a.heartbeat(now)
+		a.scribe.put("heartbeat", func() error { return a.o.Store.WriteHeartbeat(beat) })
+	}
+	current := make(map[string]bool, len(d.Models))
+	for _, m := range d.Models {
+		current[m.Name] = true
+		st := statusOf(m)
+		if l.statuses[m.Name] == st {
+			continue
+		}
+		l.statuses[m.Name] = st
+		st.Time = now.UTC()
+		a.scribe.put("status of "+m.Name, func() error { return a.o.Store.WriteStatus(st) })
+	}
+	for name := range l.statuses {
+		if !current[name] {
+			delete(l.statuses, name)
+			a.scribe.put("status of "+name, func() error { return a.o.Store.RemoveStatus(name) })
+		}
+	}
+}
+
+// statusOf is what is said to those who wait for a model on this node.
+func statusOf(m modelState) store.Status {
+	st := store.Status{Name: m.Name, State: string(m.State), Reason: oneLine(m.Reason, maxReason), Hint: oneLine(m.Hint, maxHint), Code: m.Code}
+	switch {
+	case m.Progress != nil:
+		st.Bytes, st.Total, st.Rate = m.Progress.Done, m.Progress.Total, m.Progress.Rate
+	case m.Revision != "":
+		st.Bytes, st.Total = m.Bytes, m.Bytes
+	}
+	return st
+}

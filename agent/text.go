@@ -1,0 +1,77 @@
+package agent
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// truncate shortens s to at most n runes and ends it with "..." if it did.
+func truncate(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:max(n-3, 0)]) + "..."
+}
+
+// truncateBytes shortens s to at most n bytes without cutting a character.
+func truncateBytes(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n-3], "") + "..."
+}
+
+// oneLine makes a message fit for an annotation or an event: no control
+// characters, at most n runes.
+func oneLine(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	return truncate(strings.TrimSpace(redact(s)), n)
+}
+
+// sizeText writes bytes for people, in binary units.
+func sizeText(n int64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	x, i := float64(n)/1024, 0
+	for x >= 1024 && i < len(units)-1 {
+		x /= 1024
+		i++
+	}
+	return fmt.Sprintf("%.1f %ciB", x, units[i])
+}
+
+// What looks like a secret in a text that others will read. The fetcher never
+// puts one into an error; this is for what an operator wrote into the wrong
+// field, and for errors of libraries.
+var (
+	hubToken    = regexp.MustCompile(`\bhf_[A-Za-z0-9]{6,}`)
+	userInfo    = regexp.MustCompile(`://[^/@\s"]*:[^/@\s"]*@`)
+	secretQuery = regexp.MustCompile(`(?i)((?:signature|token|credential|secret|password|x-amz-[a-z-]+|x-goog-[a-z-]+)=)[^&\s"]+`)
+	bearer      = regexp.MustCompile(`(?i)(bearer|authorization:?)\s+[^\s"]+`)
+)
+
+// redact takes out of s what looks like a secret.
+func redact(s string) string {
+	s = hubToken.ReplaceAllString(s, "hf_(hidden)")
+	s = userInfo.ReplaceAllString(s, "://(hidden)@")
+	s = secretQuery.ReplaceAllString(s, "${1}(hidden)")
+	return bearer.ReplaceAllString(s, "$1 (hidden)")
+}
+
+// errText is an error for logs, events and the annotation.
+func errText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return redact(err.Error())
+}

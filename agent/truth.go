@@ -1,0 +1,64 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+
+	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+// tellCorrupt says once of each model that its published files are no longer
+// what was verified. The plan takes the label away, and has the model pulled
+// again when the API server has confirmed that.
+func (a *Agent) tellCorrupt(f facts) {
+	for name, have := range f.Store.Value.Models {
+		r := a.loop.records[name]
+		corrupt := errors.Is(have.Err, store.ErrCorrupt)
+		if corrupt == r.Corrupt || f.Store.Gen < r.Fresh {
+			continue
+		}
+		r.Corrupt = corrupt
+		a.loop.records[name] = r
+		if corrupt {
+			a.logger.Error("published files changed", "model", name, "error", errText(have.Err))
+			a.events.record(EventModelCorrupt, "Check", modelNote(name, "its label is withdrawn and it is pulled again: %s", errText(have.Err)), true)
+		}
+	}
+}
+
+// keepMemory writes what a restart must know, if it changed, and forgets
+// models of which nothing is left.
+func (a *Agent) keepMemory(f facts, d decision) {
+	l := &a.loop
+	if !f.Store.Known {
+		return // what is there is not known, so nothing is forgotten
+	}
+	told := make(map[string]bool, len(d.Models))
+	for _, m := range d.Models {
+		told[m.Name] = true
+	}
+	kept := map[string]modelMemory{}
+	for name, r := range l.records {
+		_, stored := f.Store.Value.Models[name]
+		_, runs := f.Running[name]
+		if !told[name] && !stored && !runs && !f.Removing[name] {
+			delete(l.records, name)
+			continue
+		}
+		if r.Managed {
+			kept[name] = modelMemory{LookedUp: r.LookedUp.UTC().Truncate(0), Unwanted: r.Unwanted.UTC().Truncate(0)}
+		}
+	}
+	if l.kept != nil && maps.Equal(l.kept, kept) {
+		return
+	}
+	l.kept = kept
+	data, err := json.Marshal(memory{Version: 1, Models: kept})
+	if err != nil {
+		a.logger.Error("render the agent's memory", "error", errText(err))
+		return
+	}
+	file := a.o.Store.AgentFile(memoryFile)
+	a.scribe.put(memoryFile, func() error { return replaceFile(file, data) })
+}
