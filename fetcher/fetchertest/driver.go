@@ -53,7 +53,7 @@ func TestDriver(t *testing.T, setup Setup) {
 	t.Helper()
 	for _, c := range []struct {
 		name string
-		run  func(*testing.T, *suite)
+		run  func(*suite)
 	}{
 		{"list", testList},
 		{"list missing", testListMissing},
@@ -76,13 +76,14 @@ func TestDriver(t *testing.T, setup Setup) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			files := suiteFiles()
-			c.run(t, &suite{Fixture: setup(t, files), files: files})
+			c.run(&suite{t: t, Fixture: setup(t, files), files: files})
 		})
 	}
 }
 
-// suite is one test's fixture and what its source should hold.
+// suite is one test, its fixture, and what its source should hold.
 type suite struct {
+	t *testing.T
 	Fixture
 	files map[string][]byte
 }
@@ -155,14 +156,14 @@ func (s *suite) wantKind(t *testing.T, err, kind error) {
 		t.Fatalf("error is no *fetcher.Error: %v", err)
 	}
 	for _, k := range []error{fetcher.ErrTransient, fetcher.ErrThrottled, fetcher.ErrRefused, fetcher.ErrCorrupt, fetcher.ErrNoSpace} {
-		if got := errors.Is(err, k); got != (k == kind) {
+		if got := errors.Is(err, k); got != errors.Is(kind, k) {
 			t.Errorf("errors.Is(%q) is %v for: %v", k, got, err)
 		}
 	}
 	if e.Op == "" || e.Origin == "" || e.Err == nil {
 		t.Errorf("error lacks op, origin or cause: %+v", e)
 	}
-	if kind == fetcher.ErrRefused && e.Hint == "" {
+	if errors.Is(kind, fetcher.ErrRefused) && e.Hint == "" {
 		t.Errorf("a refusal without a hint: %v", err)
 	}
 	s.checkText(t, err)
@@ -186,7 +187,8 @@ func (s *suite) checkText(t *testing.T, err error) {
 	}
 }
 
-func testList(t *testing.T, s *suite) {
+func testList(s *suite) {
+	t := s.t
 	l := s.list(t)
 	if !regexp.MustCompile(`^[A-Za-z0-9._-]+$`).MatchString(l.Revision) {
 		t.Errorf("revision %q is no folder name", l.Revision)
@@ -235,7 +237,8 @@ func (s *suite) checkDigest(t *testing.T, f fetcher.File, content []byte) {
 	}
 }
 
-func testListMissing(t *testing.T, s *suite) {
+func testListMissing(s *suite) {
+	t := s.t
 	if len(s.Missing) == 0 {
 		t.Fatal("the fixture names no missing source")
 	}
@@ -251,13 +254,15 @@ func testListMissing(t *testing.T, s *suite) {
 	}
 }
 
-func testListStable(t *testing.T, s *suite) {
+func testListStable(s *suite) {
+	t := s.t
 	if a, b := s.list(t), s.list(t); a.Revision != b.Revision {
 		t.Errorf("revisions %s and %s without a change", a.Revision, b.Revision)
 	}
 }
 
-func testListPinned(t *testing.T, s *suite) {
+func testListPinned(s *suite) {
+	t := s.t
 	if s.AtRevision == nil {
 		t.Skip("this kind of source has no revisions to ask for")
 	}
@@ -271,7 +276,8 @@ func testListPinned(t *testing.T, s *suite) {
 	}
 }
 
-func testListChanged(t *testing.T, s *suite) {
+func testListChanged(s *suite) {
+	t := s.t
 	if s.Change == nil {
 		t.Skip("this source cannot change")
 	}
@@ -282,14 +288,16 @@ func testListChanged(t *testing.T, s *suite) {
 	}
 }
 
-func testListEnded(t *testing.T, s *suite) {
+func testListEnded(s *suite) {
+	t := s.t
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := s.Driver.List(ctx, s.Source)
 	s.wantEnded(t, err)
 }
 
-func testListConcurrent(t *testing.T, s *suite) {
+func testListConcurrent(s *suite) {
+	t := s.t
 	want := s.list(t)
 	inParallel(t, 8, func() error {
 		l, err := s.Driver.List(t.Context(), s.Source)

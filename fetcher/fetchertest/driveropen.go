@@ -13,7 +13,8 @@ import (
 	"github.com/stoker-project/stoker/fetcher"
 )
 
-func testOpenOffsets(t *testing.T, s *suite) {
+func testOpenOffsets(s *suite) {
+	t := s.t
 	l := s.list(t)
 	for _, f := range l.Files {
 		want := s.files[f.Path]
@@ -39,7 +40,8 @@ func testOpenOffsets(t *testing.T, s *suite) {
 	}
 }
 
-func testOpenOutside(t *testing.T, s *suite) {
+func testOpenOutside(s *suite) {
+	t := s.t
 	obj := s.object(t, smallFile)
 	for _, offset := range []int64{-1, obj.File.Size + 1} {
 		body, err := s.Driver.Open(t.Context(), obj, offset)
@@ -50,7 +52,8 @@ func testOpenOutside(t *testing.T, s *suite) {
 	}
 }
 
-func testOpenMissing(t *testing.T, s *suite) {
+func testOpenMissing(s *suite) {
+	t := s.t
 	obj := s.object(t, smallFile)
 	obj.File.Path = "not-there.json"
 	_, err := s.Driver.Open(t.Context(), obj, 0)
@@ -60,7 +63,8 @@ func testOpenMissing(t *testing.T, s *suite) {
 	}
 }
 
-func testOpenConcurrent(t *testing.T, s *suite) {
+func testOpenConcurrent(s *suite) {
+	t := s.t
 	obj := s.object(t, bigFile)
 	want := s.files[bigFile]
 	next := make(chan int64, 16)
@@ -73,7 +77,7 @@ func testOpenConcurrent(t *testing.T, s *suite) {
 		if err != nil {
 			return err
 		}
-		defer body.Close() //nolint:errcheck // read only
+		defer body.Close()
 		got, err := io.ReadAll(body)
 		if err == nil && !bytes.Equal(got, want[offset:]) {
 			err = fmt.Errorf("%d wrong bytes at %d", len(got), offset)
@@ -82,7 +86,8 @@ func testOpenConcurrent(t *testing.T, s *suite) {
 	})
 }
 
-func testOpenEnded(t *testing.T, s *suite) {
+func testOpenEnded(s *suite) {
+	t := s.t
 	obj := s.object(t, bigFile)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -90,7 +95,8 @@ func testOpenEnded(t *testing.T, s *suite) {
 	s.wantEnded(t, err)
 }
 
-func testCloseEarly(t *testing.T, s *suite) {
+func testCloseEarly(s *suite) {
+	t := s.t
 	body := s.open(t.Context(), t, s.object(t, bigFile), 0)
 	if _, err := io.ReadFull(body, make([]byte, 100)); err != nil {
 		t.Fatal(err)
@@ -100,12 +106,13 @@ func testCloseEarly(t *testing.T, s *suite) {
 	}
 }
 
-func testReadEnded(t *testing.T, s *suite) {
+func testReadEnded(s *suite) {
+	t := s.t
 	obj := s.object(t, bigFile)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	body := s.open(ctx, t, obj, 0)
-	defer body.Close() //nolint:errcheck // read only
+	defer body.Close()
 	if _, err := io.ReadFull(body, make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +121,8 @@ func testReadEnded(t *testing.T, s *suite) {
 	s.wantEnded(t, err)
 }
 
-func testReadCut(t *testing.T, s *suite) {
+func testReadCut(s *suite) {
+	t := s.t
 	if s.Cut == nil {
 		t.Skip("this kind of source has no connection that can be cut")
 	}
@@ -134,7 +142,8 @@ func testReadCut(t *testing.T, s *suite) {
 	}
 }
 
-func testReadStall(t *testing.T, s *suite) {
+func testReadStall(s *suite) {
+	t := s.t
 	if s.Stall == nil {
 		t.Skip("this kind of source has no connection that can stall")
 	}
@@ -143,7 +152,7 @@ func testReadStall(t *testing.T, s *suite) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	body := s.open(ctx, t, obj, 0)
-	defer body.Close() //nolint:errcheck // read only
+	defer body.Close()
 	if _, err := io.ReadFull(body, make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
@@ -161,13 +170,14 @@ func testReadStall(t *testing.T, s *suite) {
 	}
 }
 
-func testReadChanged(t *testing.T, s *suite) {
+func testReadChanged(s *suite) {
+	t := s.t
 	if s.Change == nil {
 		t.Skip("this source cannot change")
 	}
 	obj := s.object(t, bigFile)
 	body := s.open(t.Context(), t, obj, 0)
-	defer body.Close() //nolint:errcheck // read only
+	defer body.Close()
 	if _, err := io.ReadFull(body, make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +198,8 @@ func testReadChanged(t *testing.T, s *suite) {
 	s.wantKind(t, err, fetcher.ErrRefused)
 }
 
-func testFailKinds(t *testing.T, s *suite) {
+func testFailKinds(s *suite) {
+	t := s.t
 	if s.Fail == nil {
 		t.Skip("this source fails in no way that a test can arrange")
 	}
@@ -199,7 +210,7 @@ func testFailKinds(t *testing.T, s *suite) {
 			_, err := s.Driver.Open(t.Context(), obj, 0)
 			s.wantKind(t, err, kind)
 			var e *fetcher.Error
-			if errors.As(err, &e) && kind == fetcher.ErrThrottled && e.RetryAfter < time.Second {
+			if errors.As(err, &e) && errors.Is(kind, fetcher.ErrThrottled) && e.RetryAfter < time.Second {
 				t.Errorf("throttled for %s, the source said more", e.RetryAfter)
 			}
 		})

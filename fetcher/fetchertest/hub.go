@@ -77,20 +77,20 @@ func NewHub(o HubOptions) *Hub {
 }
 
 // StartHub serves a new Hub on two free loopback ports until the test ends.
-func StartHub(t testing.TB, o HubOptions) *Hub {
-	t.Helper()
+func StartHub(tb testing.TB, o HubOptions) *Hub {
+	tb.Helper()
 	h := NewHub(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := h.Listen(ctx, "127.0.0.1:0", "127.0.0.1:0"); err != nil {
 		cancel()
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	served := make(chan error, 1)
 	go func() { served <- h.Serve(ctx) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return h

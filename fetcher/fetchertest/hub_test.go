@@ -131,9 +131,11 @@ func TestHubFaults(t *testing.T) {
 		{"range ignored", fetchertest.IgnoreRange(), func(resp *http.Response, got []byte, _ error) bool {
 			return resp.StatusCode == http.StatusOK && bytes.Equal(got, want)
 		}},
-		{"status", fetchertest.Status(503), func(resp *http.Response, _ []byte, _ error) bool { return resp.StatusCode == 503 }},
+		{"status", fetchertest.Status(http.StatusServiceUnavailable), func(resp *http.Response, _ []byte, _ error) bool {
+			return resp.StatusCode == http.StatusServiceUnavailable
+		}},
 		{"rate limited", fetchertest.RateLimited("resolvers", 55*time.Second), func(resp *http.Response, _ []byte, _ error) bool {
-			return resp.StatusCode == 429 && resp.Header.Get("RateLimit") == `"resolvers";r=0;t=55`
+			return resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("RateLimit") == `"resolvers";r=0;t=55`
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -118,7 +118,7 @@ func (d *Driver) readJSON(ctx context.Context, op operation, target *url.URL, in
 	if err != nil {
 		return nil, op.ended(ctx, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // read only
+	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
 	if err != nil {
 		return nil, op.ended(ctx, op.fail(fetcher.ErrTransient, fmt.Errorf("read the answer of %s: %w", target.Host, err), checkNetwork(target.Host)))
