@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
 	"github.com/stoker-project/stoker/agent"
@@ -19,20 +17,21 @@ import (
 // agentConfig is the rendered configuration as the agent reads it.
 func agentConfig(t *testing.T, values []byte) agent.Config {
 	t.Helper()
-	for _, obj := range renderAll(t, values) {
-		if obj.GetKind() != "ConfigMap" {
-			continue
-		}
-		var cm corev1.ConfigMap
-		find(t, []*unstructured.Unstructured{obj}, "ConfigMap", objectKey(obj), &cm)
-		config, err := agent.ParseConfig([]byte(cm.Data["config.yaml"]))
-		if err != nil {
-			t.Fatalf("the agent refuses the rendered configuration: %v", err)
-		}
-		return config
+	content, err := AgentConfig(renderAll(t, values))
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no ConfigMap rendered")
-	return agent.Config{}
+	config, err := agent.ParseConfig(content)
+	if err != nil {
+		t.Fatalf("the agent refuses the rendered configuration: %v\n%s", err, content)
+	}
+	return config
+}
+
+func TestAgentConfigNeedsAConfigMap(t *testing.T) {
+	if _, err := AgentConfig(nil); err == nil {
+		t.Error("found a configuration among no objects")
+	}
 }
 
 // The chart writes every setting out, with the values that the agent would
@@ -183,9 +182,11 @@ func TestSettingsAreTheAgents(t *testing.T) {
 			if err != nil {
 				continue // the schema may be stricter than the agent: no test on a cluster is lost by that
 			}
-			var cm corev1.ConfigMap
-			find(t, objs, "ConfigMap", "gpu-system/rel-stoker-config", &cm)
-			if _, err := agent.ParseConfig([]byte(cm.Data["config.yaml"])); err != nil {
+			content, err := AgentConfig(objs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := agent.ParseConfig(content); err != nil {
 				t.Errorf("%s: %v passes the schema, but the agent says %v", path, candidate, err)
 			}
 		}

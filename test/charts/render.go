@@ -57,6 +57,25 @@ func Notes(valuesYAML []byte, releaseName, namespace string) (string, error) {
 	return files[notesFile], nil
 }
 
+// AgentConfig finds the agent's configuration file among rendered objects: what
+// the DaemonSet's pods see as /etc/stoker/config.yaml. An agent that runs outside
+// of a pod gets it as a file.
+func AgentConfig(objs []*unstructured.Unstructured) ([]byte, error) {
+	for _, obj := range objs {
+		if obj.GetKind() != "ConfigMap" {
+			continue
+		}
+		config, found, err := unstructured.NestedString(obj.Object, "data", "config.yaml")
+		if err != nil {
+			return nil, fmt.Errorf("read ConfigMap %s: %w", objectKey(obj), err)
+		}
+		if found {
+			return []byte(config), nil
+		}
+	}
+	return nil, errors.New("find the agent's configuration: no ConfigMap with a key config.yaml is among the objects")
+}
+
 // renderFiles gives the rendered templates by file name.
 func renderFiles(valuesYAML []byte, releaseName, namespace string) (map[string]string, error) {
 	c, err := load("stoker")
