@@ -74,8 +74,7 @@ func (b *nvmlBackend) readGPU(index int, handle nvml.Device) ([]Device, error) {
 	list := []Device{d}
 	slots, ret := handle.GetMaxMigDeviceCount()
 	if err := check(fmt.Sprintf("count MIG devices of GPU %d", index), ret); err != nil {
-		list[0].Reason = err.Error()
-		return list, nil
+		slots, list[0].Reason = 0, err.Error()
 	}
 	for slot := range slots {
 		part, ret := handle.GetMigDeviceHandleByIndex(slot)

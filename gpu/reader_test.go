@@ -204,7 +204,7 @@ func TestCloseIsBoundedWhenShutdownHangs(t *testing.T) {
 }
 
 func TestFailedOpenIsTriedAgain(t *testing.T) {
-	failure := error(ErrNoDriver)
+	failure := ErrNoDriver
 	f := &fakeBackend{openFunc: func() error { return failure }}
 	r := newReader(f)
 	for range 2 {

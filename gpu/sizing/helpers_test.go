@@ -20,8 +20,8 @@ type tensor struct {
 
 // header lays tensors out one after the other and returns the beginning of the
 // safetensors file with them, and the size of the whole file.
-func header(t testing.TB, tensors ...tensor) ([]byte, int64) {
-	t.Helper()
+func header(tb testing.TB, tensors ...tensor) ([]byte, int64) {
+	tb.Helper()
 	entries := map[string]any{"__metadata__": map[string]string{"format": "pt"}}
 	var at uint64
 	for _, x := range tensors {
@@ -31,7 +31,7 @@ func header(t testing.TB, tensors ...tensor) ([]byte, int64) {
 	}
 	text, err := json.Marshal(entries)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return raw(string(text)), int64(8+len(text)) + int64(at)
 }
@@ -53,9 +53,9 @@ func newModel(config string) model {
 	return model{MapFS: fstest.MapFS{"config.json": {Data: []byte(config)}}, sizes: map[string]int64{}}
 }
 
-func (m model) with(t testing.TB, name string, tensors ...tensor) model {
-	t.Helper()
-	data, size := header(t, tensors...)
+func (m model) with(tb testing.TB, name string, tensors ...tensor) model {
+	tb.Helper()
+	data, size := header(tb, tensors...)
 	m.MapFS[name], m.sizes[name] = &fstest.MapFile{Data: data}, size
 	return m
 }
@@ -90,34 +90,34 @@ type sizedInfo struct {
 
 func (i sizedInfo) Size() int64 { return i.size }
 
-func read(t testing.TB, fsys fs.FS) Model {
-	t.Helper()
+func read(tb testing.TB, fsys fs.FS) Model {
+	tb.Helper()
 	m, err := ReadModel(fsys)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return m
 }
 
-func need(t testing.TB, m Model, s Serving) Need {
-	t.Helper()
+func need(tb testing.TB, m Model, s Serving) Need {
+	tb.Helper()
 	n, err := m.Need(s)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return n
 }
 
 // wantError says that err is there and says each of the parts.
-func wantError(t testing.TB, what string, err error, parts ...string) {
-	t.Helper()
+func wantError(tb testing.TB, what string, err error, parts ...string) {
+	tb.Helper()
 	if err == nil {
-		t.Errorf("%s: no error", what)
+		tb.Errorf("%s: no error", what)
 		return
 	}
 	for _, part := range parts {
 		if !strings.Contains(err.Error(), part) {
-			t.Errorf("%s: %q does not say %q", what, err, part)
+			tb.Errorf("%s: %q does not say %q", what, err, part)
 		}
 	}
 }
@@ -161,8 +161,8 @@ const llama8BConfig = `{"architectures": ["LlamaForCausalLM"], "model_type": "ll
 "rope_scaling": {"factor": 8.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"}}`
 
 // llama8B is Llama-3.1-8B in four shards with an index.
-func llama8B(t testing.TB) Model {
-	t.Helper()
+func llama8B(tb testing.TB) Model {
+	tb.Helper()
 	all := llama(32, 4096, 14336, 1024, 128256)
 	m := newModel(llama8BConfig)
 	index := map[string]string{}
@@ -173,19 +173,19 @@ func llama8B(t testing.TB) Model {
 			part = append(part, all[j])
 			index[all[j].name] = name
 		}
-		m.with(t, name, part...)
+		m.with(tb, name, part...)
 	}
 	text, err := json.Marshal(map[string]any{"metadata": map[string]any{"total_size": 1}, "weight_map": index})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return read(t, m.file("model.safetensors.index.json", string(text)))
+	return read(tb, m.file("model.safetensors.index.json", string(text)))
 }
 
 // tiny is a small whole model, for tests of other things than its numbers.
-func tiny(t testing.TB, config string) model {
-	t.Helper()
-	return newModel(config).with(t, "model.safetensors", tensor{"w", "BF16", []uint64{1024}})
+func tiny(tb testing.TB, config string) model {
+	tb.Helper()
+	return newModel(config).with(tb, "model.safetensors", tensor{"w", "BF16", []uint64{1024}})
 }
 
 func readHeaderOf(data []byte, size int64) ([]Tensor, error) {

@@ -21,12 +21,14 @@ func TestWhichFilesCount(t *testing.T) {
 		"one file": {newModel(`{}`).with(t, "model.safetensors", a), []string{"model.safetensors"}, 20},
 		"several files": {
 			newModel(`{}`).with(t, "y.safetensors", a).with(t, "x.safetensors", b).with(t, "sub/z.safetensors", b),
-			[]string{"x.safetensors", "y.safetensors"}, 220,
+			[]string{"x.safetensors", "y.safetensors"},
+			220,
 		},
 		"index": {
 			newModel(`{}`).file("model.safetensors.index.json", index).with(t, "part1.safetensors", a).
 				with(t, "sub/part2.safetensors", b).with(t, "other.safetensors", b),
-			[]string{"part1.safetensors", "sub/part2.safetensors"}, 220,
+			[]string{"part1.safetensors", "sub/part2.safetensors"},
+			220,
 		},
 		"consolidated beside others": {
 			newModel(`{}`).with(t, "consolidated.safetensors", a).with(t, "model.safetensors", b), []string{"model.safetensors"}, 200,
@@ -110,7 +112,8 @@ func TestWhatIsLoaded(t *testing.T) {
 		},
 		"tied": {
 			`{"tie_word_embeddings": true}`,
-			[]tensor{w("model.embed_tokens.weight", "F16", 10, 10), w("lm_head.weight", "F16", 10, 10)}, 400, 200, 200, 0, "lm_head is tied",
+			[]tensor{w("model.embed_tokens.weight", "F16", 10, 10), w("lm_head.weight", "F16", 10, 10)},
+			400, 200, 200, 0, "lm_head is tied",
 		},
 		"tied, stored once": {
 			`{"tie_word_embeddings": true}`, []tensor{w("model.embed_tokens.weight", "F16", 10, 10)}, 200, 200, 100, 0, "",
@@ -124,7 +127,8 @@ func TestWhatIsLoaded(t *testing.T) {
 			60, 40, 30, 0, "speculative",
 		},
 		"replicated": {
-			`{}`, []tensor{
+			`{}`,
+			[]tensor{
 				w("model.layers.0.input_layernorm.weight", "BF16", 8), w("model.layers.0.mlp.gate.weight", "BF16", 4, 8),
 				w("model.layers.0.self_attn.kv_a_proj_with_mqa.weight", "BF16", 8, 8), w("model.layers.0.self_attn.q_b_proj.weight", "BF16", 8, 8),
 			},
