@@ -20,6 +20,8 @@ var (
 	// ErrRefused is a source that will not give this: missing, gated, no
 	// access, no such revision. Trying again helps only after somebody acted.
 	ErrRefused = errors.New("refused by the source")
+	// ErrUnsupported is a source that this build has no driver for.
+	ErrUnsupported = errors.New("unsupported source")
 	// ErrCorrupt is content that does not verify, or file names that no source
 	// may give.
 	ErrCorrupt = store.ErrCorrupt

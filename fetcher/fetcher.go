@@ -139,7 +139,7 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 		return Result{}, err
 	}
 	if _, ok := f.o.Drivers[req.Source.Scheme]; !ok {
-		return Result{}, fmt.Errorf("this stoker has no driver for %s:// sources: %w", req.Source.Scheme, ErrRefused)
+		return Result{}, fmt.Errorf("this stoker has no driver for %s:// sources: %w", req.Source.Scheme, ErrUnsupported)
 	}
 	meter := startMeter(req.Progress)
 	defer meter.stop()
@@ -154,7 +154,7 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	if err != nil {
 		return Result{}, err
 	}
-	known, err := f.knownContent()
+	known, err := f.knownContent(staging)
 	if err != nil {
 		return Result{}, err
 	}
@@ -221,10 +221,19 @@ func (f *Fetcher) list(ctx context.Context, req Request) (Listing, error) {
 	return l, err
 }
 
-// knownContent maps what sources vouched for to the sha256 under which the
-// content is published, so that small unchanged files are not fetched again.
-func (f *Fetcher) knownContent() (map[Digest]string, error) {
-	known := map[Digest]string{}
+// knownContent maps content keys to the sha256 under which the content came
+// before, so that what has no sha256 of its source is not fetched again: from
+// what is published, withdrawn for another file's sake, or was admitted by a
+// pull that did not finish.
+func (f *Fetcher) knownContent(staging *store.Staging) (map[string]string, error) {
+	known, err := staging.Finished()
+	if err != nil {
+		return nil, err
+	}
+	manifests, err := f.o.Store.Withdrawn()
+	if err != nil {
+		return nil, err
+	}
 	names, err := f.o.Store.Names()
 	if err != nil {
 		return nil, err
@@ -234,23 +243,15 @@ func (f *Fetcher) knownContent() (map[Digest]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, m := range revisions {
-			for _, mf := range m.Files {
-				if mf.VouchedBy != "" {
-					known[Digest(mf.VouchedBy)] = mf.SHA256
-				}
-			}
+		manifests = append(manifests, revisions...)
+	}
+	for _, m := range manifests {
+		src, err := ParseSource(m.Source)
+		if err != nil {
+			continue // an older or newer stoker's: it only costs a download
 		}
-	}
-	withdrawn, err := f.o.Store.Withdrawn()
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range withdrawn {
 		for _, mf := range m.Files {
-			if mf.VouchedBy != "" {
-				known[Digest(mf.VouchedBy)] = mf.SHA256
-			}
+			known[contentKey(Digest(mf.VouchedBy), src, m.Revision, mf.Path)] = mf.SHA256
 		}
 	}
 	return known, nil

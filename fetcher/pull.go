@@ -37,16 +37,21 @@ type content struct {
 	files  int
 }
 
-// key tells contents apart.
+// key tells contents apart: by what the source vouches for, else by where in
+// which revision they are.
 func (p *pull) key(f File) string {
-	if f.Digest != "" {
-		return string(f.Digest)
+	return contentKey(f.Digest, p.req.Source, p.revision, f.Path)
+}
+
+func contentKey(d Digest, src Source, revision, path string) string {
+	if d != "" {
+		return string(d)
 	}
-	return p.req.Source.WithoutRevision() + "@" + p.revision + "/" + f.Path + "#" + f.Version
+	return src.WithoutRevision() + "@" + revision + "/" + path
 }
 
 // run makes every content present and verified.
-func (p *pull) run(ctx context.Context, files []File, known map[Digest]string) error {
+func (p *pull) run(ctx context.Context, files []File, known map[string]string) error {
 	contents := p.contents(files, known)
 	missing, err := p.findMissing(ctx, contents)
 	if err != nil {
@@ -93,7 +98,7 @@ func (p *pull) run(ctx context.Context, files []File, known map[Digest]string) e
 }
 
 // contents folds files with one digest together.
-func (p *pull) contents(files []File, known map[Digest]string) []content {
+func (p *pull) contents(files []File, known map[string]string) []content {
 	var all []content
 	index := map[string]int{}
 	var total int64
@@ -105,10 +110,9 @@ func (p *pull) contents(files []File, known map[Digest]string) []content {
 			continue
 		}
 		c := content{file: f, files: 1}
+		c.sha256 = known[k]
 		if f.Digest.Algorithm() == SHA256 {
 			c.sha256 = f.Digest.Hex()
-		} else if f.Digest != "" {
-			c.sha256 = known[f.Digest]
 		}
 		index[k] = len(all)
 		all = append(all, c)

@@ -107,7 +107,7 @@ func (t *transfer) admit(ctx context.Context, sum string) error {
 	if err := t.partial.Sync(); err != nil {
 		return fmt.Errorf("sync %s: %w", t.file.Path, err)
 	}
-	if err := t.pull.staging.Admit(ctx, t.partial, sum); err != nil {
+	if err := t.pull.staging.Admit(ctx, t.partial, sum, t.pull.key(t.file)); err != nil {
 		return fmt.Errorf("admit %s: %w", t.file.Path, err)
 	}
 	return nil

@@ -53,8 +53,13 @@ func (p python) run(t *testing.T, name string, args ...string) []byte {
 func (p python) script(t *testing.T, into any, name string, args ...string) {
 	t.Helper()
 	out := p.run(t, p.interpreter, append([]string{filepath.Join("testdata", name)}, args...)...)
+	decode(t, out, into)
+}
+
+func decode(t *testing.T, out []byte, into any) {
+	t.Helper()
 	if err := json.Unmarshal(out, into); err != nil {
-		t.Fatalf("%s printed %q: %v", name, out, err)
+		t.Fatalf("it printed %q: %v", out, err)
 	}
 }
 

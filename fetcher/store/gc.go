@@ -97,6 +97,7 @@ func (s *Store) readPlans(olderThan time.Duration, waiting map[string]bool) erro
 	if err != nil {
 		return err
 	}
+	keep := func(sha256Hex, _ string) { waiting[sha256Hex] = true }
 	for _, e := range entries {
 		path := s.planPath(e.Name())
 		info, err := os.Stat(path)
@@ -111,11 +112,11 @@ func (s *Store) readPlans(olderThan time.Duration, waiting map[string]bool) erro
 			if time.Since(info.ModTime()) >= olderThan {
 				err = removeIfExists(path)
 			} else {
-				err = readPlan(path, waiting)
+				err = readPlan(path, keep)
 			}
 			err = errors.Join(err, lock.Unlock())
 		} else if errors.Is(err, ErrBusy) {
-			err = readPlan(path, waiting)
+			err = readPlan(path, keep)
 		}
 		if err != nil {
 			return err
@@ -124,7 +125,9 @@ func (s *Store) readPlans(olderThan time.Duration, waiting map[string]bool) erro
 	return nil
 }
 
-func readPlan(path string, into map[string]bool) error {
+// readPlan tells every line of a plan. A last line that a kill cut short names
+// nothing.
+func readPlan(path string, tell func(sha256Hex, key string)) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -134,8 +137,12 @@ func readPlan(path string, into map[string]bool) error {
 	}
 	defer f.Close() //nolint:errcheck // read only
 	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		into[lines.Text()] = true
+		sha256Hex, key, _ := strings.Cut(lines.Text(), " ")
+		if checkSHA256(sha256Hex) == nil {
+			tell(sha256Hex, key)
+		}
 	}
 	return lines.Err()
 }

@@ -150,6 +150,27 @@ func (s *Store) Revisions(name string) ([]Manifest, error) {
 	return all, nil
 }
 
+// Damaged says that a model has a manifest here that cannot be read.
+func (s *Store) Damaged(name string) (bool, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, "manifests", name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries {
+		revision, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok || isTemp(e.Name()) {
+			continue
+		}
+		if _, err := s.Manifest(name, revision); errors.Is(err, ErrCorrupt) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // Names returns the names that have a manifest folder, sorted.
 func (s *Store) Names() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, "manifests"))

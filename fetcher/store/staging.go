@@ -41,15 +41,33 @@ func (s *Store) Stage(ctx context.Context, name string, waiting func()) (*Stagin
 // Close ends the pull. The plan stays if nothing was published, so that what
 // is already here survives a collection until the next try.
 func (g *Staging) Close() error {
-	return errors.Join(g.plan.Close(), g.lock.Unlock())
+	var errs []error
+	if info, err := g.plan.Stat(); err == nil && info.Size() == 0 {
+		errs = append(errs, g.Abandon())
+	}
+	return errors.Join(append(errs, g.plan.Close(), g.lock.Unlock())...)
 }
 
 // Abandon forgets the plan without publishing: what it held is published
 // already, or not wanted any longer.
 func (g *Staging) Abandon() error { return removeIfExists(g.store.planPath(g.name)) }
 
-// planPath is the list of sha256 digests, one a line, that an unfinished pull
-// of the model refers to. It is only ever appended to, then removed.
+// Finished maps the keys that were given to Admit, by this pull or by earlier
+// ones of the model that did not get as far as publishing, to the sha256 under
+// which their content was admitted. Whether it is still there, Has tells.
+func (g *Staging) Finished() (map[string]string, error) {
+	finished := map[string]string{}
+	err := readPlan(g.store.planPath(g.name), func(sha256Hex, key string) {
+		if key != "" {
+			finished[key] = sha256Hex
+		}
+	})
+	return finished, err
+}
+
+// planPath is the list of what an unfinished pull of the model refers to, one
+// a line: a sha256, and after a space, for content that was admitted, its key.
+// It is only ever appended to, then removed.
 func (s *Store) planPath(name string) string {
 	return filepath.Join(s.dir, "agent", "pulls", name)
 }
@@ -64,12 +82,12 @@ func (g *Staging) Keep(ctx context.Context, sha256Hex ...string) error {
 	if err != nil {
 		return err
 	}
-	err = g.appendPlan(sha256Hex...)
+	err = g.appendPlan(strings.Join(sha256Hex, "\n"))
 	return errors.Join(err, lock.Unlock())
 }
 
-func (g *Staging) appendPlan(sha256Hex ...string) error {
-	_, err := g.plan.WriteString(strings.Join(sha256Hex, "\n") + "\n")
+func (g *Staging) appendPlan(line string) error {
+	_, err := g.plan.WriteString(line + "\n")
 	return asStoreError(err)
 }
 
@@ -97,8 +115,9 @@ func (g *Staging) Has(ctx context.Context, sha256Hex string, size int64, onRead 
 
 // Admit turns a finished, synced partial into a blob named by its sha256. The
 // caller has verified the bytes. Content that is already here is kept and the
-// partial dropped.
-func (g *Staging) Admit(ctx context.Context, p *Partial, sha256Hex string) error {
+// partial dropped. The key, one line without control characters, is how
+// Finished tells the content again.
+func (g *Staging) Admit(ctx context.Context, p *Partial, sha256Hex, key string) error {
 	if err := checkSHA256(sha256Hex); err != nil {
 		return err
 	}
@@ -106,11 +125,11 @@ func (g *Staging) Admit(ctx context.Context, p *Partial, sha256Hex string) error
 	if err != nil {
 		return err
 	}
-	return errors.Join(g.admit(p, sha256Hex), lock.Unlock())
+	return errors.Join(g.admit(p, sha256Hex, key), lock.Unlock())
 }
 
-func (g *Staging) admit(p *Partial, sha256Hex string) error {
-	if err := g.appendPlan(sha256Hex); err != nil {
+func (g *Staging) admit(p *Partial, sha256Hex, key string) error {
+	if err := g.appendPlan(sha256Hex + " " + key); err != nil {
 		return err
 	}
 	info, err := p.file.Stat()

@@ -40,6 +40,27 @@ func (s *Store) Check(ctx context.Context, m Manifest) error {
 	return nil
 }
 
+// Present looks, as anybody may who reads the store, whether every file of a
+// published revision is there with its size. It needs no records.
+func (s *Store) Present(ctx context.Context, m Manifest) error {
+	for _, f := range m.Files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		info, err := os.Stat(filepath.Join(s.Path(m.Name, m.Revision), filepath.FromSlash(f.Path)))
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s@%s: %s is missing: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
+		}
+		if err != nil {
+			return err
+		}
+		if !info.Mode().IsRegular() || info.Size() != f.Size {
+			return fmt.Errorf("%s@%s: %s has %d bytes, should have %d: %w", m.Name, m.Revision, f.Path, info.Size(), f.Size, ErrCorrupt)
+		}
+	}
+	return nil
+}
+
 func (s *Store) checkLink(m Manifest, f ManifestFile) error {
 	link := filepath.Join(s.Path(m.Name, m.Revision), filepath.FromSlash(f.Path))
 	want, err := filepath.Rel(filepath.Dir(link), s.BlobPath(f.SHA256))

@@ -1,0 +1,23 @@
+// Downloads a repository with npm's @huggingface/hub, and prints a JSON object.
+// argv: Hub's address, repository, revision, cache directory, token or "".
+// NODE_PATH does not work for modules, so the package's folder is in
+// STOKER_TEST_NPM.
+import { createRequire } from "node:module";
+import { join } from "node:path";
+
+const require = createRequire(join(process.env.STOKER_TEST_NPM, "x.js"));
+const hub = require("@huggingface/hub");
+const [hubUrl, repo, revision, cacheDir, accessToken] = process.argv.slice(2);
+const common = { repo, revision, hubUrl, ...(accessToken ? { accessToken } : {}) };
+
+try {
+  const files = [];
+  for await (const f of hub.listFiles({ ...common, recursive: true })) {
+    if (f.type === "file") files.push(f.path);
+  }
+  const one = await hub.downloadFile({ ...common, path: "config.json", xet: false });
+  const path = await hub.snapshotDownload({ ...common, cacheDir });
+  console.log(JSON.stringify({ path, files, config: await one.text() }));
+} catch (e) {
+  console.log(JSON.stringify({ error: e.constructor.name, text: String(e.message) }));
+}
