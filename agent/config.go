@@ -137,7 +137,7 @@ func ParseConfig(data []byte) (Config, error) {
 	cfg.Intervals = parseIntervals(section("intervals"))
 	top.done()
 	if len(errs) > 0 {
-		return Config{}, fmt.Errorf("%w: %w", ErrConfig, errors.Join(errs...))
+		return Config{}, fmt.Errorf("%w:\n%w", ErrConfig, errors.Join(errs...))
 	}
 	return cfg, nil
 }

@@ -50,6 +50,11 @@ func (f *fields) complain(key string, value any, fix string) {
 	*f.errs = append(*f.errs, fmt.Errorf("%s: %s: %s", f.name(key), show(value), fix))
 }
 
+// mistake records that a field is bad, in words that show its value already.
+func (f *fields) mistake(key string, err error) {
+	*f.errs = append(*f.errs, fmt.Errorf("%s: %s", f.name(key), redact(err.Error())))
+}
+
 // take returns the value of a key, and whether it is there and not null.
 func (f *fields) take(key string) (any, bool) {
 	f.known = append(f.known, key)

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -108,27 +109,27 @@ func parseModel(f *fields) Model {
 	}
 	if m.Name != "" {
 		if err := fetcher.CheckName(m.Name); err != nil {
-			f.complain("name", m.Name, err.Error())
+			f.mistake("name", err)
 		}
 	} else if m.Source.Scheme != "" {
 		name, err := m.Source.DeriveName()
 		if err != nil {
-			f.complain("name", "", err.Error())
+			f.mistake("name", err)
 		}
 		m.Name = name
 	}
 	for _, k := range slices.Sorted(maps.Keys(m.NodeSelector)) {
 		for _, why := range validation.IsQualifiedName(k) {
-			f.complain("nodeSelector", k, "not a label key: "+why)
+			f.complain("nodeSelector", k, "not a label key: "+brief(why))
 		}
 		for _, why := range validation.IsValidLabelValue(m.NodeSelector[k]) {
-			f.complain("nodeSelector."+k, m.NodeSelector[k], "not a label value: "+why)
+			f.complain("nodeSelector."+k, m.NodeSelector[k], "not a label value: "+brief(why))
 		}
 	}
 	if m.Credentials != "" {
 		// It becomes a folder under the mounted Secrets.
 		for _, why := range validation.IsDNS1123Subdomain(m.Credentials) {
-			f.complain("credentials", m.Credentials, "write the name of a Secret that the chart mounts: "+why)
+			f.complain("credentials", m.Credentials, "write the name of a Secret that the chart mounts: "+brief(why))
 		}
 	}
 	if m.Endpoint != "" {
@@ -141,6 +142,13 @@ func parseModel(f *fields) Model {
 	return m
 }
 
+// brief leaves the examples and the regular expression out of what
+// Kubernetes' own validation says.
+func brief(why string) string {
+	why, _, _ = strings.Cut(why, " (e.g.")
+	return why
+}
+
 func parseSource(f *fields) fetcher.Source {
 	text := f.str("source")
 	if text == "" {
@@ -151,7 +159,7 @@ func parseSource(f *fields) fetcher.Source {
 	}
 	src, err := fetcher.ParseSource(text)
 	if err != nil {
-		f.complain("source", text, redact(err.Error()))
+		f.mistake("source", err)
 	}
 	return src
 }

@@ -126,7 +126,7 @@ func (a *Agent) observeList(now time.Time) {
 	}
 	l.listData = got.Value.data
 	if got.Value.err != nil {
-		a.rejectList(strings.ReplaceAll(errText(got.Value.err), "\n", "; "))
+		a.rejectList(oneSentence(errText(got.Value.err)))
 		return
 	}
 	l.rejected = ""

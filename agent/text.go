@@ -36,6 +36,11 @@ func oneLine(s string, n int) string {
 	return truncate(strings.TrimSpace(redact(s)), n)
 }
 
+// oneSentence joins the lines of a list of mistakes.
+func oneSentence(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, ":\n", ": "), "\n", "; ")
+}
+
 // sizeText writes bytes for people, in binary units.
 func sizeText(n int64) string {
 	const units = "KMGTPE"

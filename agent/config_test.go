@@ -1,0 +1,199 @@
+package agent
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoker-project/stoker/gpu/sizing"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// golden compares got with a file under testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s differs (-want +got); go test -update rewrites it:\n%s", path, diff)
+	}
+}
+
+// parse reads a configuration that must be good.
+func parse(t *testing.T, text string) Config {
+	t.Helper()
+	cfg, err := ParseConfig([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func TestConfigDefaults(t *testing.T) {
+	got := parse(t, "models: []")
+	want := Config{
+		Models: []Model{},
+		Store:  StoreConfig{Reserve: Reserve{Percent: 20}},
+		Pull:   PullConfig{ConcurrentModels: 2, Jobs: 8},
+		Intervals: Intervals{
+			Observe: 5 * time.Second, LabelWrites: 2 * time.Second, Progress: 30 * time.Second, GPU: time.Minute,
+			Heartbeat: 10 * time.Second, Verify: 30 * time.Second, RetryMin: 5 * time.Second, RetryMax: 10 * time.Minute,
+			Resync: time.Minute, Timeout: 15 * time.Second, Grace: 10 * time.Minute,
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("defaults differ (-want +got):\n%s", diff)
+	}
+}
+
+func TestConfigEverything(t *testing.T) {
+	got := parse(t, `
+models:
+- source: hf://Qwen/Qwen2.5-7B-Instruct@main
+- name: llama
+  source: s3://models/llama
+  include: ["*.safetensors"]
+  exclude: ["*.bin"]
+  nodeSelector: {pool: gpu}
+  priority: -3
+  refresh: 10m
+  credentials: team-a
+  endpoint: https://mirror.example:8443
+  serving: {tensorParallel: 2, maxModelLen: 32768, gpuMemoryUtilization: 0.9, kvCacheDtype: fp8}
+store: {quota: 500Gi, reserve: 100Gi}
+pull: {concurrentModels: 3, jobs: 4, maxRate: 500Mi}
+intervals: {observe: 1s, grace: 30s}
+`)
+	if name := got.Models[0].Name; name != "qwen2.5-7b-instruct" {
+		t.Errorf("derived name is %q", name)
+	}
+	m := got.Models[1]
+	want := Model{
+		Name: "llama", Source: m.Source, Include: []string{"*.safetensors"}, Exclude: []string{"*.bin"},
+		NodeSelector: map[string]string{"pool": "gpu"}, Priority: -3, Refresh: 10 * time.Minute,
+		Credentials: "team-a", Endpoint: "https://mirror.example:8443",
+		Serving: sizing.Serving{TensorParallel: 2, MaxModelLen: 32768, GPUMemoryUtilization: 0.9, KVCacheDtype: "fp8"},
+	}
+	if diff := cmp.Diff(want, m); diff != "" {
+		t.Errorf("model differs (-want +got):\n%s", diff)
+	}
+	if m.Source.String() != "s3://models/llama" {
+		t.Errorf("source is %s", m.Source)
+	}
+	if got.Store.Quota != 500<<30 || got.Store.Reserve.Of(1<<50) != 100<<30 || got.Pull.MaxRate != 500<<20 {
+		t.Errorf("sizes are wrong: %+v %+v", got.Store, got.Pull)
+	}
+}
+
+// The golden file is what an operator reads: every mistake, its value, the fix.
+func TestConfigNamesEveryMistake(t *testing.T) {
+	_, err := ParseConfig([]byte(`
+models:
+- name: Big_Model
+  source: hf://Qwen
+  priority: high
+  refresh: 10
+  tensorParalel: 2
+- source: hf://Qwen/Qwen2.5-7B-Instruct@main
+- name: qwen2.5-7b-instruct
+  source: file:///srv/models/qwen
+- name: third
+  source: ftp://host/x
+  include: "*.json"
+  nodeSelector: {"bad key": "x", pool: true}
+  credentials: hf_abcdefghijklmnop
+  endpoint: https://user:hunter2@mirror.example
+  serving: {tensorParallel: 0, gpuMemoryUtilization: 92, kvCache: fp8}
+- just a string
+- name: nothing-else
+store: {quota: lots, reserve: 120%}
+pull: {concurrentModels: 0, maxRate: -5}
+intervals: {Observe: 5s, retryMin: 1h, heartbeat: 0s}
+modles: []
+`))
+	if err == nil {
+		t.Fatal("a configuration full of mistakes was accepted")
+	}
+	for _, secret := range []string{"abcdefghijklmnop", "hunter2"} {
+		if strings.Contains(err.Error(), secret) {
+			t.Errorf("the error shows the secret %s", secret)
+		}
+	}
+	golden(t, "mistakes.txt", err.Error()+"\n")
+}
+
+func TestConfigRefusesWholeFiles(t *testing.T) {
+	for name, text := range map[string]string{
+		"empty":          "",
+		"no models":      "pull: {jobs: 3}",
+		"models is null": "models:",
+		"a list":         "- models",
+		"no YAML":        "models: [",
+		"twice":          "models: []\nmodels: []",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := ParseConfig([]byte(text)); err == nil {
+				t.Errorf("%q was accepted: it would read as: hold nothing", text)
+			}
+		})
+	}
+}
+
+func TestLoadConfigFallsBackToTheLastGoodOne(t *testing.T) {
+	dir := t.TempDir()
+	file, kept := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "last.yaml")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(file, "models: nonsense")
+	if _, err := LoadConfig(file, kept); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("without a last good one, the file's mistakes should be told, got %v", err)
+	}
+	write(kept, "models: [{source: file:///a}]")
+	cfg, err := LoadConfig(file, kept)
+	if err != nil || len(cfg.Models) != 1 || cfg.Models[0].Name != "a" {
+		t.Errorf("the last good one should be in force, got %+v, %v", cfg.Models, err)
+	}
+	write(file, "models: [{source: file:///b}]")
+	if cfg, err = LoadConfig(file, kept); err != nil || cfg.Models[0].Name != "b" {
+		t.Errorf("a good file should be in force, got %+v, %v", cfg.Models, err)
+	}
+}
+
+func TestRedact(t *testing.T) {
+	for in, secret := range map[string]string{
+		"token hf_AbCdEf012345 refused":                      "AbCdEf012345",
+		"get https://u:p4ss@host/x: 403":                     "p4ss",
+		"get https://cdn/x?X-Amz-Signature=deadbeef&y=1":     "deadbeef",
+		"get https://cdn/x?Expires=1&Signature=abc123~&Key=": "abc123",
+		"header Authorization: s3cr3t":                       "s3cr3t",
+	} {
+		if got := redact(in); strings.Contains(got, secret) {
+			t.Errorf("redact(%q) = %q", in, got)
+		}
+	}
+	plain := "pull hf://Qwen/Qwen2.5@main: refused by the source: 404"
+	if got := redact(plain); got != plain {
+		t.Errorf("redact changed %q to %q", plain, got)
+	}
+}
