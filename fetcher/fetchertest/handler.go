@@ -35,6 +35,8 @@ func parseRoute(escaped string) route {
 		return route{kind: KindInfo, repo: parts[2] + "/" + parts[3], revision: parts[5]}
 	case strings.HasPrefix(escaped, "/api/models/") && len(parts) >= 6 && parts[4] == "tree":
 		return route{kind: KindTree, repo: parts[2] + "/" + parts[3], revision: parts[5], file: rest(6)}
+	case strings.HasPrefix(escaped, "/api/models/") && len(parts) == 6 && parts[4] == "paths-info":
+		return route{kind: KindPaths, repo: parts[2] + "/" + parts[3], revision: parts[5]}
 	case strings.HasPrefix(escaped, "/api/resolve-cache/models/") && len(parts) >= 7:
 		return route{kind: KindResolve, repo: parts[3] + "/" + parts[4], revision: parts[5], file: rest(6), cached: true}
 	case len(parts) >= 5 && parts[2] == "resolve":
@@ -62,7 +64,8 @@ func (h *Hub) HubHandler() http.Handler {
 }
 
 func (h *Hub) serveRoute(a *answer, r *http.Request, rt route) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if !reads && (rt.kind != KindPaths || r.Method != http.MethodPost) {
 		a.fail(http.StatusMethodNotAllowed, "", "Method not allowed")
 		return
 	}
@@ -75,6 +78,8 @@ func (h *Hub) serveRoute(a *answer, r *http.Request, rt route) {
 		a.json(map[string]any{"_id": c.id[:24], "id": rt.repo, "modelId": rt.repo, "sha": c.id, "private": false, "gated": false, "disabled": false, "tags": []string{}, "siblings": siblings(c)})
 	case KindTree:
 		h.serveTree(a, r, rt, c)
+	case KindPaths:
+		servePaths(a, r, c)
 	case KindResolve:
 		h.serveResolve(a, r, rt, c)
 	default:
@@ -160,7 +165,47 @@ func (h *Hub) serveTree(a *answer, r *http.Request, rt route, c *commit) {
 		query.Set("cursor", list[len(list)-1].Path)
 		a.Header().Set("Link", "<http://"+r.Host+r.URL.EscapedPath()+"?"+query.Encode()+`>; rel="next"`)
 	}
+	if strings.EqualFold(query.Get("expand"), "true") {
+		list = expanded(list, c)
+	}
 	a.json(list)
+}
+
+// servePaths answers for the paths that the body names, in JSON as npm's client
+// writes it or as a form as PyPI's does; paths that are not there are left out.
+func servePaths(a *answer, r *http.Request, c *commit) {
+	var asked struct {
+		Paths  []string `json:"paths"`
+		Expand bool     `json:"expand"`
+	}
+	body := http.MaxBytesReader(a, r.Body, 1<<20)
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
+		if err := json.NewDecoder(body).Decode(&asked); err != nil {
+			a.fail(http.StatusBadRequest, "", "Invalid body")
+			return
+		}
+	} else {
+		r.Body = body
+		if err := r.ParseForm(); err != nil {
+			a.fail(http.StatusBadRequest, "", "Invalid body")
+			return
+		}
+		asked.Paths, asked.Expand = r.PostForm["paths"], strings.EqualFold(r.PostForm.Get("expand"), "true")
+	}
+	list := slices.DeleteFunc(c.below("", true), func(e entry) bool { return !slices.Contains(asked.Paths, e.Path) })
+	if asked.Expand {
+		list = expanded(list, c)
+	}
+	a.json(list)
+}
+
+// expanded adds what the Hub tells only those who ask for it.
+func expanded(list []entry, c *commit) []entry {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].LastCommit = &lastCommit{ID: c.id, Title: "Push", Date: "2023-11-14T22:13:20.000Z"}
+	}
+	return list
 }
 
 func (h *Hub) serveResolve(a *answer, r *http.Request, rt route, c *commit) {

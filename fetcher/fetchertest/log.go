@@ -14,6 +14,8 @@ const (
 	KindInfo Kind = "info"
 	// KindTree reads one page of the file list.
 	KindTree Kind = "tree"
+	// KindPaths asks for the entries of some paths.
+	KindPaths Kind = "paths"
 	// KindResolve asks the Hub for a file.
 	KindResolve Kind = "resolve"
 	// KindCDN asks the second host for a file's bytes.

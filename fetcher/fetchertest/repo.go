@@ -46,7 +46,16 @@ type entry struct {
 	Path string    `json:"path"`
 	LFS  *lfsEntry `json:"lfs,omitempty"`
 
+	// LastCommit is only told to those who ask for it.
+	LastCommit *lastCommit `json:"lastCommit,omitempty"`
+
 	content *Content
+}
+
+type lastCommit struct {
+	ID    string `json:"id"`
+	Title string `json:"title"`
+	Date  string `json:"date"`
 }
 
 type lfsEntry struct {

@@ -1,7 +1,7 @@
 // Downloads a repository with npm's @huggingface/hub, and prints a JSON object.
 // argv: Hub's address, repository, revision, cache directory, token or "".
-// NODE_PATH does not work for modules, so the package's folder is in
-// STOKER_TEST_NPM.
+// STOKER_TEST_NPM is the folder that has node_modules in it. The last line of
+// stdout is the result: the client writes lines of its own.
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
