@@ -32,9 +32,9 @@ type ModelSpec struct {
 	Bare bool
 }
 
-// SpecOfSize returns a spec whose weights have about the given number of
-// bytes (at least 8 MB) in the given number of shards: layers of a 1B-class
-// model, as many as fit.
+// SpecOfSize returns a spec whose weights have the given number of bytes, give
+// or take half a layer of a small model (at least 9 MB), in the given number
+// of shards.
 func SpecOfSize(seed uint64, bytes int64, shards int) ModelSpec {
 	s := ModelSpec{Seed: seed, Hidden: 512, Intermediate: 1536, Heads: 8, KVHeads: 2, Vocab: 2048, MaxLength: 4096, Shards: shards}
 	if bytes >= 200<<20 {

@@ -159,6 +159,24 @@ func checkIndex(t *testing.T, tree fetchertest.Tree, home map[string]string) {
 	}
 }
 
+func TestSpecOfSize(t *testing.T) {
+	for _, want := range []int64{10 << 20, 100 << 20, 500 << 20, 3 << 30} {
+		tree, err := fetchertest.GenerateModel(fetchertest.SpecOfSize(1, want, 4))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got int64
+		for path, c := range tree {
+			if strings.HasSuffix(path, ".safetensors") {
+				got += c.Size()
+			}
+		}
+		if got < want*9/10 || got > want*11/10 {
+			t.Errorf("asked for %d MB of weights, got %d MB", want>>20, got>>20)
+		}
+	}
+}
+
 func TestGenerateModelRefusesNonsense(t *testing.T) {
 	for _, spec := range []fetchertest.ModelSpec{{Hidden: 65}, {Heads: 3, KVHeads: 2, Hidden: 96}, {Vocab: 10}, {Shards: 99}, {Layers: -1}} {
 		if _, err := fetchertest.GenerateModel(spec); err == nil {

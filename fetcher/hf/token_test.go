@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -190,4 +191,24 @@ func mustEnv(t *testing.T, access fetcher.Access) *hf.Driver {
 	}
 	t.Cleanup(d.CloseIdleConnections)
 	return d
+}
+
+// A redirect from https to plain http would send a signed URL, and the bytes,
+// in the clear.
+func TestNoRedirectToPlainHTTP(t *testing.T) {
+	hub := fetchertest.StartHub(t, fetchertest.HubOptions{Tokens: []string{token}})
+	push(t, hub, tiny())
+	server := httptest.NewTLSServer(hub.HubHandler()) // its CDN has no TLS
+	t.Cleanup(server.Close)
+	d, err := hf.New(hf.Options{Endpoint: server.URL, Transport: server.Client().Transport, Token: func() (string, error) { return token, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = read(t, d, object(t, d, weights), 0)
+	if !errors.Is(err, fetcher.ErrTransient) || !strings.Contains(err.Error(), "from https to plain http") {
+		t.Errorf("error is %v, want one that speaks of plain http", err)
+	}
+	if n := len(hub.Requests(fetchertest.Match{Kind: fetchertest.KindCDN})); n != 0 {
+		t.Errorf("%d requests went out in the clear", n)
+	}
 }
