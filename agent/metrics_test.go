@@ -1,0 +1,87 @@
+package agent
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/store"
+	"github.com/stoker-project/stoker/gpu"
+)
+
+// page scrapes what the agent's own collector says.
+func page(t *testing.T, a *Agent) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	a.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	var lines []string
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.Contains(line, "stoker_") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+func TestMetricsPage(t *testing.T) {
+	b := newBench(t, "models: []")
+	warm := warmModel("warm", 1)
+	warm.Bytes = 1500
+	b.agent.shown.Store(&snapshot{
+		models: []modelState{
+			{Name: "pulling", State: StatePulling, Progress: &pulling{Done: 100, Total: 1100, Rate: 50}},
+			warm,
+		},
+		devices:  answer[[]gpu.Device]{Known: true, Value: devices(79)},
+		store:    answer[storeView]{Known: true, Value: storeView{Usage: store.Usage{StoreBytes: 1, FreeBytes: 2, TotalBytes: 3}}},
+		rejected: true, turn: noon,
+	})
+	b.agent.metrics.pulled(outcome{Duration: 42 * time.Second, Result: fetcher.Result{DownloadedBytes: 1500}})
+	b.agent.metrics.nodeWritten(true)
+	b.agent.metrics.eventWritten(false)
+	golden(t, "metrics.txt", page(t, b.agent))
+	problems, err := testutil.CollectAndLint(b.agent.metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+
+	// A model that is gone leaves no series behind.
+	b.agent.shown.Store(&snapshot{})
+	if got := page(t, b.agent); slices.ContainsFunc(strings.Split(got, "\n"), func(l string) bool { return strings.Contains(l, `model="`) }) {
+		t.Errorf("series of a model that is gone:\n%s", got)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	b := newBench(t, "models: []")
+	ask := func(path string) int {
+		t.Helper()
+		w := httptest.NewRecorder()
+		b.agent.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
+		return w.Code
+	}
+	b.agent.turned.Store(time.Now().UnixNano())
+	if got := ask("/healthz"); got != http.StatusOK {
+		t.Errorf("healthz is %d while the loop turns", got)
+	}
+	b.agent.turned.Store(time.Now().Add(-2 * time.Minute).UnixNano())
+	if got := ask("/healthz"); got != http.StatusServiceUnavailable {
+		t.Errorf("healthz is %d though the loop has not turned for two minutes", got)
+	}
+	if got := ask("/readyz"); got != http.StatusServiceUnavailable {
+		t.Errorf("readyz is %d before anything was said", got)
+	}
+	b.agent.ready.Store(true)
+	if got := ask("/readyz"); got != http.StatusOK {
+		t.Errorf("readyz is %d", got)
+	}
+}
