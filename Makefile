@@ -1,0 +1,119 @@
+# Everything that a developer types. Needs Go, git and make; what else is there is used: a C compiler for NVML and
+# the race detector, Python and npm for the tests with the Hub's own clients. What is missing is said aloud.
+# What takes long to build (control plane, tools, virtual environment) is built once, pinned, under $(CACHE).
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stoker
+TOOLS := $(CACHE)/tools
+REPORTS ?= $(CACHE)/reports
+
+# Tools, pinned. `go install` builds them with this machine's Go.
+GOLANGCI_LINT_VERSION := v2.15.0
+GOTESTSUM_VERSION := v1.13.0
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
+GOTESTSUM := $(TOOLS)/gotestsum-$(GOTESTSUM_VERSION)/gotestsum
+
+# NVML's symbols are looked up when they are called: bound at start, a machine without a driver could not run stoker.
+LDFLAGS := -X main.version=$(VERSION) -extldflags=-Wl,-z,lazy
+export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
+
+# Without a C compiler NVML is a stub and the race detector cannot be built.
+HAVE_CC := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo yes)
+RACE := $(if $(HAVE_CC),-race)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/stoker
+	@test -n "$(HAVE_CC)" || echo "no C compiler: stoker is built without NVML and will know no real GPUs"
+	go build -trimpath -buildvcs=false -ldflags "-s -w $(LDFLAGS)" -o bin/stoker ./cmd/stoker
+
+.PHONY: demo
+demo: build ## show the whole job on this machine, in about 20 s (KEEP=1 leaves it up)
+	@echo "building the demo (the first time: some minutes, then cached)"
+	@go -C test build -buildvcs=false -o ../bin/demo ./demo
+	@bin/demo -stoker bin/stoker
+
+.PHONY: control-plane
+control-plane: ## build the control plane that tests and demo run (about 8 minutes, once)
+	@go -C test run -buildvcs=false ./cluster/build
+
+.PHONY: test
+test: test-root test-cluster ## run every test
+
+.PHONY: test-root
+test-root: $(GOTESTSUM) clients ## unit, driver, store, command line and real-client tests
+	@test -n "$(HAVE_CC)" || echo "SKIPPED: no C compiler, so no race detector and no NVML tests"
+	@mkdir -p $(REPORTS)
+	@. $(CACHE)/clients.env && $(GOTESTSUM) --format pkgname --jsonfile $(REPORTS)/root.json -- \
+		$(RACE) -ldflags "-extldflags=-Wl,-z,lazy" -timeout 20m ./...
+
+.PHONY: test-cluster
+test-cluster: $(GOTESTSUM) control-plane ## tests against the real control plane, and of the chart
+	@mkdir -p $(REPORTS)
+	@cd test && $(GOTESTSUM) --format pkgname --jsonfile $(REPORTS)/cluster.json -- \
+		-ldflags "-extldflags=-Wl,-z,lazy" -timeout 30m ./...
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## run the linters on all modules
+	$(GOLANGCI_LINT) run ./...
+	cd test && $(GOLANGCI_LINT) run --config ../.golangci.yml ./...
+	cd test/controlplane && go vet -mod=readonly . && test -z "$$(gofmt -l .)"
+
+.PHONY: fmt
+fmt: $(GOLANGCI_LINT) ## format the code
+	$(GOLANGCI_LINT) fmt ./...
+	cd test && $(GOLANGCI_LINT) fmt --config ../.golangci.yml ./...
+
+.PHONY: clean
+clean: ## remove what was built here; the cache stays
+	rm -rf bin
+
+# The Hub's own clients, for the tests that hold the stand-in and the store against them.
+REQUIREMENTS := fetcher/fetchertest/requirements.txt
+VENV := $(CACHE)/venv-$(shell cksum < $(REQUIREMENTS) | cut -d' ' -f1)
+NPM_PACKAGE := @huggingface/hub@2.17.5
+NPM_DIR := $(CACHE)/npm-hub-2.17.5
+HAVE_PYTHON := $(shell python3 -c 'import sys, venv, ensurepip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
+HAVE_NPM := $(shell command -v npm >/dev/null 2>&1 && echo yes)
+
+.PHONY: clients
+clients:
+	@mkdir -p $(CACHE); : > $(CACHE)/clients.env
+ifeq ($(HAVE_PYTHON),yes)
+	@$(MAKE) --no-print-directory $(VENV)/ready
+	@echo "export STOKER_TEST_PYTHON=$(VENV)/bin/python" >> $(CACHE)/clients.env
+else
+	@echo "SKIPPED: no Python 3.11 with venv, so no tests with huggingface_hub"
+endif
+ifeq ($(HAVE_NPM),yes)
+	@$(MAKE) --no-print-directory $(NPM_DIR)/ready
+	@echo "export STOKER_TEST_NPM=$(NPM_DIR)" >> $(CACHE)/clients.env
+else
+	@echo "SKIPPED: no npm, so no tests with @huggingface/hub"
+endif
+
+$(VENV)/ready: $(REQUIREMENTS)
+	@echo "making a virtual environment with the Hub's own client in $(VENV) (about a minute)"
+	@rm -rf $(VENV) && python3 -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	@touch $@
+
+$(NPM_DIR)/ready:
+	@echo "installing $(NPM_PACKAGE) in $(NPM_DIR)"
+	@rm -rf $(NPM_DIR) && mkdir -p $(NPM_DIR) && npm install --silent --no-audit --no-fund --prefix $(NPM_DIR) $(NPM_PACKAGE)
+	@touch $@
+
+$(GOLANGCI_LINT):
+	@echo "building golangci-lint $(GOLANGCI_LINT_VERSION) (some minutes, once)"
+	@GOBIN=$(@D) GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+
+$(GOTESTSUM):
+	@echo "building gotestsum $(GOTESTSUM_VERSION)"
+	@GOBIN=$(@D) GOFLAGS= go install gotest.tools/gotestsum@$(GOTESTSUM_VERSION)
