@@ -216,7 +216,7 @@ func (a *Agent) turnAround(ctx context.Context) {
 		now := time.Now()
 		next := a.turn(ctx, now)
 		a.turned.Store(now.UnixNano())
-		timer.Reset(max(0, next.Sub(time.Now())))
+		timer.Reset(max(0, time.Until(next)))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -232,7 +233,7 @@ func (c *fakeCluster) apply(_ context.Context, uid types.UID, s said) (nodeView,
 	c.writes = append(c.writes, time.Now())
 	kept := map[string]string{}
 	for k, v := range c.view.Labels {
-		if !ours(k) {
+		if !isOurs(k) {
 			kept[k] = v
 		}
 	}
@@ -280,6 +281,12 @@ func (c *fakeCluster) told(reason string) int {
 		}
 	}
 	return n
+}
+
+// isOurs says whether a label or annotation key is one that Stoker writes.
+func isOurs(key string) bool {
+	prefix, _, ok := strings.Cut(key, "/")
+	return ok && (prefix == Domain || strings.HasSuffix(prefix, "."+Domain))
 }
 
 // fakeDevices answers with what it holds.

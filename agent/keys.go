@@ -1,7 +1,5 @@
 package agent
 
-import "strings"
-
 // What a node says, and what pods say to it: keys of labels and annotations.
 const (
 	// Domain ends every key that Stoker writes.
@@ -30,9 +28,3 @@ const (
 	// FieldManager owns everything that the agent applies to its Node.
 	FieldManager = "stoker-agent"
 )
-
-// ours says whether a label or annotation key is one that Stoker writes.
-func ours(key string) bool {
-	prefix, _, ok := strings.Cut(key, "/")
-	return ok && (prefix == Domain || strings.HasSuffix(prefix, "."+Domain))
-}

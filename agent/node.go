@@ -29,17 +29,6 @@ type nodeView struct {
 	GPUsKnown bool
 }
 
-// ours returns the labels that Stoker writes.
-func (n nodeView) ours() map[string]string {
-	out := map[string]string{}
-	for k, v := range n.Labels {
-		if ours(k) {
-			out[k] = v
-		}
-	}
-	return out
-}
-
 // shows says whether the Node says exactly what was said: a key that somebody
 // removed or changed is to be written again.
 func (n nodeView) shows(s said) bool {
