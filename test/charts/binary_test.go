@@ -33,12 +33,19 @@ func runInRoot(t *testing.T, name string, args ...string) string {
 	return stdout.String()
 }
 
+// buildBinary builds cmd/stoker and gives its path.
+func buildBinary(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "stoker")
+	runInRoot(t, "go", "build", "-o", binary, "./cmd/stoker")
+	return binary
+}
+
 // The rendered arguments are parsed by the real flag set. --help comes last:
 // flags are parsed from left to right, so a flag before it that the binary does
 // not know, or a value that does not suit, ends with an error and not with help.
 func TestArgumentsAreTheBinarys(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "stoker")
-	runInRoot(t, "go", "build", "-o", binary, "./cmd/stoker")
+	binary := buildBinary(t)
 	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t)} {
 		container := agentPod(t, values).Containers[0]
 		help := runInRoot(t, binary, append(slices.Clone(container.Args), "--help")...)
