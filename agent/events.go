@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -107,7 +108,9 @@ func (a eventAPI) write(ctx context.Context, e eventWrite) (string, error) {
 }
 
 // eventNamePrefix leaves room for the suffix that the API server adds.
-func eventNamePrefix(node string) string { return node[:min(len(node), 200)] + ".stoker." }
+func eventNamePrefix(node string) string {
+	return strings.TrimRight(node[:min(len(node), 200)], ".-") + ".stoker-"
+}
 
 // recorder turns repeats into one counted event and writes them one at a time
 // from a goroutine of its own. What waits is bounded: one write for each
