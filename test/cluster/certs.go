@@ -131,7 +131,14 @@ const (
 	serverKeyFile  = "server.key"
 	saPublicFile   = "service-accounts.pub"
 	saPrivateFile  = "service-accounts.key"
+	proxyCertFile  = "front-proxy.crt"
+	proxyKeyFile   = "front-proxy.key"
+)
+
+// Users that are certificates only.
+const (
 	adminUser      = "admin"
+	frontProxyUser = "front-proxy"
 )
 
 // writePKI makes a new authority, the servers' certificate and the key that signs service accounts' tokens, and
@@ -158,12 +165,18 @@ func writePKI(dir string) (*pki, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the service accounts' key: %w", err)
 	}
+	frontProxy, err := ca.client(frontProxyUser)
+	if err != nil {
+		return nil, fmt.Errorf("sign the front proxy's certificate: %w", err)
+	}
 	for name, content := range map[string][]byte{
 		caFile:         ca.pem,
 		serverCertFile: server.cert,
 		serverKeyFile:  server.key,
 		saPublicFile:   encodePEM("PUBLIC KEY", saPublic),
 		saPrivateFile:  saPrivate,
+		proxyCertFile:  frontProxy.cert,
+		proxyKeyFile:   frontProxy.key,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			return nil, fmt.Errorf("write the cluster's keys: %w", err)

@@ -74,6 +74,16 @@ func apiServer(l layout, port, etcdPort *reservedPort) component {
 			"--etcd-cafile=" + l.pki(caFile),
 			"--etcd-certfile=" + l.pki(serverCertFile),
 			"--etcd-keyfile=" + l.pki(serverKeyFile),
+			// The aggregation layer, by which the API server passes users on. Components that let it vouch for users look
+			// for these keys again and again, and log an error each time while there are none. The authority signs users
+			// as well, so only one name may vouch.
+			"--requestheader-client-ca-file=" + l.pki(caFile),
+			"--requestheader-allowed-names=" + frontProxyUser,
+			"--requestheader-username-headers=X-Remote-User",
+			"--requestheader-group-headers=X-Remote-Group",
+			"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+			"--proxy-client-cert-file=" + l.pki(proxyCertFile),
+			"--proxy-client-key-file=" + l.pki(proxyKeyFile),
 			"--authorization-mode=Node,RBAC",
 			"--enable-admission-plugins=NodeRestriction",
 			"--allow-privileged",
@@ -103,6 +113,9 @@ func controllerManager(l layout, port *reservedPort) component {
 			"--service-account-private-key-file=" + l.pki(saPrivateFile),
 			"--use-service-account-credentials",
 			"--leader-elect=false",
+			// By default it asks 20 times a second, and spends seconds of its start on accounts for its controllers.
+			"--kube-api-qps=1000",
+			"--kube-api-burst=1000",
 			// Nodes without a kubelet send no heartbeats: after the default of 50 s they would turn Unknown and be tainted.
 			"--node-monitor-grace-period=24h",
 		},
@@ -122,6 +135,8 @@ func scheduler(l layout, port *reservedPort) component {
 			"--authentication-kubeconfig=" + kubeconfig,
 			"--authorization-kubeconfig=" + kubeconfig,
 			"--leader-elect=false",
+			"--kube-api-qps=1000",
+			"--kube-api-burst=1000",
 		},
 	}
 }
