@@ -7,14 +7,70 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
-// makeDir creates one directory, readable by the world whatever the umask.
-func makeDir(dir string) error {
-	err := os.MkdirAll(dir, dirMode)
+// makeDir makes dir, which is below the store, and every folder on the way a
+// real directory, readable by the world whatever the umask, and makes new names
+// durable. Below the store's own folders, a link or file in a directory's place
+// is removed: it could lead out of the store. The store's directory itself is
+// never made here: when its volume is gone, that has to be an error.
+func (s *Store) makeDir(dir string) error {
+	rel, err := filepath.Rel(s.dir, dir)
 	if err != nil {
 		return err
 	}
+	if !filepath.IsLocal(rel) {
+		return fmt.Errorf("make folder %s: it is outside the store: %w", dir, ErrCorrupt)
+	}
+	at := s.dir
+	for i, part := range strings.Split(rel, string(filepath.Separator)) {
+		at = filepath.Join(at, part)
+		if err := makeRealDir(at, i > 0); err != nil {
+			return asStoreError(err)
+		}
+	}
+	return nil
+}
+
+func makeRealDir(dir string, replace bool) error {
+	err := os.Mkdir(dir, dirMode)
+	if err == nil {
+		if err := openToAll(dir); err != nil {
+			return err
+		}
+		return syncDir(filepath.Dir(dir))
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return openToAll(dir)
+	case !replace:
+		return fmt.Errorf("%s is not a directory; move it away", dir)
+	}
+	if err := os.Remove(dir); err != nil {
+		return err
+	}
+	return makeRealDir(dir, false)
+}
+
+// isRealDir says whether a directory is there, and no link to one. Nothing there
+// is no error, but everything else that keeps it from being seen.
+func isRealDir(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && info.IsDir(), err
+}
+
+// openToAll lets the world read a directory.
+func openToAll(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return err
@@ -87,13 +143,19 @@ func readJSON(path string, v any) error {
 }
 
 // tempPrefix marks files and links that are renamed into place; gc removes
-// what a crash left behind.
-const tempPrefix = ".tmp-"
+// what a crash left behind, so no file of a model may be called so.
+const tempPrefix = ".stoker-tmp-"
 
-// replaceLink makes link a symlink to target, atomically.
+// replaceLink makes link a symlink to target, atomically unless a directory is
+// in its place.
 func replaceLink(target, link string) error {
 	if have, err := os.Readlink(link); err == nil && have == target {
 		return nil
+	}
+	if info, err := os.Lstat(link); err == nil && info.IsDir() {
+		if err := os.RemoveAll(link); err != nil {
+			return asStoreError(err)
+		}
 	}
 	for i := range 100 {
 		tmp := filepath.Join(filepath.Dir(link), fmt.Sprintf("%s%s-%d-%d", tempPrefix, filepath.Base(link)[:min(len(filepath.Base(link)), 64)], os.Getpid(), i))

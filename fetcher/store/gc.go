@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io/fs"
@@ -9,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // GCResult is what a collection removed and what it left for unfinished pulls.
@@ -43,7 +44,7 @@ func (s *Store) GC(ctx context.Context, olderThan time.Duration) (GCResult, erro
 		if err := s.collectQuarantine(&res); err != nil {
 			return err
 		}
-		return s.collectTemps(olderThan)
+		return errors.Join(s.collectTemps(olderThan), s.tidy())
 	})
 	return res, asStoreError(err)
 }
@@ -57,15 +58,11 @@ func (s *Store) references(olderThan time.Duration) (used, waiting map[string]bo
 		return nil, nil, err
 	}
 	for _, name := range names {
-		entries, err := os.ReadDir(filepath.Join(s.dir, "manifests", name))
+		revisions, err := s.manifestNames(name)
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, e := range entries {
-			revision, ok := strings.CutSuffix(e.Name(), ".json")
-			if !ok || isTemp(e.Name()) {
-				continue
-			}
+		for _, revision := range revisions {
 			m, err := s.Manifest(name, revision)
 			if errors.Is(err, ErrCorrupt) {
 				continue // not published: it protects nothing
@@ -100,23 +97,11 @@ func (s *Store) readPlans(olderThan time.Duration, waiting map[string]bool) erro
 	keep := func(sha256Hex, _ string) { waiting[sha256Hex] = true }
 	for _, e := range entries {
 		path := s.planPath(e.Name())
-		info, err := os.Stat(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
 		lock, err := s.tryLock("model-" + e.Name())
-		if err == nil {
-			if time.Since(info.ModTime()) >= olderThan {
-				err = removeIfExists(path)
-			} else {
-				err = readPlan(path, keep)
-			}
-			err = errors.Join(err, lock.Unlock())
-		} else if errors.Is(err, ErrBusy) {
+		if errors.Is(err, ErrBusy) { // a pull is at work
 			err = readPlan(path, keep)
+		} else if err == nil {
+			err = errors.Join(readOldPlan(path, olderThan, keep), lock.Unlock())
 		}
 		if err != nil {
 			return err
@@ -125,26 +110,20 @@ func (s *Store) readPlans(olderThan time.Duration, waiting map[string]bool) erro
 	return nil
 }
 
-// readPlan tells every line of a plan. A last line that a kill cut short names
-// nothing.
-func readPlan(path string, tell func(sha256Hex, key string)) error {
-	f, err := os.Open(path)
+// readOldPlan reads a plan that nobody works on, or removes it when it is too
+// old.
+func readOldPlan(path string, olderThan time.Duration, keep func(sha256Hex, key string)) error {
+	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // read only
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		sha256Hex, key, _ := strings.Cut(lines.Text(), " ")
-		if checkSHA256(sha256Hex) == nil {
-			tell(sha256Hex, key)
-		}
+	if time.Since(info.ModTime()) >= olderThan || !info.Mode().IsRegular() {
+		return os.RemoveAll(path)
 	}
-	return lines.Err()
+	return readPlan(path, keep)
 }
 
 func (s *Store) collectBlobs(ctx context.Context, used, waiting map[string]bool, res *GCResult) error {
@@ -184,48 +163,64 @@ func (s *Store) collectBlobs(ctx context.Context, used, waiting map[string]bool,
 }
 
 // collectPartials removes transfers that nobody has open and that are older
-// than olderThan.
+// than olderThan, and journals whose transfer is gone.
 func (s *Store) collectPartials(olderThan time.Duration, waiting map[string]bool, res *GCResult) error {
 	dir := filepath.Join(s.dir, "partial")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
+	seen := map[string]bool{}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".json") || isTemp(e.Name()) {
+		id := strings.TrimSuffix(e.Name(), ".json")
+		if seen[id] || isTemp(e.Name()) {
 			continue
 		}
-		path := filepath.Join(dir, e.Name())
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if errors.Is(err, fs.ErrNotExist) {
+		seen[id] = true
+		path := filepath.Join(dir, id)
+		if checkSHA256(id) != nil || e.Type()&^fs.ModePerm != 0 {
+			// No transfer has such a name, or is a link or a folder.
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
 			continue
 		}
-		if err != nil {
-			return err
-		}
-		err = func() error {
-			if err := flock(f); errors.Is(err, ErrBusy) {
-				return nil
-			} else if err != nil {
-				return err
-			}
-			info, err := f.Stat()
-			if err != nil {
-				return err
-			}
-			if time.Since(info.ModTime()) < olderThan || waiting[e.Name()] {
-				res.KeptBytes += info.Size()
-				return nil
-			}
-			res.RemovedPartials++
-			res.RemovedBytes += info.Size()
-			return errors.Join(removeIfExists(path+".json"), removeIfExists(path))
-		}()
-		if err = errors.Join(err, f.Close()); err != nil {
+		if err := collectPartial(path, olderThan, waiting[id], res); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func collectPartial(path string, olderThan time.Duration, keep bool, res *GCResult) (err error) {
+	// Made if it is not there: only who has its lock may touch the journal.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := flock(f); errors.Is(err, ErrBusy) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	// Admitted, and perhaps begun again, since it was opened.
+	if same, err := sameFile(f, path); err != nil || !same {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() > 0 && (time.Since(info.ModTime()) < olderThan || keep) {
+		res.KeptBytes += info.Size()
+		return nil
+	}
+	if info.Size() > 0 {
+		res.RemovedPartials++
+		res.RemovedBytes += info.Size()
+	}
+	return errors.Join(removeIfExists(path+".json"), removeIfExists(path))
 }
 
 func (s *Store) collectQuarantine(res *GCResult) error {
@@ -247,9 +242,10 @@ func (s *Store) collectQuarantine(res *GCResult) error {
 }
 
 // collectTemps removes files and links that a crash left before they were
-// renamed into place. Young ones may be somebody's.
+// renamed into place. Young ones may be somebody's. It stays out of folders
+// that are not the store's, like lost+found.
 func (s *Store) collectTemps(olderThan time.Duration) error {
-	return filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
+	remove := func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -261,5 +257,11 @@ func (s *Store) collectTemps(olderThan time.Duration) error {
 			return nil //nolint:nilerr // gone meanwhile is what we want
 		}
 		return os.RemoveAll(path)
-	})
+	}
+	for _, dir := range []string{"partial", "models", "manifests", "status", "agent", "hub"} {
+		if err := filepath.WalkDir(filepath.Join(s.dir, dir), remove); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -44,6 +44,14 @@ func splitHubSource(source string) (repo, revision string, ok bool) {
 	return repo, revision, true
 }
 
+// hubPrefix begins the names of the view's folders.
+const hubPrefix = "models--"
+
+// hubFolder is the folder of a repository in the view. ids have no "--".
+func hubFolder(repo string) string {
+	return hubPrefix + strings.ReplaceAll(repo, "/", "--")
+}
+
 // refreshHub makes the view of source's repository show what is published,
 // and pending, which is about to be. Sources other than the Hub have no view.
 func (s *Store) refreshHub(source string, pending *Manifest) error {
@@ -61,7 +69,7 @@ func (s *Store) refreshHub(source string, pending *Manifest) error {
 		})
 		manifests = append(manifests, *pending)
 	}
-	dir := filepath.Join(s.dir, "hub", "models--"+strings.ReplaceAll(repo, "/", "--"))
+	dir := filepath.Join(s.dir, "hub", hubFolder(repo))
 	if len(manifests) == 0 {
 		return asStoreError(os.RemoveAll(dir))
 	}
@@ -80,7 +88,7 @@ func (s *Store) refreshHub(source string, pending *Manifest) error {
 		}
 	}
 	if pending != nil {
-		if err := writeRefs(filepath.Join(dir, "refs"), pending); err != nil {
+		if err := s.writeRefs(filepath.Join(dir, "refs"), pending); err != nil {
 			return fmt.Errorf("hub view of %s: %w", repo, err)
 		}
 	}
@@ -115,17 +123,14 @@ func (s *Store) writeSnapshot(dir, commit string, files map[string]ManifestFile)
 		tree.Files[f.Path] = treeFile(f)
 	}
 	snapshot := filepath.Join(dir, "snapshots", commit)
-	if err := makeDir(filepath.Join(dir, "snapshots")); err != nil {
-		return asStoreError(err)
-	}
 	if err := s.linkFiles(snapshot, list); err != nil {
 		return err
 	}
 	if err := s.pruneLinks(snapshot, list); err != nil {
 		return err
 	}
-	if err := makeDir(filepath.Join(dir, "trees")); err != nil {
-		return asStoreError(err)
+	if err := s.makeDir(filepath.Join(dir, "trees")); err != nil {
+		return err
 	}
 	return writeJSON(filepath.Join(dir, "trees", commit+".json"), tree, true)
 }
@@ -145,29 +150,37 @@ func treeFile(f ManifestFile) hubTreeFile {
 // writeRefs points the revision that was asked for at the commit. refs/main is
 // what readers take without a revision: a pull of anything else writes it only
 // if there is none.
-func writeRefs(refs string, m *Manifest) error {
+func (s *Store) writeRefs(refs string, m *Manifest) error {
 	_, revision, _ := splitHubSource(m.Source)
 	if revision == "" {
 		revision = "main"
 	}
 	if revision != m.Revision {
-		if err := writeRef(refs, revision, m.Revision); err != nil {
+		if err := s.writeRef(refs, revision, m.Revision); err != nil {
 			return err
 		}
 	}
 	if _, err := os.Lstat(filepath.Join(refs, "main")); errors.Is(err, fs.ErrNotExist) {
-		return writeRef(refs, "main", m.Revision)
+		return s.writeRef(refs, "main", m.Revision)
 	}
 	return nil
 }
 
-func writeRef(refs, revision, commit string) error {
+// writeRef writes one ref. A ref in the place of its folder, or a folder in its
+// own place, is of a branch that the repository no longer has: git allows only
+// one of the two.
+func (s *Store) writeRef(refs, revision, commit string) error {
 	if err := CheckPath(revision); err != nil {
 		return err
 	}
 	path := filepath.Join(refs, filepath.FromSlash(revision))
-	if err := makeDir(filepath.Dir(path)); err != nil {
-		return asStoreError(err)
+	if err := s.makeDir(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		if err := os.RemoveAll(path); err != nil {
+			return asStoreError(err)
+		}
 	}
 	return writeFile(path, []byte(commit), true)
 }

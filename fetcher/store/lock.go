@@ -60,7 +60,7 @@ func (s *Store) lock(ctx context.Context, what string, waiting func()) (*Lock, e
 // tryLock takes a lock or returns ErrBusy.
 func (s *Store) tryLock(what string) (*Lock, error) {
 	path := filepath.Join(s.dir, "agent", "locks", what+".lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, fileMode)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, fileMode)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", what, asStoreError(err))
 	}

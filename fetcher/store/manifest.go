@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -45,11 +47,18 @@ type ManifestFile struct {
 	VouchedBy string `json:"vouchedBy,omitempty"`
 }
 
+// errNewer is a manifest that a newer stoker wrote: it may be published, but
+// what it promises is not known here.
+var errNewer = errors.New("use a newer stoker")
+
 // check refuses a manifest that is damaged or tries to leave the store, so
 // that one read from disk is as good as one just made.
 func (m *Manifest) check() error {
 	if m.FormatVersion > formatVersion {
-		return fmt.Errorf("manifest of %s@%s has format %d, this stoker knows up to %d; use a newer stoker", m.Name, m.Revision, m.FormatVersion, formatVersion)
+		return fmt.Errorf("manifest of %s@%s has format %d, this stoker knows up to %d: %w", m.Name, m.Revision, m.FormatVersion, formatVersion, errNewer)
+	}
+	if m.FormatVersion < 1 || len(m.Files) == 0 {
+		return fmt.Errorf("manifest of %s@%s has format %d and %d files: %w", m.Name, m.Revision, m.FormatVersion, len(m.Files), ErrCorrupt)
 	}
 	if err := CheckRevision(m.Revision); err != nil {
 		return err
@@ -66,11 +75,18 @@ func (m *Manifest) check() error {
 		if err := checkSHA256(f.SHA256); err != nil {
 			return err
 		}
-		if f.Size < 0 || seen[f.Path] {
-			return fmt.Errorf("manifest of %s@%s lists %q twice or with a negative size: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
+		if f.Size < 0 || f.Size > math.MaxInt64-sum || seen[f.Path] {
+			return fmt.Errorf("manifest of %s@%s lists %q twice or with an impossible size: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
 		}
 		seen[f.Path] = true
 		sum += f.Size
+	}
+	for _, f := range m.Files {
+		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
+			if seen[dir] {
+				return fmt.Errorf("manifest of %s@%s has %q as a file and as a folder: %w", m.Name, m.Revision, dir, ErrCorrupt)
+			}
+		}
 	}
 	if sum != m.Bytes {
 		return fmt.Errorf("manifest of %s@%s says %d bytes, its files sum to %d: %w", m.Name, m.Revision, m.Bytes, sum, ErrCorrupt)
@@ -81,8 +97,18 @@ func (m *Manifest) check() error {
 // Manifest reads the manifest of one revision; ErrNotFound if it is not
 // published, ErrCorrupt if it is damaged.
 func (s *Store) Manifest(name, revision string) (Manifest, error) {
+	if err := errors.Join(checkFolder(name), CheckRevision(revision)); err != nil {
+		return Manifest{}, err
+	}
+	real, err := isRealDir(s.manifestDir(name))
+	if err != nil {
+		return Manifest{}, err
+	}
+	if !real { // a link could lead anywhere: what it shows is not published
+		return Manifest{}, fmt.Errorf("%s@%s: %w", name, revision, ErrNotFound)
+	}
 	var m Manifest
-	err := readJSON(s.manifestPath(name, revision), &m)
+	err = readJSON(s.manifestPath(name, revision), &m)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Manifest{}, fmt.Errorf("%s@%s: %w", name, revision, ErrNotFound)
 	}
@@ -102,6 +128,9 @@ func (s *Store) Manifest(name, revision string) (Manifest, error) {
 // current points to, or the newest if a crash left current on one that was
 // never published. ErrNotFound if there is none.
 func (s *Store) Lookup(name string) (Manifest, error) {
+	if err := checkFolder(name); err != nil {
+		return Manifest{}, err
+	}
 	target, err := os.Readlink(s.currentPath(name))
 	if err == nil && CheckRevision(target) == nil {
 		m, err := s.Manifest(name, target)
@@ -120,26 +149,20 @@ func (s *Store) Lookup(name string) (Manifest, error) {
 }
 
 // Revisions returns the manifests of a model's published revisions, newest
-// first. Damaged ones are left out: they are not published.
+// first. Damaged ones are left out: they are not published. So are those of a
+// newer stoker, about which this one can say nothing.
 func (s *Store) Revisions(name string) ([]Manifest, error) {
-	entries, err := os.ReadDir(filepath.Join(s.dir, "manifests", name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	revisions, err := s.manifestNames(name)
 	if err != nil {
 		return nil, err
 	}
 	var all []Manifest
-	for _, e := range entries {
-		revision, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok || strings.HasPrefix(revision, ".") {
+	for _, revision := range revisions {
+		m, err := s.Manifest(name, revision)
+		if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNotFound) || errors.Is(err, errNewer) {
 			continue
 		}
-		m, err := s.Manifest(name, revision)
 		if err != nil {
-			if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNotFound) {
-				continue
-			}
 			return nil, err
 		}
 		all = append(all, m)
@@ -150,20 +173,42 @@ func (s *Store) Revisions(name string) ([]Manifest, error) {
 	return all, nil
 }
 
+// manifestDir holds the manifests of a model.
+func (s *Store) manifestDir(name string) string {
+	return filepath.Join(s.dir, "manifests", name)
+}
+
+// manifestNames lists the revisions that have a manifest file, good or not.
+func (s *Store) manifestNames(name string) ([]string, error) {
+	if err := checkFolder(name); err != nil {
+		return nil, err
+	}
+	if real, err := isRealDir(s.manifestDir(name)); err != nil || !real {
+		return nil, err
+	}
+	entries, err := os.ReadDir(s.manifestDir(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var revisions []string
+	for _, e := range entries {
+		if revision, ok := strings.CutSuffix(e.Name(), ".json"); ok && !isTemp(e.Name()) {
+			revisions = append(revisions, revision)
+		}
+	}
+	return revisions, nil
+}
+
 // Damaged says that a model has a manifest here that cannot be read.
 func (s *Store) Damaged(name string) (bool, error) {
-	entries, err := os.ReadDir(filepath.Join(s.dir, "manifests", name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
+	revisions, err := s.manifestNames(name)
 	if err != nil {
 		return false, err
 	}
-	for _, e := range entries {
-		revision, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok || isTemp(e.Name()) {
-			continue
-		}
+	for _, revision := range revisions {
 		if _, err := s.Manifest(name, revision); errors.Is(err, ErrCorrupt) {
 			return true, nil
 		}
@@ -198,7 +243,7 @@ func (s *Store) Published() ([]Manifest, error) {
 	var all []Manifest
 	for _, name := range names {
 		m, err := s.Lookup(name)
-		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) {
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) || errors.Is(err, errNewer) {
 			continue
 		}
 		if err != nil {

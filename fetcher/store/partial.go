@@ -45,6 +45,9 @@ type Partial struct {
 	// Journal.Offset. What lies between was written in this boot and not
 	// hashed yet as far as the journal knows.
 	Written int64
+	// Waited says that somebody else had the transfer when OpenPartial was
+	// called, and may have finished it.
+	Waited bool
 }
 
 // OpenPartial opens or continues the transfer with this id, which is a sha256
@@ -57,11 +60,11 @@ func (g *Staging) OpenPartial(ctx context.Context, id, content string, size int6
 		return nil, err
 	}
 	path := filepath.Join(g.store.dir, "partial", id)
-	file, err := openLocked(ctx, path)
+	file, waited, err := openLocked(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	p := &Partial{path: path, file: file, boot: bootID()}
+	p := &Partial{path: path, file: file, boot: bootID(), Waited: waited}
 	if err := p.restore(content, size); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -73,33 +76,35 @@ func (g *Staging) OpenPartial(ctx context.Context, id, content string, size int6
 
 // openLocked opens the file and takes its flock. The file may have been
 // renamed or removed between the two: then the name is opened again.
-func openLocked(ctx context.Context, path string) (*os.File, error) {
+func openLocked(ctx context.Context, path string) (f *os.File, waited bool, err error) {
 	ticker := time.NewTicker(lockPoll)
 	defer ticker.Stop()
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode)
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
 		if err != nil {
-			return nil, asStoreError(err)
+			return nil, waited, asStoreError(err)
 		}
 		if err = flock(f); err == nil {
 			same, err := sameFile(f, path)
 			if err == nil && same {
-				return f, nil
+				return f, waited, nil
 			}
 			if err := errors.Join(err, f.Close()); err != nil {
-				return nil, err
+				return nil, waited, err
 			}
+			waited = true
 			continue
 		}
 		if err := f.Close(); err != nil {
-			return nil, err
+			return nil, waited, err
 		}
 		if !errors.Is(err, ErrBusy) {
-			return nil, err
+			return nil, waited, err
 		}
+		waited = true
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, waited, ctx.Err()
 		case <-ticker.C:
 		}
 	}
@@ -152,7 +157,12 @@ func (p *Partial) restore(content string, size int64) error {
 		return nil
 	}
 	// After a power cut only what was synced before the journal counts.
-	return asStoreError(p.file.Truncate(j.Offset))
+	if err := p.file.Truncate(j.Offset); err != nil {
+		return asStoreError(err)
+	}
+	// What is written from here on is of this boot: a kill must not lose it.
+	j.Boot = p.boot
+	return p.writeJournal(j)
 }
 
 // reserve allocates the blocks without changing the file's length, which says
@@ -166,7 +176,9 @@ func (p *Partial) reserve(size int64) error {
 		return nil // the disk will say so later instead of now
 	}
 	if err != nil {
-		return fmt.Errorf("reserve %d bytes: %w", size, asStoreError(err))
+		// Some file systems keep what they could allocate: the length as it is
+		// gives back what lies behind it.
+		return errors.Join(fmt.Errorf("reserve %d bytes: %w", size, asStoreError(err)), p.file.Truncate(p.Written))
 	}
 	return nil
 }
@@ -246,8 +258,14 @@ func (s *Store) PartialBytes(id string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return diskBytes(info), nil
+}
+
+// diskBytes is what a file takes on the disk, or will once it is written back:
+// blocks may be reserved behind its end, and not be allocated yet before it.
+func diskBytes(info fs.FileInfo) int64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Blocks * 512, nil
+		return max(info.Size(), st.Blocks*512)
 	}
-	return info.Size(), nil
+	return info.Size()
 }

@@ -44,6 +44,9 @@ func CheckPath(p string) error {
 		return bad("is not a clean path inside the model")
 	}
 	for _, segment := range strings.Split(p, "/") {
+		if strings.HasPrefix(segment, tempPrefix) {
+			return bad("has a part that is reserved for unfinished files")
+		}
 		if len(segment) > maxSegment {
 			return bad(fmt.Sprintf("has a part of %d bytes, at most %d are allowed", len(segment), maxSegment))
 		}

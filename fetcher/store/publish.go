@@ -36,7 +36,8 @@ func (g *Staging) Publish(ctx context.Context, m Manifest) error {
 	}
 	err = g.store.publish(m)
 	if err == nil {
-		err = errors.Join(removeIfExists(g.store.planPath(g.name)), removeIfExists(g.store.withdrawnPath(m.Name, m.Revision)))
+		// Withdrawn revisions waited for this: the model has a good one again.
+		err = errors.Join(removeIfExists(g.store.planPath(g.name)), asStoreError(os.RemoveAll(g.store.withdrawnDir(g.name))))
 	}
 	if err = errors.Join(err, lock.Unlock()); err != nil {
 		return fmt.Errorf("publish %s@%s: %w", m.Name, m.Revision, err)
@@ -63,14 +64,18 @@ func (s *Store) publish(m Manifest) error {
 		return asStoreError(err)
 	}
 	dir := filepath.Dir(s.manifestPath(m.Name, m.Revision))
-	if err := makeDir(dir); err != nil {
-		return asStoreError(err)
+	if err := s.makeDir(dir); err != nil {
+		return err
 	}
-	if err := syncDir(filepath.Dir(dir)); err != nil {
-		return asStoreError(err)
-	}
+	before, beforeErr := s.Manifest(m.Name, m.Revision)
 	if err := writeJSON(s.manifestPath(m.Name, m.Revision), m, true); err != nil {
 		return err
+	}
+	if beforeErr == nil && before.Source != m.Source {
+		// The same commit in a repository of another name: its view goes.
+		if err := s.refreshHub(before.Source, nil); err != nil {
+			return err
+		}
 	}
 	// Links that the manifest does not list: of a wider choice of files
 	// before, or of a crash.
@@ -79,15 +84,14 @@ func (s *Store) publish(m Manifest) error {
 
 // linkFiles makes every file's link in dir and syncs the directories.
 func (s *Store) linkFiles(dir string, files []ManifestFile) error {
-	if err := makeDir(dir); err != nil {
-		return asStoreError(err)
+	if err := s.makeDir(dir); err != nil {
+		return err
 	}
-	// Parents too: the directory's own name has to survive a power cut.
-	dirs := map[string]bool{dir: true, filepath.Dir(dir): true, filepath.Dir(filepath.Dir(dir)): true}
+	dirs := map[string]bool{dir: true}
 	for _, f := range files {
 		link := filepath.Join(dir, filepath.FromSlash(f.Path))
 		for d := filepath.Dir(link); !dirs[d]; d = filepath.Dir(d) {
-			if err := replaceWithDir(d); err != nil {
+			if err := s.makeDir(d); err != nil {
 				return err
 			}
 			dirs[d] = true
@@ -106,18 +110,6 @@ func (s *Store) linkFiles(dir string, files []ManifestFile) error {
 		}
 	}
 	return nil
-}
-
-// replaceWithDir makes d a real directory: a link in its place could lead out
-// of the store.
-func replaceWithDir(d string) error {
-	info, err := os.Lstat(d)
-	if err == nil && !info.IsDir() {
-		if err := os.Remove(d); err != nil {
-			return asStoreError(err)
-		}
-	}
-	return asStoreError(makeDir(d))
 }
 
 // pruneLinks removes what files does not list below dir, and directories that
@@ -216,10 +208,11 @@ func (s *Store) remove(name string) error {
 			return err
 		}
 	}
-	for _, path := range []string{
-		s.currentPath(name), filepath.Join(s.dir, "models", name), filepath.Join(s.dir, "agent", "withdrawn", name),
-		s.planPath(name), s.statusPath(name),
-	} {
+	paths := []string{filepath.Join(s.dir, "models", name), s.withdrawnDir(name), s.planPath(name)}
+	if name != heartbeatName {
+		paths = append(paths, s.statusPath(name))
+	}
+	for _, path := range paths {
 		if err := os.RemoveAll(path); err != nil {
 			return asStoreError(err)
 		}
@@ -228,30 +221,32 @@ func (s *Store) remove(name string) error {
 }
 
 // RemoveRevision takes one superseded revision out of the store. It refuses
-// the current one.
+// the one that Lookup returns. ErrNotFound if it is not published.
 func (s *Store) RemoveRevision(ctx context.Context, name, revision string) error {
-	m, err := s.Manifest(name, revision)
+	err := s.withLayout(ctx, func() error {
+		m, err := s.Manifest(name, revision)
+		if err != nil {
+			return err
+		}
+		current, err := s.Lookup(name)
+		if err != nil {
+			return err
+		}
+		if current.Revision == revision {
+			return errors.New("it is the current revision")
+		}
+		if err := s.unpublish(m); err != nil {
+			return err
+		}
+		return os.RemoveAll(s.Path(name, revision))
+	})
 	if err != nil {
-		return fmt.Errorf("remove %s@%s: %w", name, revision, err)
-	}
-	if target, err := os.Readlink(s.currentPath(name)); err == nil && target == revision {
-		return fmt.Errorf("remove %s@%s: it is the current revision", name, revision)
-	}
-	layout, err := s.lockLayout(ctx)
-	if err != nil {
-		return err
-	}
-	err = s.unpublish(m)
-	if err == nil {
-		err = os.RemoveAll(s.Path(name, revision))
-	}
-	if err = errors.Join(err, layout.Unlock()); err != nil {
 		return fmt.Errorf("remove %s@%s: %w", name, revision, asStoreError(err))
 	}
 	return nil
 }
 
-// unpublish removes one manifest and brings the hub view up to date.
+// unpublish removes one manifest, and brings current and the hub view in line.
 func (s *Store) unpublish(m Manifest) error {
 	path := s.manifestPath(m.Name, m.Revision)
 	if err := removeIfExists(path); err != nil {
@@ -260,7 +255,8 @@ func (s *Store) unpublish(m Manifest) error {
 	if err := syncDir(filepath.Dir(path)); err != nil {
 		return asStoreError(err)
 	}
-	return s.refreshHub(m.Source, nil)
+	// The link first: what the view shows then is of published revisions only.
+	return errors.Join(s.repointCurrent(m.Name), s.refreshHub(m.Source, nil))
 }
 
 func isTemp(name string) bool { return strings.HasPrefix(name, tempPrefix) }

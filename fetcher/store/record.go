@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // record is what a blob's inode looked like when its bytes were last hashed
@@ -41,13 +43,10 @@ func (s *Store) recordPath(sha256Hex string) string {
 	return filepath.Join(s.dir, "agent", "verified", sha256Hex+".json")
 }
 
-// writeRecord remembers that the blob's bytes are right as it lies now. Losing
-// a record costs a re-hash, so it is not synced.
-func (s *Store) writeRecord(sha256Hex string) error {
-	info, err := os.Lstat(s.BlobPath(sha256Hex))
-	if err != nil {
-		return err
-	}
+// writeRecord remembers that the blob's bytes are right as info shows it, which
+// was taken before they were hashed. Losing a record costs a re-hash, so it is
+// not synced.
+func (s *Store) writeRecord(sha256Hex string, info fs.FileInfo) error {
 	return writeJSON(s.recordPath(sha256Hex), recordOf(info), false)
 }
 
@@ -55,19 +54,34 @@ func (s *Store) writeRecord(sha256Hex string) error {
 // that has not changed since it was hashed. ErrCorrupt says what differs;
 // errUnrecorded that nothing is known about an otherwise plausible blob.
 func (s *Store) statBlob(sha256Hex string, size int64) error {
-	info, err := os.Lstat(s.BlobPath(sha256Hex))
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("blob %s is missing: %w", sha256Hex, ErrCorrupt)
-	}
+	info, err := s.blobInfo(sha256Hex)
 	if err != nil {
 		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("blob %s is no regular file: %w", sha256Hex, ErrCorrupt)
 	}
 	if info.Size() != size {
 		return fmt.Errorf("blob %s has %d bytes, should have %d: %w", sha256Hex, info.Size(), size, ErrCorrupt)
 	}
+	return s.checkRecord(sha256Hex, info)
+}
+
+// blobInfo is what the blob looks like: a regular file, or ErrCorrupt.
+func (s *Store) blobInfo(sha256Hex string) (fs.FileInfo, error) {
+	info, err := os.Lstat(s.BlobPath(sha256Hex))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, ErrCorrupt)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("blob %s is no regular file: %w", sha256Hex, ErrCorrupt)
+	}
+	return info, nil
+}
+
+// checkRecord says whether the blob is as it was when its bytes were right;
+// errUnrecorded if that is not known.
+func (s *Store) checkRecord(sha256Hex string, info fs.FileInfo) error {
 	var r record
 	if err := readJSON(s.recordPath(sha256Hex), &r); err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) {
@@ -85,25 +99,45 @@ func (s *Store) statBlob(sha256Hex string, size int64) error {
 // trusted. It is ErrCorrupt for those who only stat.
 var errUnrecorded = fmt.Errorf("its bytes are not known to be right: %w", ErrCorrupt)
 
-// hashBlob reads a whole blob and says whether its content is its name.
-// onRead, if not nil, is told the bytes of each read.
-func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)) error {
-	f, err := os.Open(s.BlobPath(sha256Hex))
+// hashBlob reads a whole blob and says whether its content is its name: then it
+// is recorded as right, if the store is writable. What was judged is returned
+// also with ErrCorrupt, nil if there was nothing. onRead, if not nil, is told
+// the bytes of each read.
+func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)) (fs.FileInfo, error) {
+	info, err := s.blobInfo(sha256Hex)
+	if err != nil {
+		found, statErr := os.Lstat(s.BlobPath(sha256Hex))
+		if statErr != nil {
+			found = nil
+		}
+		return found, err
+	}
+	// A link or a pipe may take the blob's place after the look at it.
+	f, err := os.OpenFile(s.BlobPath(sha256Hex), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("blob %s is missing: %w", sha256Hex, ErrCorrupt)
+		return nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, ErrCorrupt)
 	}
 	if err != nil {
-		return err
+		return info, err
 	}
 	defer f.Close() //nolint:errcheck // read only
+	if info, err = f.Stat(); err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return info, fmt.Errorf("blob %s is no regular file: %w", sha256Hex, ErrCorrupt)
+	}
 	got, err := hashReader(ctx, f, onRead)
 	if err != nil {
-		return fmt.Errorf("read blob %s: %w", sha256Hex, err)
+		return info, fmt.Errorf("read blob %s: %w", sha256Hex, err)
 	}
 	if got != sha256Hex {
-		return fmt.Errorf("blob %s holds content with sha256 %s: %w", sha256Hex, got, ErrCorrupt)
+		return info, fmt.Errorf("blob %s holds content with sha256 %s: %w", sha256Hex, got, ErrCorrupt)
 	}
-	return nil
+	if !s.writable {
+		return info, nil
+	}
+	return info, s.writeRecord(sha256Hex, info)
 }
 
 func hashReader(ctx context.Context, r io.Reader, onRead func(int)) (string, error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,9 +30,9 @@ func (s *Store) Stage(ctx context.Context, name string, waiting func()) (*Stagin
 	if err != nil {
 		return nil, err
 	}
-	plan, err := os.OpenFile(s.planPath(name), os.O_RDWR|os.O_CREATE|os.O_APPEND, fileMode)
+	plan, err := openPlan(s.planPath(name))
 	if err != nil {
-		return nil, errors.Join(asStoreError(err), lock.Unlock())
+		return nil, errors.Join(err, lock.Unlock())
 	}
 	return &Staging{store: s, name: name, lock: lock, plan: plan}, nil
 }
@@ -52,26 +51,6 @@ func (g *Staging) Close() error {
 // already, or not wanted any longer.
 func (g *Staging) Abandon() error { return removeIfExists(g.store.planPath(g.name)) }
 
-// Finished maps the keys that were given to Admit, by this pull or by earlier
-// ones of the model that did not get as far as publishing, to the sha256 under
-// which their content was admitted. Whether it is still there, Has tells.
-func (g *Staging) Finished() (map[string]string, error) {
-	finished := map[string]string{}
-	err := readPlan(g.store.planPath(g.name), func(sha256Hex, key string) {
-		if key != "" {
-			finished[key] = sha256Hex
-		}
-	})
-	return finished, err
-}
-
-// planPath is the list of what an unfinished pull of the model refers to, one
-// a line: a sha256, and after a space, for content that was admitted, its key.
-// It is only ever appended to, then removed.
-func (s *Store) planPath(name string) string {
-	return filepath.Join(s.dir, "agent", "pulls", name)
-}
-
 // Keep protects content, here or to come, from collection until the pull has
 // published or is abandoned.
 func (g *Staging) Keep(ctx context.Context, sha256Hex ...string) error {
@@ -86,31 +65,30 @@ func (g *Staging) Keep(ctx context.Context, sha256Hex ...string) error {
 	return errors.Join(err, lock.Unlock())
 }
 
-func (g *Staging) appendPlan(line string) error {
-	_, err := g.plan.WriteString(line + "\n")
-	return asStoreError(err)
-}
-
 // Has says whether the content is in the store and right. What stat cannot
 // vouch for is hashed (onRead is told the bytes); wrong content is quarantined
-// and what used it withdrawn. Call Keep first.
+// and what used it withdrawn. A size that this content cannot have is
+// ErrCorrupt: a digest has one content, so whoever stated both is wrong. Call
+// Keep first.
 func (g *Staging) Has(ctx context.Context, sha256Hex string, size int64, onRead func(int)) (bool, error) {
-	err := g.store.statBlob(sha256Hex, size)
-	if errors.Is(err, errUnrecorded) {
-		if err = g.store.hashBlob(ctx, sha256Hex, onRead); err == nil {
-			return true, g.store.writeRecord(sha256Hex)
-		}
-	}
+	info, err := g.store.blobInfo(sha256Hex)
 	if err == nil {
-		return true, nil
+		err = g.store.checkRecord(sha256Hex, info)
 	}
-	if !errors.Is(err, ErrCorrupt) {
-		return false, err
+	if errors.Is(err, ErrCorrupt) {
+		info, err = g.store.hashBlob(ctx, sha256Hex, onRead)
 	}
-	if _, statErr := os.Lstat(g.store.BlobPath(sha256Hex)); errors.Is(statErr, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, ErrCorrupt) && info == nil:
 		return false, nil
+	case errors.Is(err, ErrCorrupt):
+		return false, g.store.quarantine(ctx, sha256Hex, info)
+	case err != nil:
+		return false, err
+	case info.Size() != size:
+		return false, fmt.Errorf("content with sha256 %s has %d bytes, not %d: %w", sha256Hex, info.Size(), size, ErrCorrupt)
 	}
-	return false, g.store.quarantine(ctx, sha256Hex)
+	return true, nil
 }
 
 // Admit turns a finished, synced partial into a blob named by its sha256. The
@@ -149,7 +127,10 @@ func (g *Staging) admit(p *Partial, sha256Hex, key string) error {
 	if err := syncDir(filepath.Dir(blob)); err != nil {
 		return asStoreError(err)
 	}
-	if err := g.store.writeRecord(sha256Hex); err != nil {
+	if info, err = os.Lstat(blob); err != nil {
+		return err
+	}
+	if err := g.store.writeRecord(sha256Hex, info); err != nil {
 		return err
 	}
 	return errors.Join(removeIfExists(p.journalPath()), p.Close())

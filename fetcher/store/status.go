@@ -55,13 +55,22 @@ func (s *Store) WriteStatus(st Status) error {
 	if st.Name == heartbeatName {
 		return nil // its place is the heartbeat's; waiting works without
 	}
+	if err := checkFolder(st.Name); err != nil {
+		return fmt.Errorf("write status: %w", err)
+	}
 	return writeJSON(s.statusPath(st.Name), st, false)
 }
 
 // ReadStatus returns the model's status; ErrNotFound if nobody wrote one.
 func (s *Store) ReadStatus(name string) (Status, error) {
 	var st Status
-	err := readJSON(s.statusPath(name), &st)
+	if err := checkFolder(name); err != nil {
+		return st, fmt.Errorf("read status: %w", err)
+	}
+	err := fs.ErrNotExist
+	if name != heartbeatName {
+		err = readJSON(s.statusPath(name), &st)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return Status{}, fmt.Errorf("status of %s: %w", name, ErrNotFound)
 	}
@@ -75,6 +84,9 @@ func (s *Store) RemoveStatus(name string) error {
 	}
 	if name == heartbeatName {
 		return nil
+	}
+	if err := checkFolder(name); err != nil {
+		return fmt.Errorf("remove status: %w", err)
 	}
 	return removeIfExists(s.statusPath(name))
 }

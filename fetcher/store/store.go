@@ -51,8 +51,15 @@ func Open(dir string) (*Store, error) {
 		return nil, err
 	}
 	s.writable = true
-	for _, d := range []string{"", "blobs", "blobs/sha256", "partial", "models", "manifests", "status", "agent", "agent/locks", "agent/pulls", "agent/verified", "agent/quarantine", "agent/withdrawn", "hub"} {
-		if err := makeDir(filepath.Join(s.dir, d)); err != nil {
+	err = os.MkdirAll(s.dir, dirMode)
+	if err == nil {
+		err = openToAll(s.dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
+	}
+	for _, d := range []string{"blobs", "blobs/sha256", "partial", "models", "manifests", "status", "agent", "agent/locks", "agent/pulls", "agent/verified", "agent/quarantine", "agent/withdrawn", "hub"} {
+		if err := makeRealDir(filepath.Join(s.dir, d), false); err != nil {
 			return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
 		}
 	}

@@ -46,7 +46,7 @@ func (s *Store) Usage() (Usage, error) {
 			}
 			info, err := d.Info()
 			if err == nil {
-				u.StoreBytes += info.Size()
+				u.StoreBytes += diskBytes(info)
 			}
 			return nil
 		})

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Problem is one file that is not what its manifest says.
@@ -23,11 +25,12 @@ type Problem struct {
 // the right size that has not changed since it was verified. ErrCorrupt tells
 // the first thing that is wrong; other errors are the file system's.
 func (s *Store) Check(ctx context.Context, m Manifest) error {
+	folders := map[string]bool{}
 	for _, f := range m.Files {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.checkLink(m, f); err != nil {
+		if err := s.checkLink(m, f, folders); err != nil {
 			return err
 		}
 		if err := s.statBlob(f.SHA256, f.Size); err != nil {
@@ -61,8 +64,21 @@ func (s *Store) Present(ctx context.Context, m Manifest) error {
 	return nil
 }
 
-func (s *Store) checkLink(m Manifest, f ManifestFile) error {
+// checkLink holds one file's link against what was published. folders are those
+// that were seen to be real: a link among them would lead elsewhere.
+func (s *Store) checkLink(m Manifest, f ManifestFile, folders map[string]bool) error {
 	link := filepath.Join(s.Path(m.Name, m.Revision), filepath.FromSlash(f.Path))
+	top := filepath.Join(s.dir, "models")
+	for dir := filepath.Dir(link); dir != top && !folders[dir]; dir = filepath.Dir(dir) {
+		real, err := isRealDir(dir)
+		if err != nil && !errors.Is(err, unix.ENOTDIR) {
+			return err
+		}
+		if !real {
+			return fmt.Errorf("%s@%s: the folder of %s is missing: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
+		}
+		folders[dir] = true
+	}
 	want, err := filepath.Rel(filepath.Dir(link), s.BlobPath(f.SHA256))
 	if err != nil {
 		return err
@@ -71,8 +87,8 @@ func (s *Store) checkLink(m Manifest, f ManifestFile) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s@%s: %s is missing: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
 	}
-	var pathErr *fs.PathError
-	if err != nil && !errors.As(err, &pathErr) {
+	// EINVAL is a file that is no link, ENOTDIR a file on the way.
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTDIR) {
 		return err
 	}
 	if got != want {
@@ -98,11 +114,9 @@ type VerifyResult struct {
 // The error is about the work itself: what is wrong with files is in Problems.
 func (s *Store) Verify(ctx context.Context, m Manifest, onRead func(int)) (VerifyResult, error) {
 	res := VerifyResult{Problems: []Problem{}}
-	judged := map[string]error{}
-	withdraw := false
+	judged, folders := map[string]error{}, map[string]bool{}
 	for _, f := range m.Files {
-		err := s.checkLink(m, f)
-		withdraw = withdraw || errors.Is(err, ErrCorrupt)
+		err := s.checkLink(m, f, folders)
 		if err == nil {
 			var done bool
 			if err, done = judged[f.SHA256]; !done {
@@ -123,21 +137,34 @@ func (s *Store) Verify(ctx context.Context, m Manifest, onRead func(int)) (Verif
 			res.Unvouched++
 		}
 	}
-	if withdraw && s.writable {
-		if err := s.withLayout(ctx, func() error { return s.withdraw(m) }); err != nil {
+	if len(res.Problems) > 0 && s.writable {
+		if err := s.withLayout(ctx, func() error { return s.withdrawSame(m) }); err != nil {
 			return res, fmt.Errorf("verify %s: %w", m.Name, err)
 		}
 	}
 	return res, nil
 }
 
-func (s *Store) verifyBlob(ctx context.Context, f ManifestFile, onRead func(int)) error {
-	err := s.hashBlob(ctx, f.SHA256, onRead)
-	if err == nil && s.writable {
-		return s.writeRecord(f.SHA256)
+// withdrawSame withdraws a revision unless it was removed, or published anew,
+// since m was read.
+func (s *Store) withdrawSame(m Manifest) error {
+	now, err := s.Manifest(m.Name, m.Revision)
+	if errors.Is(err, ErrNotFound) || err == nil && !now.PublishedAt.Equal(m.PublishedAt) {
+		return nil
 	}
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	return s.withdraw(m)
+}
+
+func (s *Store) verifyBlob(ctx context.Context, f ManifestFile, onRead func(int)) error {
+	info, err := s.hashBlob(ctx, f.SHA256, onRead)
 	if errors.Is(err, ErrCorrupt) && s.writable {
-		return errors.Join(err, s.quarantine(ctx, f.SHA256))
+		return errors.Join(err, s.quarantine(ctx, f.SHA256, info))
+	}
+	if err == nil && info.Size() != f.Size {
+		return fmt.Errorf("blob %s has %d bytes, should have %d: %w", f.SHA256, info.Size(), f.Size, ErrCorrupt)
 	}
 	return err
 }
@@ -151,9 +178,18 @@ func (s *Store) withLayout(ctx context.Context, do func() error) error {
 }
 
 // quarantine withdraws every revision that uses the blob, then moves the blob
-// aside. The order is the point: nothing promises bytes that are gone.
-func (s *Store) quarantine(ctx context.Context, sha256Hex string) error {
+// aside. The order is the point: nothing promises bytes that are gone. judged
+// is what was found wrong, nil for a blob that was missing; if something else
+// is there by now, a pull has brought it, verified, and nothing is done.
+func (s *Store) quarantine(ctx context.Context, sha256Hex string, judged fs.FileInfo) error {
 	return s.withLayout(ctx, func() error {
+		now, err := os.Lstat(s.BlobPath(sha256Hex))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err == nil && (judged == nil || !os.SameFile(now, judged)) {
+			return nil
+		}
 		names, err := s.Names()
 		if err != nil {
 			return err
@@ -193,18 +229,18 @@ func (m *Manifest) uses(sha256Hex string) bool {
 	return false
 }
 
-func (s *Store) withdrawnPath(name, revision string) string {
-	return filepath.Join(s.dir, "agent", "withdrawn", name, revision+".json")
+func (s *Store) withdrawnDir(name string) string {
+	return filepath.Join(s.dir, "agent", "withdrawn", name)
 }
 
 // withdraw unpublishes a revision that turned out wrong and remembers it, so
 // that its good blobs wait for the next pull and people can see what happened.
 func (s *Store) withdraw(m Manifest) error {
-	to := s.withdrawnPath(m.Name, m.Revision)
-	if err := makeDir(filepath.Dir(to)); err != nil {
-		return asStoreError(err)
+	dir := s.withdrawnDir(m.Name)
+	if err := s.makeDir(dir); err != nil {
+		return err
 	}
-	if err := writeJSON(to, m, true); err != nil {
+	if err := writeJSON(filepath.Join(dir, m.Revision+".json"), m, true); err != nil {
 		return err
 	}
 	return s.unpublish(m)
@@ -226,7 +262,16 @@ func (s *Store) Withdrawn() ([]Manifest, error) {
 			}
 			return nil, err
 		}
-		if m.check() == nil {
+		if m.check() != nil {
+			continue
+		}
+		newest, err := s.Lookup(m.Name)
+		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrCorrupt) && !errors.Is(err, errNewer) {
+			return nil, err
+		}
+		// A revision that was superseded waits for nothing; and a kill may come
+		// between publishing and forgetting what is withdrawn.
+		if err != nil || !newest.PublishedAt.After(m.PublishedAt) {
 			all = append(all, m)
 		}
 	}

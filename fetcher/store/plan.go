@@ -1,0 +1,91 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// planPath is the list of what an unfinished pull of the model refers to, one
+// a line: a sha256, and after a space, for content that was admitted, its key.
+// It is only ever appended to, then removed.
+func (s *Store) planPath(name string) string {
+	return filepath.Join(s.dir, "agent", "pulls", name)
+}
+
+// openPlan opens a plan to append to, and cuts off a last line that a kill or a
+// full disk left unfinished: what is appended must not become part of it. The
+// caller holds the model's lock.
+func openPlan(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, fileMode)
+	if err != nil {
+		return nil, fmt.Errorf("open plan: %w", asStoreError(err))
+	}
+	data, err := os.ReadFile(path)
+	if err == nil && len(data) > 0 && data[len(data)-1] != '\n' {
+		err = f.Truncate(int64(strings.LastIndexByte(string(data), '\n') + 1))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open plan: %w", asStoreError(err)), f.Close())
+	}
+	return f, nil
+}
+
+func (g *Staging) appendPlan(line string) error {
+	info, err := g.plan.Stat()
+	if err != nil {
+		return err
+	}
+	if _, err = g.plan.WriteString(line + "\n"); err != nil {
+		// A disk that fills up takes a part of the line.
+		return errors.Join(fmt.Errorf("write plan: %w", asStoreError(err)), g.plan.Truncate(info.Size()))
+	}
+	return nil
+}
+
+// readPlan tells every whole line of a plan. Lines that a power cut damaged
+// name nothing.
+func readPlan(path string, tell func(sha256Hex, key string)) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(data)) {
+		whole, ok := strings.CutSuffix(line, "\n")
+		sha256Hex, key, _ := strings.Cut(whole, " ")
+		if ok && checkSHA256(sha256Hex) == nil {
+			tell(sha256Hex, key)
+		}
+	}
+	return nil
+}
+
+// Finished maps the keys that were given to Admit, by this pull and by others
+// that have not published yet, to the sha256 under which their content was
+// admitted. Whether it is still there, Has tells.
+func (g *Staging) Finished() (map[string]string, error) {
+	entries, err := os.ReadDir(filepath.Join(g.store.dir, "agent", "pulls"))
+	if err != nil {
+		return nil, err
+	}
+	finished := map[string]string{}
+	for _, e := range entries {
+		err := readPlan(g.store.planPath(e.Name()), func(sha256Hex, key string) {
+			if key != "" {
+				finished[key] = sha256Hex
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return finished, nil
+}
