@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	os.Exit(run())
+	os.Exit(run()) //nolint:forbidigo // Only main exits, and this is one outside ../cmd.
 }
 
 func run() int {
