@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -160,7 +161,9 @@ func (p *pulls) collect() (now map[string]pulling, done []outcome) {
 // failureOf says what a failed attempt means for the model, and how long its
 // source asked to be left alone.
 func failureOf(err error) (f *failure, retryAfter time.Duration) {
-	f = &failure{State: StateFailed, Reason: errText(err), Hint: redact(fetcher.Hint(err))}
+	f = &failure{State: StateFailed, Hint: redact(fetcher.Hint(err))}
+	// An error's text ends with its hint, which has a place of its own here.
+	f.Reason = strings.TrimSuffix(errText(err), "; "+f.Hint)
 	var fe *fetcher.Error
 	if errors.As(err, &fe) {
 		retryAfter = fe.RetryAfter
@@ -176,7 +179,10 @@ func failureOf(err error) (f *failure, retryAfter time.Duration) {
 				f.Code = "" // there will be, or it will turn out that there is not
 			}
 		}
-	case errors.Is(err, fetcher.ErrRefused):
+	case errors.Is(err, fetcher.ErrUnsupported):
+		f.State, f.Code = StateSkipped, store.CodeRefused
+		f.Hint = "use another source, or a stoker that has a driver for this one"
+	case errors.Is(err, fetcher.ErrRefused), errors.Is(err, fetcher.ErrNothingSelected):
 		f.Code = store.CodeRefused
 	}
 	return f, retryAfter

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -134,7 +135,7 @@ func (a *Agent) pullEnded(now time.Time, out outcome) {
 		r.Next = now.Add(max(retryAfter, backoff(l.cfg.Intervals, r.Failures, jitter())))
 		l.records[name] = r
 		a.logger.Warn("pull model", "model", name, "source", out.Model.Source.String(), "try", r.Failures, "next", r.Next, "error", errText(out.Err))
-		a.events.record(EventModelPullFailed, "Pull", modelNote(name, "%s", f.Reason), true)
+		a.events.record(EventModelPullFailed, "Pull", modelNote(name, "%s", strings.TrimSuffix(f.Reason+"; "+f.Hint, "; ")), true)
 		return
 	}
 	r.Failure, r.Failures, r.Next = nil, 0, time.Time{}
@@ -159,7 +160,7 @@ func (a *Agent) removalEnded(now time.Time, out removal) {
 		a.logger.Warn("remove model", "model", out.Name, "error", errText(out.Err))
 	} else if out.Revision == "" {
 		r = record{Fresh: r.Fresh}
-		a.events.record(EventModelEvicted, "Evict", modelNote(out.Name, "removed from this node, %s freed", sizeText(out.Freed)), false)
+		a.events.record(event{Reason: EventModelEvicted, Subject: out.Name, Action: "Evict", Note: "removed from this node, " + sizeText(out.Freed) + " freed"})
 	}
 	l.records[out.Name] = r
 }
@@ -176,7 +177,7 @@ func (a *Agent) tellChanges(f facts, d decision) {
 		}
 		if m.Warm && l.warm[m.Name] != m.Revision {
 			if l.pulledNow(m) {
-				a.events.record(EventModelWarm, "Pull", modelNote(m.Name, "warm at revision %s, %s", m.Revision, sizeText(m.Bytes)), false)
+				a.events.record(event{Reason: EventModelWarm, Subject: m.Name, Action: "Pull", Note: "warm at revision " + m.Revision + ", " + sizeText(m.Bytes)})
 			}
 			l.warm[m.Name] = m.Revision
 		}
