@@ -184,7 +184,9 @@ func (f *Fetcher) contents(ctx context.Context, req Request) (Listing, error) {
 			for _, mf := range m.Files {
 				l.Files = append(l.Files, File{Path: mf.Path, Size: mf.Size, Digest: Digest(mf.VouchedBy)})
 			}
-			return l, nil
+			if checkListing(l) == nil {
+				return l, nil
+			}
 		}
 		if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrCorrupt) {
 			return Listing{}, err
@@ -194,7 +196,11 @@ func (f *Fetcher) contents(ctx context.Context, req Request) (Listing, error) {
 	if err != nil {
 		return Listing{}, err
 	}
-	if err := checkListing(l); err != nil {
+	err = checkListing(l)
+	if err == nil && req.Source.Pinned() && l.Revision != req.Source.Revision {
+		err = fmt.Errorf("it is of revision %s: %w", l.Revision, ErrCorrupt)
+	}
+	if err != nil {
 		return Listing{}, &Error{Kind: ErrCorrupt, Op: "check the file list of", Origin: req.Source.String(), Err: err, Hint: "nothing was written; do not trust this source"}
 	}
 	l.Files, err = Select(l.Files, req.Include, req.Exclude)

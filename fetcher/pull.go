@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -138,7 +139,7 @@ func (p *pull) findMissing(ctx context.Context, contents []content) ([]content, 
 		if c.sha256 != "" {
 			here, err := p.staging.Has(ctx, c.sha256, c.file.Size, nil)
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("look for %s: %w", c.file.Path, err)
 			}
 			if here {
 				p.found(c, c.sha256)

@@ -3,6 +3,7 @@ package fetcher
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -30,6 +31,9 @@ func notLoaded() []string {
 func Select(files []File, include, exclude []string) ([]File, error) {
 	if len(include) == 0 && len(exclude) == 0 {
 		exclude = defaultExclude(files)
+		if onlyGGUF(files, exclude) {
+			return nil, fmt.Errorf("%w: the weights here are GGUF; name one of them with include", ErrNothingSelected)
+		}
 	}
 	var chosen []File
 	for _, f := range files {
@@ -38,11 +42,7 @@ func Select(files []File, include, exclude []string) ([]File, error) {
 		}
 	}
 	if len(chosen) == 0 {
-		hint := "check the include and exclude patterns"
-		if slices.ContainsFunc(files, func(f File) bool { return strings.HasSuffix(f.Path, ".gguf") }) {
-			hint = "for GGUF weights, name the file with include"
-		}
-		return nil, fmt.Errorf("%w out of %d; %s", ErrNothingSelected, len(files), hint)
+		return nil, fmt.Errorf("%w out of %d; check the include and exclude patterns", ErrNothingSelected, len(files))
 	}
 	return chosen, nil
 }
@@ -78,6 +78,19 @@ func defaultExclude(files []File) []string {
 	}
 }
 
+// onlyGGUF says that all weights are GGUF: what exclude leaves are documents, and
+// to call those a model would be wrong.
+func onlyGGUF(files []File, exclude []string) bool {
+	gguf := false
+	for _, f := range files {
+		gguf = gguf || Match("*.gguf", f.Path)
+		if matchesAny([]string{"*.safetensors", "*.bin", "*.pt", "*.pth"}, f.Path) && !matchesAny(exclude, f.Path) {
+			return false
+		}
+	}
+	return gguf
+}
+
 func matchesAny(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		if strings.HasSuffix(p, "/") {
@@ -89,12 +102,15 @@ func matchesAny(patterns []string, name string) bool {
 
 // checkListing refuses a listing with names, sizes or digests that no source
 // may give, before any of it is used: hostile names, duplicates, and a file
-// where another needs a folder. Errors are ErrCorrupt.
+// where another needs a folder, one content with two sizes. Errors are
+// ErrCorrupt.
 func checkListing(l Listing) error {
 	if err := store.CheckRevision(l.Revision); err != nil {
 		return err
 	}
 	seen := make(map[string]bool, len(l.Files))
+	sizes := map[Digest]int64{}
+	var total int64
 	for _, f := range l.Files {
 		if err := store.CheckPath(f.Path); err != nil {
 			return err
@@ -103,11 +119,18 @@ func checkListing(l Listing) error {
 			return fmt.Errorf("file %q is listed twice: %w", f.Path, ErrCorrupt)
 		}
 		seen[f.Path] = true
-		if f.Size < 0 {
+		if f.Size < 0 || f.Size > math.MaxInt64-total {
 			return fmt.Errorf("file %q has the size %d: %w", f.Path, f.Size, ErrCorrupt)
 		}
+		total += f.Size
 		if err := f.Digest.Check(); err != nil {
 			return fmt.Errorf("file %q: %w: %w", f.Path, err, ErrCorrupt)
+		}
+		if size, ok := sizes[f.Digest]; ok && size != f.Size {
+			return fmt.Errorf("file %q has %d bytes and the digest of a file with %d: %w", f.Path, f.Size, size, ErrCorrupt)
+		}
+		if f.Digest != "" {
+			sizes[f.Digest] = f.Size
 		}
 	}
 	for _, f := range l.Files {

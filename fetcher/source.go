@@ -70,7 +70,7 @@ func parseHub(s, rest string) (Source, error) {
 	if pinned && revision == "" {
 		return Source{}, fmt.Errorf("source %q has an empty revision after @; name a branch, tag or commit, or leave the @ out", s)
 	}
-	if pinned && (strings.HasPrefix(revision, "/") || strings.HasSuffix(revision, "/") || strings.Contains(revision, "..") || strings.ContainsAny(revision, " ?*[\\^~:")) {
+	if pinned && !isGitRevision(revision) {
 		return Source{}, fmt.Errorf("source %q: %q is no git revision; name a branch, tag or commit", s, revision)
 	}
 	org, name, ok := strings.Cut(repo, "/")
@@ -78,6 +78,19 @@ func parseHub(s, rest string) (Source, error) {
 		return Source{}, fmt.Errorf("source %q is not hf://ORG/NAME[@REVISION]; %q should be an organisation and a repository of letters, digits, '-', '_' and '.', with one slash between", s, repo)
 	}
 	return Source{Scheme: SchemeHub, Path: repo, Revision: revision}, nil
+}
+
+// isGitRevision is git's rule for the names of refs (git check-ref-format), which
+// a commit meets as well: it becomes a file name in the view for the Hub's
+// readers.
+func isGitRevision(s string) bool {
+	for _, part := range strings.Split(s, "/") {
+		if part == "" || part[0] == '.' || strings.HasSuffix(part, ".lock") {
+			return false
+		}
+	}
+	return !strings.HasPrefix(s, "-") && !strings.HasSuffix(s, ".") && !strings.Contains(s, "..") && !strings.Contains(s, "@{") &&
+		!strings.ContainsAny(s, " ?*[\\^~:")
 }
 
 // isHubPart is the Hub's own rule for one half of a repository id

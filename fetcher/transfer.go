@@ -58,8 +58,8 @@ func (t *transfer) fetch(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("prepare %s: %w", t.file.Path, err)
 	}
 	t.partial = partial
-	if done, err := t.doneMeanwhile(ctx); done || err != nil {
-		return t.file.Digest.Hex(), err
+	if sum, err := t.doneMeanwhile(ctx); sum != "" || err != nil {
+		return sum, err
 	}
 	if err := t.resume(ctx); err != nil {
 		return "", fmt.Errorf("resume %s: %w", t.file.Path, err)
@@ -87,20 +87,34 @@ func (t *transfer) fetch(ctx context.Context) (string, error) {
 	}
 }
 
-// doneMeanwhile notices that another pull finished the same content while
-// this one waited for its partial.
-func (t *transfer) doneMeanwhile(ctx context.Context) (bool, error) {
+// doneMeanwhile notices that another pull finished the same content since this
+// one looked for it, and returns its sha256, or "".
+func (t *transfer) doneMeanwhile(ctx context.Context) (string, error) {
+	p := t.pull
+	sum := t.file.Digest.Hex()
 	if t.file.Digest.Algorithm() != SHA256 {
-		return false, nil
+		if !t.partial.Waited && t.file.Size < bufferSize {
+			return "", nil // dearer to find out than to fetch
+		}
+		known, err := p.f.knownContent(p.staging)
+		if err != nil {
+			return "", err
+		}
+		if sum = known[p.key(t.file)]; sum == "" {
+			return "", nil
+		}
+		if err := p.staging.Keep(ctx, sum); err != nil {
+			return "", err
+		}
 	}
-	here, err := t.pull.staging.Has(ctx, t.file.Digest.Hex(), t.file.Size, nil)
+	here, err := p.staging.Has(ctx, sum, t.file.Size, nil)
 	if err != nil || !here {
-		return false, err
+		return "", err
 	}
-	t.pull.meter.add(t.file.Size)
+	p.meter.add(t.file.Size)
 	partial := t.partial
 	t.partial = nil
-	return true, partial.Discard()
+	return sum, partial.Discard()
 }
 
 func (t *transfer) admit(ctx context.Context, sum string) error {
@@ -129,7 +143,9 @@ func (t *transfer) resume(ctx context.Context) error {
 	t.newHashes()
 	t.lastCheckpoint = time.Now()
 	at := t.partial.Journal.Offset
-	if err := t.restoreHashes(); err != nil {
+	// Where the source vouches for nothing, only the bytes themselves tell
+	// their sha256: a damaged journal would go unnoticed.
+	if err := t.restoreHashes(); err != nil || t.file.Digest == "" {
 		t.newHashes()
 		at = 0 // the bytes are good all the same: hash them again
 	}
@@ -238,17 +254,19 @@ func (t *transfer) connection(ctx context.Context) (err error) {
 	buf := make([]byte, bufferSize)
 	for {
 		n, readErr := fill(ctx, body, buf, func(n int) error {
-			watchdog.Reset(stall)
+			watchdog.Stop() // waiting for our own limit is no stall
 			err := p.f.throttle(ctx, n)
-			watchdog.Reset(stall) // waiting for our own limit is no stall
+			watchdog.Reset(stall)
 			return err
 		})
+		watchdog.Stop() // nor is waiting for our own disk
 		if t.partial.Written+int64(n) > t.file.Size {
 			return &Error{Kind: ErrCorrupt, Op: "read", Origin: t.file.Path, Err: fmt.Errorf("the source sends more than the %d bytes that it listed", t.file.Size), Hint: "do not trust this source"}
 		}
 		if err := t.take(buf[:n]); err != nil {
 			return &Error{Kind: errLocal, Op: "write", Origin: t.file.Path, Err: err, Hint: "check the store's disk"}
 		}
+		watchdog.Reset(stall)
 		switch {
 		case readErr == nil:
 		case !errors.Is(readErr, io.EOF):
