@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -34,7 +33,7 @@ const (
 	// maxNote is the API's limit of a note in bytes.
 	maxNote = 1024
 	// maxSeries bounds what waits and what is counted.
-	maxSeries = 128
+	maxSeries = 512
 	// seriesEvery is how often a repeated event is written again, at most.
 	seriesEvery = time.Minute
 	// seriesEnd is when a series is forgotten: the API server drops events
@@ -47,7 +46,9 @@ const (
 
 // event is something worth a line in `kubectl describe node`.
 type event struct {
-	Reason  string
+	Reason string
+	// Subject is the model it is about; "" for the agent itself.
+	Subject string
 	Action  string
 	Note    string
 	Warning bool
@@ -113,8 +114,9 @@ func eventNamePrefix(node string) string {
 }
 
 // recorder turns repeats into one counted event and writes them one at a time
-// from a goroutine of its own. What waits is bounded: one write for each
-// different text, at most maxSeries of them.
+// from a goroutine of its own. For each reason and subject there is one series;
+// another text begins another event, but not more often than every seriesEvery:
+// what is written is bounded however fast texts change.
 type recorder struct {
 	write  func(ctx context.Context, e eventWrite) (string, error)
 	wake   chan struct{}
@@ -122,9 +124,13 @@ type recorder struct {
 	logger *slog.Logger
 
 	mu      sync.Mutex
-	series  map[event]*series
+	series  map[seriesKey]*series
 	nodeUID types.UID
 }
+
+type seriesKey struct{ reason, subject string }
+
+func (e event) key() seriesKey { return seriesKey{e.Reason, e.Subject} }
 
 type series struct {
 	eventWrite
@@ -134,7 +140,7 @@ type series struct {
 }
 
 func newRecorder(write func(context.Context, eventWrite) (string, error), count func(ok bool), logger *slog.Logger) *recorder {
-	return &recorder{write: write, wake: make(chan struct{}, 1), count: count, logger: logger, series: map[event]*series{}}
+	return &recorder{write: write, wake: make(chan struct{}, 1), count: count, logger: logger, series: map[seriesKey]*series{}}
 }
 
 // regarding tells which Node object the events are about. Nothing is written
@@ -154,19 +160,26 @@ func (r *recorder) poke() {
 }
 
 // record takes an event to be written; it never waits.
-func (r *recorder) record(reason, action, note string, warning bool) {
-	e := event{Reason: reason, Action: action, Note: truncateBytes(oneLine(note, maxNote), maxNote), Warning: warning}
+func (r *recorder) record(e event) {
+	note := e.Note
+	if e.Subject != "" {
+		note = e.Subject + ": " + note
+	}
+	e.Note = truncateBytes(oneLine(note, maxNote), maxNote)
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s, ok := r.series[e]
-	if ok && now.Sub(s.First) > seriesEnd {
-		ok = false
+	s := r.series[e.key()]
+	if s != nil {
+		age := now.Sub(s.First)
+		if age > seriesEnd || (s.Note != e.Note && age >= seriesEvery) {
+			s = nil
+		}
 	}
-	if !ok {
+	if s == nil {
 		r.forget(now)
 		s = &series{eventWrite: eventWrite{event: e, First: now}}
-		r.series[e] = s
+		r.series[e.key()] = s
 	}
 	s.Count++
 	s.Last, s.pending, s.tries = now, true, 0
@@ -188,7 +201,7 @@ func (r *recorder) forget(now time.Time) {
 				oldest = s
 			}
 		}
-		delete(r.series, oldest.event)
+		delete(r.series, oldest.key())
 	}
 }
 
@@ -248,9 +261,9 @@ func (r *recorder) next(now time.Time) (*eventWrite, time.Duration) {
 func (r *recorder) wrote(w eventWrite, name string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s, ok := r.series[w.event]
-	if !ok {
-		return
+	s, ok := r.series[w.key()]
+	if !ok || s.event != w.event || !s.First.Equal(w.First) {
+		return // another series has taken its place
 	}
 	s.written = time.Now() // also after a failure: the next try is not at once
 	if err == nil {
@@ -261,9 +274,4 @@ func (r *recorder) wrote(w eventWrite, name string, err error) {
 	s.tries++
 	s.pending = s.tries < eventTries
 	r.logger.Warn("write event", "reason", w.Reason, "try", s.tries, "error", errText(err))
-}
-
-// modelNote begins an event's note with the model it is about.
-func modelNote(name, format string, args ...any) string {
-	return fmt.Sprintf("%s: "+format, append([]any{name}, args...)...)
 }

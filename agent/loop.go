@@ -142,7 +142,7 @@ func (a *Agent) rejectList(why string) {
 	}
 	a.loop.rejected = why
 	a.logger.Error("keep the last good configuration", "file", a.o.ConfigPath, "error", why)
-	a.events.record(EventListRejected, "ReadList", "the last good model list stays in force: "+why, true)
+	a.events.record(event{Reason: EventListRejected, Action: "ReadList", Note: "the last good model list stays in force: " + why, Warning: true})
 }
 
 // observeNode takes what is known of the Node, by reading or by a write's

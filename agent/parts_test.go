@@ -104,6 +104,7 @@ func TestRecorderCountsRepeats(t *testing.T) {
 			wrote = append(wrote, fmt.Sprintf("%s %q x%d", e.Note, e.Name, e.Count))
 			return "name-1", nil
 		}
+		failed404 := event{Reason: EventModelPullFailed, Subject: "a", Action: "Pull", Note: "404", Warning: true}
 		r := newRecorder(write, func(bool) {}, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -111,14 +112,14 @@ func TestRecorderCountsRepeats(t *testing.T) {
 			defer close(done)
 			r.run(ctx, func() time.Duration { return time.Second })
 		}()
-		r.record(EventModelPullFailed, "Pull", "a: 404", true)
+		r.record(failed404)
 		synctest.Wait()
 		if len(wrote) != 0 {
 			t.Errorf("wrote %v about a Node that is not known", wrote)
 		}
 		r.regarding("uid")
 		for range 120 {
-			r.record(EventModelPullFailed, "Pull", "a: 404", true)
+			r.record(failed404)
 			time.Sleep(time.Second)
 		}
 		time.Sleep(2 * time.Minute)
@@ -133,19 +134,34 @@ func TestRecorderCountsRepeats(t *testing.T) {
 }
 
 func TestRecorderIsBounded(t *testing.T) {
-	r := newRecorder(nil, func(bool) {}, slog.New(slog.DiscardHandler))
-	for i := range 10 * maxSeries {
-		r.record(EventModelPullFailed, "Pull", fmt.Sprintf("text %d", i), true)
-	}
-	if n := len(r.series); n > maxSeries {
-		t.Errorf("%d series wait", n)
-	}
-	r.record("R", "A", strings.Repeat("ä", 2000), false)
-	for e := range r.series {
-		if len(e.Note) > maxNote {
-			t.Errorf("a note of %d bytes", len(e.Note))
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder(nil, func(bool) {}, slog.New(slog.DiscardHandler))
+		for i := range 10 * maxSeries {
+			r.record(event{Reason: EventModelPullFailed, Subject: fmt.Sprintf("model %d", i)})
 		}
-	}
+		if n := len(r.series); n > maxSeries {
+			t.Errorf("%d series wait", n)
+		}
+		// A text that changes all the time is one event a minute.
+		r = newRecorder(nil, func(bool) {}, slog.New(slog.DiscardHandler))
+		texts := map[string]bool{}
+		for i := range 300 {
+			r.record(event{Reason: EventModelPullFailed, Subject: "a", Note: fmt.Sprintf("request %d", i)})
+			for _, s := range r.series {
+				texts[s.Note] = true
+			}
+			time.Sleep(time.Second)
+		}
+		if n := len(texts); n != 5 {
+			t.Errorf("%d events in five minutes", n)
+		}
+		r.record(event{Reason: "R", Note: strings.Repeat("ä", 2000)})
+		for _, s := range r.series {
+			if len(s.Note) > maxNote {
+				t.Errorf("a note of %d bytes", len(s.Note))
+			}
+		}
+	})
 }
 
 func TestSayerKeepsItsIntervals(t *testing.T) {

@@ -163,7 +163,7 @@ func (p *pulls) collect() (now map[string]pulling, done []outcome) {
 func failureOf(err error) (f *failure, retryAfter time.Duration) {
 	f = &failure{State: StateFailed, Hint: redact(fetcher.Hint(err))}
 	// An error's text ends with its hint, which has a place of its own here.
-	f.Reason = strings.TrimSuffix(errText(err), "; "+f.Hint)
+	f.Reason = lasting(strings.TrimSuffix(errText(err), "; "+f.Hint))
 	var fe *fetcher.Error
 	if errors.As(err, &fe) {
 		retryAfter = fe.RetryAfter

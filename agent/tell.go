@@ -135,7 +135,10 @@ func (a *Agent) pullEnded(now time.Time, out outcome) {
 		r.Next = now.Add(max(retryAfter, backoff(l.cfg.Intervals, r.Failures, jitter())))
 		l.records[name] = r
 		a.logger.Warn("pull model", "model", name, "source", out.Model.Source.String(), "try", r.Failures, "next", r.Next, "error", errText(out.Err))
-		a.events.record(EventModelPullFailed, "Pull", modelNote(name, "%s", strings.TrimSuffix(f.Reason+"; "+f.Hint, "; ")), true)
+		a.events.record(event{
+			Reason: EventModelPullFailed, Subject: name, Action: "Pull", Warning: true,
+			Note: strings.TrimSuffix(f.Reason+"; "+f.Hint, "; "),
+		})
 		return
 	}
 	r.Failure, r.Failures, r.Next = nil, 0, time.Time{}

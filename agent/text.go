@@ -65,6 +65,13 @@ var (
 	bearer      = regexp.MustCompile(`(?i)(bearer|authorization:?)\s+[^\s"]+`)
 )
 
+// requestID is what a server calls one request. It is for logs: in the
+// annotation it would make every attempt a change.
+var requestID = regexp.MustCompile(`,? \(?request id [^\s;,)]+\)?`)
+
+// lasting is a reason without what differs from one attempt to the next.
+func lasting(s string) string { return requestID.ReplaceAllString(s, "") }
+
 // redact takes out of s what looks like a secret.
 func redact(s string) string {
 	s = hubToken.ReplaceAllString(s, "hf_(hidden)")

@@ -22,7 +22,10 @@ func (a *Agent) tellCorrupt(f facts) {
 		a.loop.records[name] = r
 		if corrupt {
 			a.logger.Error("published files changed", "model", name, "error", errText(have.Err))
-			a.events.record(EventModelCorrupt, "Check", modelNote(name, "its label is withdrawn and it is pulled again: %s", errText(have.Err)), true)
+			a.events.record(event{
+				Reason: EventModelCorrupt, Subject: name, Action: "Check", Warning: true,
+				Note: "its label is withdrawn and it is pulled again: " + errText(have.Err),
+			})
 		}
 	}
 }
