@@ -123,9 +123,6 @@ func testReadEnded(s *suite) {
 
 func testReadCut(s *suite) {
 	t := s.t
-	if s.Cut == nil {
-		t.Skip("this kind of source has no connection that can be cut")
-	}
 	for _, n := range []int64{0, 1, 600_000} {
 		obj := s.object(t, bigFile)
 		s.Cut(t, bigFile, n)
@@ -144,9 +141,6 @@ func testReadCut(s *suite) {
 
 func testReadStall(s *suite) {
 	t := s.t
-	if s.Stall == nil {
-		t.Skip("this kind of source has no connection that can stall")
-	}
 	obj := s.object(t, bigFile)
 	s.Stall(t, bigFile, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -172,9 +166,6 @@ func testReadStall(s *suite) {
 
 func testReadChanged(s *suite) {
 	t := s.t
-	if s.Change == nil {
-		t.Skip("this source cannot change")
-	}
 	obj := s.object(t, bigFile)
 	body := s.open(t.Context(), t, obj, 0)
 	defer body.Close()
@@ -200,9 +191,6 @@ func testReadChanged(s *suite) {
 
 func testFailKinds(s *suite) {
 	t := s.t
-	if s.Fail == nil {
-		t.Skip("this source fails in no way that a test can arrange")
-	}
 	for _, kind := range []error{fetcher.ErrTransient, fetcher.ErrRefused, fetcher.ErrThrottled} {
 		t.Run(kind.Error(), func(t *testing.T) {
 			obj := s.object(t, bigFile)
