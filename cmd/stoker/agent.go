@@ -14,7 +14,6 @@ import (
 	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
-	"github.com/stoker-project/stoker/gpu"
 )
 
 type agentFlags struct {
@@ -49,17 +48,13 @@ stay, because what they say stays true.`,
 }
 
 func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
-	if err := errors.Join(need("--config", f.config), need("--node-name", f.nodeName)); err != nil {
-		return usage(err)
-	}
-	logger := c.logger(slog.LevelInfo)
-	klog.SetSlogLogger(logger)
-
-	devices, err := gpu.Open(f.gpus)
-	if err != nil {
-		return usage(fmt.Errorf("--gpus: %w", err))
+	devices, gpusErr := openGPUs(f.gpus)
+	if err := c.check(need("--config", f.config, "name the file with the model list"), need("--node-name", f.nodeName, "name this machine's Node, or set NODE_NAME"), gpusErr, checkStore(f.store)); err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, devices.Close()) }()
+	logger := c.logger(slog.LevelInfo)
+	klog.SetSlogLogger(logger)
 	s, err := store.Open(f.store)
 	if err != nil {
 		return err
@@ -86,9 +81,9 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	return a.Run(cmd.Context())
 }
 
-func need(flag, value string) error {
+func need(flag, value, hint string) error {
 	if value == "" {
-		return fmt.Errorf("%s is missing", flag)
+		return fmt.Errorf("%s is missing; %s", flag, hint)
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"syscall"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
@@ -18,6 +20,16 @@ const (
 	exitNoSpace     = 5   // no room on the disk
 	exitInterrupted = 130 // SIGINT or SIGTERM
 )
+
+// exitCodesText is what --help says about them.
+const exitCodesText = `Exit codes:
+  0    The command did what it was asked to do.
+  1    It failed or timed out; trying again may help.
+  2    The call or the configuration is wrong: an unknown command, flag or name.
+  3    The source refuses: missing, gated, no access, no such revision.
+  4    Bytes do not verify, or the source gives file names that none may give.
+  5    The disk has no room.
+  130  Interrupted by SIGINT or SIGTERM.`
 
 // usageError is wrong usage or configuration: the user has to change the call.
 type usageError struct{ err error }
@@ -48,4 +60,22 @@ func exitCode(ctx context.Context, err error) int {
 	default:
 		return exitFailed
 	}
+}
+
+// advice says what to do about failures that come from deep below, where
+// nobody knew. Those that bring their own advice get no other.
+func advice(err error) string {
+	var u *usageError
+	var e *fetcher.Error
+	switch {
+	case errors.As(err, &u), errors.As(err, &e) && e.Hint != "":
+		return ""
+	case errors.Is(err, fetcher.ErrNoSpace):
+		return "free some space (stoker rm, stoker gc) or choose another store"
+	case errors.Is(err, store.ErrReadOnly), errors.Is(err, syscall.EROFS):
+		return "mount it writable, or choose another with --store"
+	case errors.Is(err, fs.ErrPermission):
+		return "let this user use it, or run as another"
+	}
+	return ""
 }

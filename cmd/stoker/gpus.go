@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -13,21 +15,24 @@ func (c *cli) gpusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gpus",
 		Short: "Show this machine's GPUs and their memory",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if err := checkOutput(output); err != nil {
+		Long: `Show this machine's GPUs and their memory, as NVIDIA's driver tells them. With
+-o json, sizes are in bytes.
+
+Where there is no GPU, --gpus simulated:BOARD stands in: a machine of eight
+GPUs, each with all but 1 GiB free unless free= says otherwise.
+
+Exit codes: 0 done, 1 no driver or no answer from it, 2 wrong usage,
+130 interrupted.`,
+		Example: `  stoker gpus
+  stoker gpus -o json
+  stoker gpus --gpus simulated:dgxh200,free.0=20GiB`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			reader, gpusErr := openGPUs(spec)
+			if err := c.check(gpusErr, checkOutput(output)); err != nil {
 				return err
 			}
-			r, err := gpu.Open(spec)
-			if err != nil {
-				return usage(fmt.Errorf("--gpus: %w", err))
-			}
-			defer func() {
-				if closeErr := r.Close(); err == nil {
-					err = closeErr
-				}
-			}()
-			devices, err := r.Devices(cmd.Context())
+			devices, err := readGPUs(cmd.Context(), reader, spec)
 			if err != nil {
 				return fmt.Errorf("%w; --gpus simulated:dgxh200 shows what it would look like", err)
 			}
@@ -47,4 +52,26 @@ func (c *cli) gpusCommand() *cobra.Command {
 func gpusFlag(cmd *cobra.Command, spec *string) {
 	cmd.Flags().StringVar(spec, "gpus", "auto",
 		"where GPUs are read from: auto (NVML), none, or simulated:BOARD[,free=SIZE][,free.INDEX=SIZE] with dgxa100, dgxh100, dgxh200 or dgxb200")
+}
+
+func openGPUs(spec string) (*gpu.Reader, error) {
+	r, err := gpu.Open(spec)
+	if err != nil {
+		return nil, fmt.Errorf("--gpus: %w", err)
+	}
+	return r, nil
+}
+
+// readGPUs reads the devices once. With "none" there are none, which is no
+// failure: it was asked for.
+func readGPUs(ctx context.Context, r *gpu.Reader, spec string) ([]gpu.Device, error) {
+	defer r.Close() //nolint:errcheck // what was read is right all the same
+	devices, err := r.Devices(ctx)
+	if devices == nil {
+		devices = []gpu.Device{}
+	}
+	if spec == "none" && errors.Is(err, gpu.ErrNoDriver) {
+		err = nil
+	}
+	return devices, err
 }

@@ -1,12 +1,22 @@
 package main
 
 import (
+	"errors"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+// States of a model in `stoker ls`.
+const (
+	statePublished  = "published"
+	stateSuperseded = "superseded" // an older revision that is still here
+	stateWithdrawn  = "withdrawn"  // found wrong; the next pull repairs it
+	stateDamaged    = "damaged"    // its manifest cannot be read
 )
 
 // modelOutput is one model in `stoker ls -o json`.
@@ -14,8 +24,7 @@ type modelOutput struct {
 	Name     string `json:"name"`
 	Source   string `json:"source"`
 	Revision string `json:"revision"`
-	// State is published, superseded (an older revision that is still here)
-	// or withdrawn (found wrong; the next pull repairs it).
+	// State is one of the state constants.
 	State       string    `json:"state"`
 	Bytes       int64     `json:"bytes"`
 	Files       int       `json:"files"`
@@ -29,12 +38,21 @@ func (c *cli) lsCommand() *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List what is in a store",
-		Args:    noArgs,
+		Long: `List the models in a store, one line for each revision. STATE is one of
+  published    It is whole, and pods can read it.
+  superseded   An older revision that is still here.
+  withdrawn    A verify found it wrong; the next pull repairs it.
+  damaged      Its manifest cannot be read; the next pull writes it anew.
+
+` + localExitCodes,
+		Example: `  stoker ls
+  stoker ls --store /var/lib/stoker -o json`,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if err := checkOutput(output); err != nil {
+			if err := c.check(checkOutput(output)); err != nil {
 				return err
 			}
-			s, err := openExisting(dir)
+			s, err := openToRead(dir)
 			if err != nil {
 				return err
 			}
@@ -42,17 +60,7 @@ func (c *cli) lsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				return printJSON(c.stdout, map[string]any{"models": models})
-			}
-			rows := [][]string{{"NAME", "REVISION", "STATE", "SIZE", "FILES", "PUBLISHED", "SOURCE"}}
-			for _, m := range models {
-				rows = append(rows, []string{
-					m.Name, short(m.Revision), m.State, humanBytes(m.Bytes), strconv.Itoa(m.Files),
-					m.PublishedAt.Local().Format("2006-01-02 15:04"), m.Source,
-				})
-			}
-			return printTable(c.stdout, rows)
+			return c.printModels(models, output)
 		},
 	}
 	storeFlag(cmd, &dir)
@@ -60,6 +68,26 @@ func (c *cli) lsCommand() *cobra.Command {
 	return cmd
 }
 
+func (c *cli) printModels(models []modelOutput, output string) error {
+	if output == "json" {
+		return printJSON(c.stdout, map[string]any{"models": models})
+	}
+	rows := [][]string{{"NAME", "REVISION", "STATE", "SIZE", "FILES", "PUBLISHED", "SOURCE"}}
+	for _, m := range models {
+		if m.State == stateDamaged {
+			rows = append(rows, []string{m.Name, "-", m.State, "-", "-", "-", "-"})
+			continue
+		}
+		rows = append(rows, []string{
+			m.Name, short(m.Revision), m.State, humanBytes(m.Bytes), strconv.Itoa(m.Files),
+			m.PublishedAt.Local().Format("2006-01-02 15:04"), m.Source,
+		})
+	}
+	return printTable(c.stdout, rows)
+}
+
+// listModels is everything in a store, by name; of each the published revision
+// first.
 func listModels(s *store.Store) ([]modelOutput, error) {
 	models := []modelOutput{}
 	add := func(m store.Manifest, state string) {
@@ -68,20 +96,32 @@ func listModels(s *store.Store) ([]modelOutput, error) {
 			Files: len(m.Files), Path: s.Path(m.Name, m.Revision), PublishedAt: m.PublishedAt,
 		})
 	}
-	published, err := s.Published()
+	names, err := s.Names()
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range published {
-		add(m, "published")
-		revisions, err := s.Revisions(m.Name)
+	for _, name := range names {
+		current, err := s.Lookup(name)
+		if err == nil {
+			add(current, statePublished)
+		} else if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, fetcher.ErrCorrupt) {
+			return nil, err
+		}
+		revisions, err := s.Revisions(name)
 		if err != nil {
 			return nil, err
 		}
 		for _, old := range revisions {
-			if old.Revision != m.Revision {
-				add(old, "superseded")
+			if old.Revision != current.Revision {
+				add(old, stateSuperseded)
 			}
+		}
+		damaged, err := s.Damaged(name)
+		if err != nil {
+			return nil, err
+		}
+		if damaged {
+			add(store.Manifest{Name: name}, stateDamaged)
 		}
 	}
 	withdrawn, err := s.Withdrawn()
@@ -89,7 +129,7 @@ func listModels(s *store.Store) ([]modelOutput, error) {
 		return nil, err
 	}
 	for _, m := range withdrawn {
-		add(m, "withdrawn")
+		add(m, stateWithdrawn)
 	}
 	return models, nil
 }

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -18,6 +20,9 @@ var version = "dev" //nolint:gochecknoglobals // -ldflags "-X main.version=..." 
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The first signal ends the work in good order, a second one the process:
+	// a read from a volume that hangs can be ended in no other way.
+	context.AfterFunc(ctx, stop)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -34,16 +39,30 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = usage(err)
 	}
 	code := exitCode(ctx, err)
-	switch {
-	case err == nil:
-	case code == exitInterrupted:
-		fmt.Fprintf(stderr, "stoker: interrupted; what was transferred stays for the next try\n")
-	default:
-		fmt.Fprintf(stderr, "stoker: %v\n", err)
-		var u *usageError
-		if errors.As(err, &u) {
-			fmt.Fprintf(stderr, "Run '%s --help' for usage.\n", executed.CommandPath())
-		}
+	if code == exitInterrupted {
+		err = errors.New("interrupted" + c.interrupted)
+	}
+	if err != nil {
+		c.complain(err, code, executed.CommandPath())
 	}
 	return code
+}
+
+// complain says what went wrong: a sentence a line, or with --log-format json
+// one object, so that whoever reads the log by lines can read all of it.
+func (c *cli) complain(err error, code int, command string) {
+	text := err.Error()
+	if hint := advice(err); hint != "" {
+		text += "; " + hint
+	}
+	if c.logFormat == "json" {
+		c.logger(slog.LevelError).Error("command ended", "command", command, "exit_code", code, "error", text)
+		return
+	}
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(c.stderr, "stoker: %s\n", strings.TrimSpace(line))
+	}
+	if code == exitUsage {
+		fmt.Fprintf(c.stderr, "Run '%s --help' for usage.\n", command)
+	}
 }

@@ -16,7 +16,7 @@ func outputFlag(cmd *cobra.Command, format *string) {
 
 func checkOutput(format string) error {
 	if format != "table" && format != "json" {
-		return usage(fmt.Errorf("--output %q is unknown; use table or json", format))
+		return fmt.Errorf("--output %q is unknown; use table or json", format)
 	}
 	return nil
 }
@@ -42,4 +42,12 @@ func printTable(w io.Writer, rows [][]string) error {
 		fmt.Fprintln(tw)
 	}
 	return tw.Flush()
+}
+
+// count is a number of things: "1 blob", "2 blobs".
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -47,7 +47,10 @@ func (noProgress) update(fetcher.Progress) {}
 func (noProgress) finish(bool)             {}
 
 // jsonProgress writes one object a line, for programs.
-type jsonProgress struct{ enc *json.Encoder }
+type jsonProgress struct {
+	enc  *json.Encoder
+	last fetcher.Progress
+}
 
 type progressLine struct {
 	Phase      string `json:"phase"`
@@ -59,6 +62,7 @@ type progressLine struct {
 }
 
 func (j *jsonProgress) update(p fetcher.Progress) {
+	j.last = p
 	// A reader that went away does not end the pull.
 	_ = j.enc.Encode(progressLine{
 		Phase: p.Phase, Revision: p.Revision, Bytes: p.BytesDone, TotalBytes: p.BytesTotal,
@@ -66,7 +70,12 @@ func (j *jsonProgress) update(p fetcher.Progress) {
 	})
 }
 
-func (j *jsonProgress) finish(bool) {}
+func (j *jsonProgress) finish(ok bool) {
+	if ok {
+		j.last.Phase = "published"
+		j.update(j.last)
+	}
+}
 
 // barProgress draws a bar on a terminal.
 type barProgress struct {

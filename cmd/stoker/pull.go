@@ -33,44 +33,50 @@ func (c *cli) pullCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pull SOURCE",
 		Short: "Pull one model into a store, verified and published; prints the path that vLLM takes",
-		Long: `Pull one model into a store. Every byte is held against what the source vouches
-for, and nothing is visible before all of it is right. An interrupted pull goes
-on where it was. What is already in the store and right is not downloaded again.
+		Long: `Pull one model into a store, and print the directory that vLLM takes as --model.
+Every byte is held against what the source vouches for, and nothing is visible
+before all of it is right. An interrupted pull goes on where it was. What is in
+the store and right already is not downloaded again.
 
 SOURCE is one of
-  hf://ORG/NAME[@REVISION]   a Hub repository, by branch, tag or commit
-  file:///DIR                a directory
+  hf://ORG/NAME[@REVISION]   a Hub repository; REVISION is a branch, tag or commit
+  file:///DIR                a directory of this machine
 
 Without --include and --exclude, what vLLM would load is pulled: other formats
-of the same weights are left out. Patterns match as the Hub's own client does:
-* crosses slashes, case matters.`,
+of the same weights are left out. Patterns match as in the Hub's own client: *
+crosses slashes, and case matters.
+
+Standard output has the path only, or with -o json one object. Progress and log
+go to standard error; with --progress json each line there is an object.
+
+` + exitCodesText,
 		Example: `  stoker pull hf://Qwen/Qwen2.5-7B-Instruct
   stoker pull hf://Qwen/Qwen2.5-7B-Instruct@main --name qwen --store /var/lib/stoker
-  stoker pull hf://TheBloke/Llama-2-7B-GGUF --include '*Q4_K_M.gguf' --max-rate 200MB`,
-		Args: exactArgs("a SOURCE, like hf://ORG/NAME"),
+  stoker pull hf://TheBloke/Llama-2-7B-GGUF --include '*Q4_K_M.gguf' --max-rate 200MB
+  vllm serve "$(stoker pull hf://Qwen/Qwen2.5-7B-Instruct)"`,
+		Args: exactArg("a SOURCE, like hf://ORG/NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.pull(cmd, args[0], f) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.name, "name", "", "the model's name in the store; default: from the source")
+	flags.StringVar(&f.name, "name", "", "the model's name in the store (default: derived from SOURCE)")
 	storeFlag(cmd, &f.store)
-	flags.StringArrayVar(&f.include, "include", nil, "take only files that match; may be repeated")
-	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out files that match; may be repeated")
-	flags.IntVar(&f.jobs, "jobs", 8, "connections at most")
-	flags.StringVar(&f.maxRate, "max-rate", "", "bytes per second at most, like 200MB or 1GiB; default: unlimited")
-	flags.StringVar(&f.progress, "progress", "auto", "auto, bar, plain, json or none; auto is a bar on a terminal, plain lines elsewhere")
+	flags.StringArrayVar(&f.include, "include", nil, "take only files that match this pattern; may be repeated")
+	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out files that match this pattern; may be repeated")
+	flags.IntVar(&f.jobs, "jobs", 8, "how many connections to use at most")
+	flags.StringVar(&f.maxRate, "max-rate", "", "how many bytes per second to take at most, like 200MB or 1GiB (default: unlimited)")
+	flags.StringVar(&f.progress, "progress", "auto", "auto, bar, plain, json or none; auto is a bar on a terminal and plain lines elsewhere")
 	outputFlag(cmd, &f.output)
 	return cmd
 }
 
 func (c *cli) pull(cmd *cobra.Command, source string, f pullFlags) error {
 	src, err := fetcher.ParseSource(source)
-	if err != nil {
-		return usage(err)
-	}
-	if f.name == "" {
+	if err == nil && !cmd.Flags().Changed("name") {
 		if f.name, err = src.DeriveName(); err != nil {
-			return usage(fmt.Errorf("%w with --name", err))
+			err = fmt.Errorf("%w with --name", err)
 		}
+	} else if nameErr := fetcher.CheckName(f.name); cmd.Flags().Changed("name") && nameErr != nil {
+		err = errors.Join(err, fmt.Errorf("--name: %w", nameErr))
 	}
 	rate, rateErr := parseRate(f.maxRate)
 	if rateErr != nil {
@@ -78,24 +84,26 @@ func (c *cli) pull(cmd *cobra.Command, source string, f pullFlags) error {
 	}
 	var jobsErr error
 	if f.jobs < 1 {
-		jobsErr = fmt.Errorf("--jobs %d: at least one connection is needed", f.jobs)
+		jobsErr = fmt.Errorf("--jobs %d is too few; it takes at least one connection", f.jobs)
 	}
-	var nameErr error
-	if err := fetcher.CheckName(f.name); err != nil {
-		nameErr = fmt.Errorf("--name: %w", err)
+	if f.progress == "json" && !cmd.Flags().Changed("log-format") {
+		c.logFormat = "json" // each line of standard error is an object then
 	}
 	show, progressErr := newProgress(f.progress, c.stderr)
-	if err := errors.Join(nameErr, rateErr, jobsErr, progressErr); err != nil {
-		return usage(err)
+	if err := c.check(err, jobsErr, rateErr, progressErr, checkOutput(f.output), checkStore(f.store)); err != nil {
+		return err
 	}
-	if err := checkOutput(f.output); err != nil {
+	if _, err := driverFor(src); err != nil { // before a store is made for nothing
 		return err
 	}
 	s, err := store.Open(f.store)
 	if err != nil {
 		return err
 	}
+	c.interrupted = "; what was transferred stays for the next try"
 	logger := c.logger(slog.LevelWarn)
+	logger.Debug("pulling", "source", src.String(), "name", f.name, "store", s.Dir(), "jobs", f.jobs,
+		"max_rate", rate, "include", f.include, "exclude", f.exclude)
 	puller := fetcher.New(fetcher.Options{Store: s, Drivers: drivers(), Logger: logger, Jobs: f.jobs, MaxRate: rate})
 	res, err := puller.Pull(cmd.Context(), fetcher.Request{
 		Name: f.name, Source: src, Include: f.include, Exclude: f.exclude, Progress: show.update,
@@ -104,6 +112,8 @@ func (c *cli) pull(cmd *cobra.Command, source string, f pullFlags) error {
 	if err != nil {
 		return err
 	}
+	logger.Debug("published", "name", res.Name, "revision", res.Revision, "path", res.Path,
+		"bytes", res.Bytes, "downloaded_bytes", res.DownloadedBytes, "took", res.Duration)
 	if f.output == "json" {
 		return printJSON(c.stdout, pullOutput{
 			Name: res.Name, Source: res.Source, Revision: res.Revision, Path: res.Path,

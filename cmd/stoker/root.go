@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // cli is what every command needs of the process it runs in.
@@ -17,34 +20,37 @@ type cli struct {
 	// started says that a command's own code began: errors before it are
 	// wrong usage.
 	started bool
+	// interrupted is what a command adds to the word "interrupted".
+	interrupted string
 }
 
 func (c *cli) root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stoker",
 		Short: "Keep GPU nodes warm: model weights in place, verified, and labelled",
-		Long: `Stoker pulls model weights into a store, verifies every byte, and as an agent
-labels its Kubernetes node with the models that are warm there.
+		Long: `Stoker keeps the weights of your models on your GPU nodes, so that a new vLLM
+replica starts at once instead of downloading first.
 
-Exit codes:
-  0    done
-  1    failed or timed out; trying again may help
-  2    wrong usage or configuration, unknown names and flags
-  3    the source refuses: missing, gated, no access, no such revision
-  4    bytes that do not verify, or file names that no source may give
-  5    no room on the disk
-  130  interrupted
+It pulls models into a store (a directory), holds every byte against what the
+source vouches for, and shows a model only when all of it is right. As an agent
+on a Kubernetes node it does so for a list of models, and labels the node with
+those that are warm there and with how much GPU memory is free.
+
+` + exitCodesText + `
 
 Environment:
-  STOKER_STORE                              default of --store
-  HF_TOKEN, HF_TOKEN_PATH, HF_ENDPOINT      as the Hub's own client reads them`,
+  STOKER_STORE     The default of --store.
+  HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME
+                   The Hub's address and your token, as the Hub's own client
+                   reads them.
+  NODE_NAME        The default of stoker agent --node-name.`,
+		Example: `  stoker pull hf://Qwen/Qwen2.5-7B-Instruct     Bring a model here.
+  stoker ls                                     See what is here.
+  stoker fit qwen2.5-7b-instruct                Would it fit on these GPUs?`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		PersistentPreRunE: func(_ *cobra.Command, _ []string) error {
-			if c.logFormat != "text" && c.logFormat != "json" {
-				return fmt.Errorf("--log-format %q is unknown; use text or json", c.logFormat)
-			}
+		PersistentPreRunE: func(*cobra.Command, []string) error {
 			c.started = true
 			return nil
 		},
@@ -52,15 +58,69 @@ Environment:
 	cmd.SetOut(c.stdout)
 	cmd.SetErr(c.stderr)
 	cmd.SetVersionTemplate("stoker {{.Version}}\n")
+	cmd.SetFlagErrorFunc(flagError)
 	cmd.CompletionOptions.HiddenDefaultCmd = true
+	cmd.DisableSuggestions = true
+	cmd.SetHelpCommand(helpCommand())
 	flags := cmd.PersistentFlags()
-	flags.BoolVarP(&c.verbose, "verbose", "v", false, "log what is done, too, not only what goes wrong")
+	flags.BoolVarP(&c.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
 	flags.StringVar(&c.logFormat, "log-format", "text", "format of the log on standard error: text or json")
 	cmd.AddCommand(
 		c.pullCommand(), c.lsCommand(), c.verifyCommand(), c.rmCommand(), c.gcCommand(),
-		c.waitCommand(), c.gpusCommand(), c.agentCommand(),
+		c.waitCommand(), c.gpusCommand(), c.fitCommand(), c.agentCommand(),
 	)
 	return cmd
+}
+
+// check joins everything that is wrong with how a command was called, so that
+// the user hears of all of it at once.
+func (c *cli) check(errs ...error) error {
+	if c.logFormat != "text" && c.logFormat != "json" {
+		errs = append(errs, fmt.Errorf("--log-format %q is unknown; use text or json", c.logFormat))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return usage(err)
+	}
+	return nil
+}
+
+// flagError words what pflag found: the flag, the value, and what it takes.
+func flagError(_ *cobra.Command, err error) error {
+	var bad *pflag.InvalidValueError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	flag, want := bad.GetFlag(), ""
+	switch flag.Value.Type() {
+	case "int", "int64":
+		want = "it takes a whole number"
+	case "float64":
+		want = "it takes a number, like 0.92"
+	case "duration":
+		want = "it takes a duration, like 90s, 30m or 2h"
+	case "bool":
+		want = "it takes true or false"
+	default:
+		want = errors.Unwrap(bad).Error()
+	}
+	return fmt.Errorf("--%s %q cannot be used; %s", flag.Name, bad.GetValue(), want)
+}
+
+// helpCommand is cobra's own, less that it calls an unknown topic a success.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show the help of a command",
+		Long:  "Show the help of a command, as COMMAND --help does.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			target, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return usage(fmt.Errorf("unknown command %q for %q", strings.Join(args, " "), cmd.Root().Name()))
+			}
+			target.InitDefaultHelpFlag()
+			return target.Help()
+		},
+	}
 }
 
 // logger writes to standard error: warnings, or with -v everything.
@@ -81,17 +141,17 @@ func storeFlag(cmd *cobra.Command, dir *string) {
 	if def == "" {
 		def = "./models"
 	}
-	cmd.Flags().StringVar(dir, "store", def, "the store's directory; default from STOKER_STORE")
+	cmd.Flags().StringVar(dir, "store", def, "the store's directory; STOKER_STORE sets the default")
 }
 
-// exactArgs is cobra.ExactArgs with words that say what is missing.
-func exactArgs(names ...string) cobra.PositionalArgs {
+// exactArg is cobra.ExactArgs(1) with words that say what is missing.
+func exactArg(name string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) < len(names) {
-			return fmt.Errorf("%s needs %s", cmd.CommandPath(), names[len(args)])
+		if len(args) == 0 {
+			return fmt.Errorf("%s needs %s", cmd.CommandPath(), name)
 		}
-		if len(args) > len(names) {
-			return fmt.Errorf("%s takes %d argument(s), but %q came after them", cmd.CommandPath(), len(names), args[len(names)])
+		if len(args) > 1 {
+			return fmt.Errorf("%s takes one argument, but %q came after it", cmd.CommandPath(), args[1])
 		}
 		return nil
 	}

@@ -4,18 +4,69 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
-// openExisting opens a store that must be there.
-func openExisting(dir string) (*store.Store, error) {
-	s, err := store.OpenExisting(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usage(fmt.Errorf("there is no store at %s; name one with --store or STOKER_STORE, or pull a model first", dir))
+// checkStore refuses what --store cannot be, without touching it.
+func checkStore(dir string) error {
+	if dir == "" {
+		return errors.New("--store is empty; name a directory")
 	}
-	return s, err
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() || errors.Is(err, syscall.ENOTDIR) {
+		return fmt.Errorf("--store %s is not a directory; name one, or one that can be made", dir)
+	}
+	return nil
+}
+
+// openToRead opens a store that must be there; it changes nothing, not even in
+// a directory that is empty.
+func openToRead(dir string) (*store.Store, error) {
+	if err := checkExisting(dir); err != nil {
+		return nil, err
+	}
+	return store.OpenReadOnly(dir)
+}
+
+// openToChange opens a store that must be there, writable if it can be. A
+// directory without a store in it stays as it is.
+func openToChange(dir string) (*store.Store, error) {
+	if err := checkExisting(dir); err != nil {
+		return nil, err
+	}
+	if !holdsStore(dir) {
+		return store.OpenReadOnly(dir)
+	}
+	return store.OpenExisting(dir)
+}
+
+// checkExisting refuses a directory that is no store, so that a slip in a path
+// is neither called an empty store nor made one. An empty directory is the
+// store that nothing was pulled into yet.
+func checkExisting(dir string) error {
+	if err := checkStore(dir); err != nil {
+		return usage(err)
+	}
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return usage(fmt.Errorf("there is no store at %s; name one with --store or STOKER_STORE, or pull a model first", dir))
+	case err != nil:
+		return fmt.Errorf("open store %s: %w", dir, err)
+	case len(entries) > 0 && !holdsStore(dir):
+		return usage(fmt.Errorf("%s is not a store: it has other files, and no manifests; name a store with --store or STOKER_STORE", dir))
+	}
+	return nil
+}
+
+func holdsStore(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "manifests"))
+	return err == nil
 }
 
 // checkNames refuses arguments that cannot be model names.
@@ -24,10 +75,7 @@ func checkNames(names []string) error {
 	for _, n := range names {
 		errs = append(errs, fetcher.CheckName(n))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return usage(err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // unknownModel says which name is not in the store and what to do.

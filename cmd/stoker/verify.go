@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -28,17 +28,22 @@ func (c *cli) verifyCommand() *cobra.Command {
 		Short: "Hash every byte of the models in a store",
 		Long: `Hash every byte of the named models, or of all, and compare it with what was
 verified when they were pulled. In a writable store a bad blob is quarantined,
-and every model that uses it is withdrawn; the next pull fetches just that.
-Ends with exit code 4 if anything was wrong.`,
+and every model that uses it is withdrawn; the next pull fetches just that. A
+read-only store is left as it is.
+
+Exit codes: 0 all is right, 1 failed, 2 wrong usage or no such model or store,
+4 something is wrong, 130 interrupted.`,
+		Example: `  stoker verify
+  stoker verify qwen2.5-7b-instruct -o json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := errors.Join(checkOutput(output), checkNames(args)); err != nil {
+			if err := c.check(checkOutput(output), checkNames(args)); err != nil {
 				return err
 			}
-			s, err := openExisting(dir)
+			s, err := openToChange(dir)
 			if err != nil {
 				return err
 			}
-			return c.verify(cmd.Context(), s, args, output)
+			return c.verify(cmd.Context(), s, slices.Compact(slices.Sorted(slices.Values(args))), output)
 		},
 	}
 	storeFlag(cmd, &dir)
@@ -47,23 +52,18 @@ Ends with exit code 4 if anything was wrong.`,
 }
 
 func (c *cli) verify(ctx context.Context, s *store.Store, names []string, output string) error {
-	targets, withdrawn, err := verifyTargets(s, names)
+	targets, results, err := verifyTargets(s, names)
 	if err != nil {
 		return err
 	}
-	results := []verifyOutput{}
-	for _, m := range withdrawn {
-		results = append(results, verifyOutput{Name: m.Name, Revision: m.Revision, VerifyResult: store.VerifyResult{
-			Problems: []store.Problem{{Reason: "withdrawn by an earlier verify; pull it again"}},
-		}})
-	}
 	for _, m := range targets {
-		res, err := s.Verify(ctx, m, nil)
+		res, err := c.verifyOne(ctx, s, m)
 		if err != nil {
 			return err
 		}
 		results = append(results, verifyOutput{Name: m.Name, Revision: m.Revision, OK: len(res.Problems) == 0, VerifyResult: res})
 	}
+	slices.SortStableFunc(results, func(a, b verifyOutput) int { return strings.Compare(a.Name, b.Name) })
 	if err := c.printVerify(results, output); err != nil {
 		return err
 	}
@@ -74,47 +74,77 @@ func (c *cli) verify(ctx context.Context, s *store.Store, names []string, output
 		}
 	}
 	if len(bad) > 0 {
-		then := "pull them again to fetch just what is wrong"
+		then := "pull again what is wrong: only bad files are fetched"
 		if !s.Writable() {
-			then = "the store is read-only, so nothing was changed"
+			then = "this user cannot write to the store, so nothing was changed"
 		}
-		return fmt.Errorf("verify %v in %s: %w; %s", bad, s.Dir(), fetcher.ErrCorrupt, then)
+		return fmt.Errorf("verify %s in %s: %w; %s", strings.Join(bad, ", "), s.Dir(), fetcher.ErrCorrupt, then)
 	}
 	return nil
 }
 
+// verifyOne hashes one revision and shows how far it is: that can take minutes.
+func (c *cli) verifyOne(ctx context.Context, s *store.Store, m store.Manifest) (store.VerifyResult, error) {
+	show, err := newProgress("auto", c.stderr)
+	if err != nil {
+		return store.VerifyResult{}, err
+	}
+	p := fetcher.Progress{Phase: "verifying " + m.Name, BytesTotal: m.Bytes, FilesTotal: len(m.Files)}
+	show.update(p)
+	res, err := s.Verify(ctx, m, func(n int) {
+		p.BytesDone += int64(n)
+		show.update(p)
+	})
+	if bar, ok := show.(*barProgress); ok {
+		bar.finish(err == nil)
+	}
+	return res, err
+}
+
 // verifyTargets are all published revisions of the named models, or of all,
-// and those that are withdrawn.
-func verifyTargets(s *store.Store, names []string) (targets, withdrawn []store.Manifest, err error) {
-	if len(names) == 0 {
+// and what is known to be wrong without hashing.
+func verifyTargets(s *store.Store, names []string) (targets []store.Manifest, wrong []verifyOutput, err error) {
+	all := len(names) == 0
+	withdrawn, err := s.Withdrawn()
+	if err != nil {
+		return nil, nil, err
+	}
+	if all {
 		if names, err = s.Names(); err != nil {
 			return nil, nil, err
 		}
 	}
-	gone, err := s.Withdrawn()
-	if err != nil {
-		return nil, nil, err
+	wrong = []verifyOutput{}
+	note := func(name, revision, reason string) {
+		wrong = append(wrong, verifyOutput{Name: name, Revision: revision, VerifyResult: store.VerifyResult{
+			Problems: []store.Problem{{Reason: reason}},
+		}})
+	}
+	known := map[string]bool{}
+	for _, m := range withdrawn {
+		if all || slices.Contains(names, m.Name) {
+			known[m.Name] = true
+			note(m.Name, m.Revision, "withdrawn by an earlier verify; pull it again")
+		}
 	}
 	for _, name := range names {
 		revisions, err := s.Revisions(name)
 		if err != nil {
 			return nil, nil, err
 		}
-		before := len(withdrawn)
-		for _, m := range gone {
-			if m.Name == name {
-				withdrawn = append(withdrawn, m)
-			}
+		damaged, err := s.Damaged(name)
+		if err != nil {
+			return nil, nil, err
 		}
-		if len(revisions) == 0 && len(withdrawn) == before {
-			if damaged, err := s.Damaged(name); err != nil || damaged {
-				return nil, nil, errors.Join(err, fmt.Errorf("verify %s: its manifest is damaged: %w; pull it again", name, fetcher.ErrCorrupt))
-			}
+		if damaged {
+			note(name, "", "its manifest cannot be read; pull it again")
+		}
+		if !all && !damaged && len(revisions) == 0 && !known[name] {
 			return nil, nil, unknownModel(name, s)
 		}
 		targets = append(targets, revisions...)
 	}
-	return targets, withdrawn, nil
+	return targets, wrong, nil
 }
 
 func (c *cli) printVerify(results []verifyOutput, output string) error {
@@ -125,19 +155,26 @@ func (c *cli) printVerify(results []verifyOutput, output string) error {
 	for _, r := range results {
 		result := "ok"
 		if r.Unvouched > 0 {
-			result = fmt.Sprintf("ok; the source vouches for no digest of %d files", r.Unvouched)
+			result = fmt.Sprintf("ok; the source vouches for no digest of %s", count(r.Unvouched, "file"))
 		}
 		if !r.OK {
 			result = fmt.Sprintf("%d bad", len(r.Problems))
 		}
-		rows = append(rows, []string{r.Name, short(r.Revision), fmt.Sprint(r.Files), humanBytes(r.Bytes), result})
+		revision := short(r.Revision)
+		if revision == "" {
+			revision = "-"
+		}
+		rows = append(rows, []string{r.Name, revision, strconv.Itoa(r.Files), humanBytes(r.Bytes), result})
 	}
 	if err := printTable(c.stdout, rows); err != nil {
 		return err
 	}
 	for _, r := range results {
 		for _, p := range r.Problems {
-			fmt.Fprintln(c.stdout, strings.Join(strings.Fields(r.Name+": "+p.Path+" "+p.Reason), " "))
+			line := strings.Join(strings.Fields(r.Name+": "+p.Path+" "+p.Reason), " ")
+			if _, err := fmt.Fprintln(c.stdout, line); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,28 +32,43 @@ func (c *cli) waitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wait NAME",
 		Short: "Wait until a model is published in a store; for an init container",
-		Long: `Wait until the node's agent has published the model. Needs no network and no
-Kubernetes API, and only a read-only mount of the store. Shows how far the pull
-is; ends at once with the agent's reason when the model is refused for good
-(exit codes 3 and 5), and with exit code 1 after --timeout, or when no agent
-gave a sign of life for two minutes.
+		Long: `Wait until the agent of this node has published the model, and print the
+directory that vLLM takes as --model. It needs no network and no Kubernetes API,
+and the store may be mounted read-only. Standard error shows how far the pull is.
 
-With --pin, DIR/model becomes a symlink to the revision that is published now:
-give it to vLLM as --model, and a later update mixes nothing.`,
-		Example: "  stoker wait qwen2.5-7b-instruct --store /models --pin /stoker",
-		Args:    exactArgs("a model's NAME"),
+With --pin, DIR/model becomes a symlink to the revision that is published now,
+and that path is printed. Give it to vLLM as --model: an update of the model
+while vLLM loads then mixes nothing.
+
+It ends at once with the agent's reason if the model is refused for good, and
+with exit code 1 if no agent gave a sign of life for two minutes.
+
+Exit codes: 0 published, 1 timed out or no agent, 2 wrong usage, 3 the source
+refuses, 5 the model finds no room on this node, 130 interrupted.`,
+		Example: `  stoker wait qwen2.5-7b-instruct --store /models --pin /stoker
+  stoker wait qwen2.5-7b-instruct --timeout 10m`,
+		Args: exactArg("a model's NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkNames(args); err != nil {
-				return err
-			}
+			var timeoutErr, pinErr error
 			if f.timeout <= 0 {
-				return usage(fmt.Errorf("--timeout %s must be positive", f.timeout))
+				timeoutErr = fmt.Errorf("--timeout %s is not positive; it takes a duration like 10m", f.timeout)
 			}
-			m, s, err := (&waiter{name: args[0], dir: f.store, out: c.stderr, began: time.Now(), rate: newRate()}).wait(cmd.Context(), f.timeout)
-			if err != nil {
+			if cmd.Flags().Changed("pin") && f.pin == "" {
+				pinErr = errors.New("--pin is empty; name a directory")
+			}
+			if err := c.check(checkNames(args), timeoutErr, pinErr, checkStore(f.store)); err != nil {
 				return err
 			}
-			path := s.Path(m.Name, m.Revision)
+			if f.pin != "" { // not only after an hour
+				if err := preparePin(f.pin); err != nil {
+					return err
+				}
+			}
+			w := &waiter{name: args[0], dir: f.store, out: c.stderr, began: time.Now(), rate: newRate()}
+			path, err := w.wait(cmd.Context(), f.timeout)
+			if err != nil {
+				return fmt.Errorf("wait for %s in %s: %w", w.name, w.dir, err)
+			}
 			if f.pin != "" {
 				if path, err = pin(f.pin, path); err != nil {
 					return err
@@ -76,69 +89,85 @@ type waiter struct {
 	name, dir string
 	out       io.Writer
 	began     time.Time
-	said      time.Time
-	lastText  string
 	rate      *rateMeter
+
+	said      time.Time
+	saidState string
 }
 
-func (w *waiter) wait(ctx context.Context, timeout time.Duration) (store.Manifest, *store.Store, error) {
+// sight is what one look at the store shows.
+type sight struct {
+	path  string // of the published revision; empty: not yet
+	state string // what is waited for, in a word or two
+	text  string // the same, with how far it is
+}
+
+// wait returns the published revision's directory.
+func (w *waiter) wait(ctx context.Context, timeout time.Duration) (string, error) {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
 	ticker := time.NewTicker(waitPoll)
 	defer ticker.Stop()
 	for {
-		s, m, text, err := w.look(ctx)
-		if err != nil || text == "" {
-			return m, s, err
+		seen, err := w.look(ctx)
+		if err != nil || seen.path != "" {
+			return seen.path, err
 		}
-		w.say(text)
+		w.say(seen)
 		select {
 		case <-ctx.Done():
-			return m, nil, ctx.Err()
+			return "", ctx.Err()
 		case <-deadline.C:
-			return m, nil, fmt.Errorf("wait for %s in %s: not published after %s; last seen: %s", w.name, w.dir, timeout, text)
+			return "", fmt.Errorf("not published after %s; last seen: %s; ask the agent's log, or wait longer with --timeout", timeout, seen.text)
 		case <-ticker.C:
 		}
 	}
 }
 
-// look returns the published model, or a text that says what it waits for, or
-// an error that ends the wait.
-func (w *waiter) look(ctx context.Context) (*store.Store, store.Manifest, string, error) {
+// look returns the published model, or what it waits for, or an error that
+// ends the wait.
+func (w *waiter) look(ctx context.Context) (sight, error) {
 	s, err := store.OpenReadOnly(w.dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, store.Manifest{}, "waiting: there is no store at " + w.dir + " yet", w.checkAgent(nil)
+		return waiting("there is no store here yet"), w.checkAgent(nil)
 	}
 	if err != nil {
-		return nil, store.Manifest{}, "", err
+		return sight{}, err
 	}
 	m, err := s.Lookup(w.name)
 	if err == nil {
 		// Whether the files are there, not whether they changed: the records
 		// of that are the agent's.
 		if err = s.Present(ctx, m); err == nil {
-			return s, m, "", nil
+			return sight{path: s.Path(m.Name, m.Revision)}, nil
 		}
-		return s, m, "waiting for a repair: " + err.Error(), w.checkAgent(s)
+		if !errors.Is(err, fetcher.ErrCorrupt) {
+			return sight{}, err
+		}
+		return waiting("a repair: " + err.Error()), w.checkAgent(s)
 	}
-	if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrCorrupt) {
-		return s, m, "", err
+	if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, fetcher.ErrCorrupt) {
+		return sight{}, err
 	}
 	st, err := s.ReadStatus(w.name)
-	if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrCorrupt) {
-		return s, m, "", err
-	}
-	if err := w.checkAgent(s); err != nil {
-		return s, m, "", err
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, fetcher.ErrCorrupt) {
+		return waiting("the agent has not begun to pull " + w.name), w.checkAgent(s)
 	}
 	if err != nil {
-		return s, m, "waiting: the agent has not begun to pull " + w.name, nil
+		return sight{}, err
 	}
-	return s, m, w.describe(st), refusal(w.name, st)
+	if err := refusal(st); err != nil {
+		return sight{}, err
+	}
+	return w.describe(st), w.checkAgent(s)
+}
+
+func waiting(reason string) sight {
+	return sight{state: reason, text: "waiting: " + reason}
 }
 
 // describe is a status in one line.
-func (w *waiter) describe(st store.Status) string {
+func (w *waiter) describe(st store.Status) sight {
 	text := st.State
 	if st.Total > 0 {
 		w.rate.add(time.Now(), st.Bytes, st.State)
@@ -151,17 +180,28 @@ func (w *waiter) describe(st store.Status) string {
 	if st.Reason != "" {
 		text += ": " + st.Reason
 	}
-	return text
+	if st.Hint != "" {
+		text += "; " + st.Hint
+	}
+	return sight{state: st.State + st.Reason, text: text}
 }
 
 // refusal is the agent's reason when waiting is in vain.
-func refusal(name string, st store.Status) error {
-	kinds := map[string]error{store.CodeRefused: fetcher.ErrRefused, store.CodeNoRoom: fetcher.ErrNoSpace}
-	kind, final := kinds[st.Code]
-	if !final {
+func refusal(st store.Status) error {
+	var kind error
+	switch st.Code {
+	case store.CodeRefused:
+		kind = fetcher.ErrRefused
+	case store.CodeNoRoom:
+		kind = fetcher.ErrNoSpace
+	default:
 		return nil
 	}
-	return &fetcher.Error{Kind: kind, Op: "wait for", Origin: name, Err: fmt.Errorf("the agent says %s: %s", st.State, st.Reason), Hint: st.Hint}
+	hint := st.Hint
+	if hint == "" {
+		hint = "see the agent's log on this node"
+	}
+	return &fetcher.Error{Kind: kind, Op: "the agent says it is " + st.State, Err: errors.New(st.Reason), Hint: hint}
 }
 
 // checkAgent fails when the agent gave no sign of life for agentMissing, which
@@ -177,31 +217,13 @@ func (w *waiter) checkAgent(s *store.Store) error {
 	if time.Since(seen) < agentMissing {
 		return nil
 	}
-	return fmt.Errorf("wait for %s in %s: no Stoker agent on this node (no heartbeat for %s); check that its DaemonSet runs here and that this is its volume", w.name, w.dir, agentMissing)
+	return fmt.Errorf("no Stoker agent on this node (no heartbeat for %s); check that its DaemonSet runs here and that this is its volume", agentMissing)
 }
 
-// say writes what is new, and now and then what is not.
-func (w *waiter) say(text string) {
-	if now := time.Now(); now.Sub(w.said) >= waitSay || w.lastText == "" {
-		fmt.Fprintln(w.out, text)
-		w.said, w.lastText = now, text
+// say writes what is new, and now and then how far it is.
+func (w *waiter) say(seen sight) {
+	if now := time.Now(); seen.state != w.saidState || now.Sub(w.said) >= waitSay {
+		fmt.Fprintln(w.out, seen.text)
+		w.said, w.saidState = now, seen.state
 	}
-}
-
-// pin makes DIR/model a symlink to the revision's directory, atomically.
-func pin(dir, target string) (string, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the serving container runs as another uid
-		return "", fmt.Errorf("pin: %w", err)
-	}
-	link, tmp := filepath.Join(dir, "model"), filepath.Join(dir, ".model.tmp")
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("pin: %w", err)
-	}
-	if err := os.Symlink(target, tmp); err != nil {
-		return "", fmt.Errorf("pin: %w", err)
-	}
-	if err := os.Rename(tmp, link); err != nil {
-		return "", fmt.Errorf("pin: %w", err)
-	}
-	return link, nil
 }

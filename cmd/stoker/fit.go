@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/store"
+	"github.com/stoker-project/stoker/gpu"
+	"github.com/stoker-project/stoker/gpu/sizing"
+)
+
+type fitFlags struct {
+	store, gpus, output string
+	serving             sizing.Serving
+}
+
+// fitOutput is `stoker fit -o json`: all terms of the sum.
+type fitOutput struct {
+	// Model is the argument; Revision is what it stands for, where it has one.
+	Model    string `json:"model"`
+	Revision string `json:"revision,omitempty"`
+	sizing.Report
+
+	noGPUs string // why no GPU could be read
+}
+
+func (c *cli) fitCommand() *cobra.Command {
+	var f fitFlags
+	cmd := &cobra.Command{
+		Use:   "fit NAME|SOURCE|DIR",
+		Short: "Tell whether a model fits on the GPUs here, with every term of the sum",
+		Long: `Tell whether vLLM could start a model on the GPUs of this machine now. The test
+is vLLM's own: a GPU's budget (its memory x --gpu-memory-utilization) must be
+free, and the weights and the KV cache of one request of --max-model-len tokens
+must fit in the budget.
+
+The model is a NAME in the store, a SOURCE like hf://ORG/NAME (only config.json
+and the first bytes of the weight files are read), or a DIR that holds a model;
+write ./NAME for a directory that is called like a model. Where the flags say
+nothing, vLLM's defaults and the model's own length are meant.
+
+Each GPU's line says which budget vLLM would claim, what weights and one request
+take of it, how many tokens of cache are left beside the weights (with the most
+and the least that activations and CUDA graphs take), and the longest request
+that would fit.
+
+Exit codes: 0 whenever it could compute, whether it fits or not; 1 the files
+could not be read; 2 wrong usage, no such model, or arguments that vLLM would
+refuse; 3 the source refuses; 130 interrupted.`,
+		Example: `  stoker fit qwen2.5-7b-instruct
+  stoker fit hf://Qwen/Qwen2.5-72B-Instruct --tensor-parallel 4 --gpus simulated:dgxh100
+  stoker fit ./my-model --max-model-len 32768 --kv-cache-dtype fp8 -o json`,
+		Args: exactArg("a model: a NAME in the store, a SOURCE like hf://ORG/NAME, or a DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error { return c.fit(cmd, args[0], f) },
+	}
+	flags := cmd.Flags()
+	storeFlag(cmd, &f.store)
+	flags.IntVar(&f.serving.TensorParallel, "tensor-parallel", 1, "how many GPUs one replica takes")
+	flags.Int64Var(&f.serving.MaxModelLen, "max-model-len", 0, "the longest request, in tokens (default: the model's own)")
+	flags.Float64Var(&f.serving.GPUMemoryUtilization, "gpu-memory-utilization", 0.92, "the part of a GPU's memory that vLLM claims, above 0 and at most 1")
+	flags.StringVar(&f.serving.KVCacheDtype, "kv-cache-dtype", "auto", "the type of the KV cache, like auto, bfloat16 or fp8")
+	gpusFlag(cmd, &f.gpus)
+	outputFlag(cmd, &f.output)
+	return cmd
+}
+
+func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
+	reader, gpusErr := openGPUs(f.gpus)
+	if err := c.check(f.checkServing(cmd), gpusErr, checkOutput(f.output), checkStore(f.store)); err != nil {
+		return err
+	}
+	out := fitOutput{Model: model}
+	sized, err := sizeModel(cmd.Context(), &out, f.store)
+	if err != nil {
+		return err
+	}
+	devices, err := readGPUs(cmd.Context(), reader, f.gpus)
+	if cmd.Context().Err() != nil {
+		return err
+	}
+	if err != nil { // what the model needs is an answer all the same
+		out.noGPUs = err.Error()
+		if f.output == "json" {
+			c.logger(slog.LevelWarn).Warn("no GPU is compared", "error", err)
+		}
+	}
+	// Nothing runs on a GPU that is split into parts, only on those.
+	devices = slices.DeleteFunc(devices, func(d gpu.Device) bool { return d.State == gpu.StatePartitioned })
+	if out.Report, err = sized.Report(f.serving, deviceMemory(devices)); err != nil {
+		return usage(fmt.Errorf("fit %s: %w", model, err))
+	}
+	if f.output == "json" {
+		return printJSON(c.stdout, out)
+	}
+	return c.printFit(out, devices)
+}
+
+// checkServing refuses what would otherwise mean the default.
+func (f fitFlags) checkServing(cmd *cobra.Command) error {
+	var errs []error
+	if f.serving.TensorParallel < 1 {
+		errs = append(errs, fmt.Errorf("--tensor-parallel %d is too few; it takes at least one GPU", f.serving.TensorParallel))
+	}
+	if cmd.Flags().Changed("max-model-len") && f.serving.MaxModelLen < 1 {
+		errs = append(errs, fmt.Errorf("--max-model-len %d is too short; it takes at least one token", f.serving.MaxModelLen))
+	}
+	if u := f.serving.GPUMemoryUtilization; !(u > 0 && u <= 1) { // so that NaN is refused
+		errs = append(errs, fmt.Errorf("--gpu-memory-utilization %v is no such part; it takes a fraction above 0 and at most 1", u))
+	}
+	return errors.Join(errs...)
+}
+
+// deviceMemory is what sizing needs to know of devices.
+func deviceMemory(devices []gpu.Device) []sizing.DeviceMemory {
+	list := make([]sizing.DeviceMemory, 0, len(devices))
+	for _, d := range devices {
+		list = append(list, sizing.DeviceMemory{UUID: d.UUID, TotalBytes: d.TotalBytes, FreeBytes: d.FreeBytes, Partition: d.MIG != nil})
+	}
+	return list
+}
+
+// sizeModel reads what a model needs from wherever it is.
+func sizeModel(ctx context.Context, out *fitOutput, storeDir string) (sizing.Model, error) {
+	model := out.Model
+	if strings.Contains(model, "://") {
+		return sizeSource(ctx, out)
+	}
+	if fetcher.CheckName(model) == nil {
+		m, s, err := published(storeDir, model)
+		if err == nil {
+			out.Revision = m.Revision
+			return readModel(model, os.DirFS(s.Path(m.Name, m.Revision)))
+		}
+		if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, fs.ErrNotExist) {
+			return sizing.Model{}, fmt.Errorf("fit %s: %w", model, err)
+		}
+	}
+	info, err := os.Stat(model)
+	switch {
+	case err == nil && info.IsDir():
+		return readModel(model, os.DirFS(model))
+	case err == nil:
+		return sizing.Model{}, usage(fmt.Errorf("fit %s: it is not a directory; name the one that holds the model", model))
+	case errors.Is(err, fs.ErrNotExist):
+		return sizing.Model{}, usage(fmt.Errorf("there is no model %q in the store %s and no directory of that name; stoker ls shows what is", model, storeDir))
+	}
+	return sizing.Model{}, fmt.Errorf("fit %s: %w", model, err)
+}
+
+// published looks a model up without asking that there is a store at all.
+func published(dir, name string) (store.Manifest, *store.Store, error) {
+	s, err := store.OpenReadOnly(dir)
+	if err != nil {
+		return store.Manifest{}, nil, err
+	}
+	m, err := s.Lookup(name)
+	return m, s, err
+}
+
+func sizeSource(ctx context.Context, out *fitOutput) (sizing.Model, error) {
+	src, err := fetcher.ParseSource(out.Model)
+	if err != nil {
+		return sizing.Model{}, usage(err)
+	}
+	driver, err := driverFor(src)
+	if err != nil {
+		return sizing.Model{}, err
+	}
+	listing, err := driver.List(ctx, src)
+	if err != nil {
+		return sizing.Model{}, fmt.Errorf("fit %s: %w", src, err)
+	}
+	out.Revision = listing.Revision
+	return readModel(out.Model, newSourceFS(ctx, driver, src, listing))
+}
+
+func readModel(name string, fsys fs.FS) (sizing.Model, error) {
+	m, err := sizing.ReadModel(fsys)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, usage(fmt.Errorf("fit %s: %w; a model has a config.json and weights beside it", name, err))
+	}
+	if err != nil {
+		return m, fmt.Errorf("fit %s: %w", name, err)
+	}
+	return m, nil
+}
