@@ -39,6 +39,11 @@ func (u *usageError) Unwrap() error { return u.err }
 
 func usage(err error) error { return &usageError{err: err} }
 
+// advised is an error that says already what to do.
+type advised struct{ error }
+
+func (a advised) Unwrap() error { return a.error }
+
 // exitCode maps an error to the contract. Interruption wins over what it broke.
 func exitCode(ctx context.Context, err error) int {
 	var u *usageError
@@ -67,8 +72,9 @@ func exitCode(ctx context.Context, err error) int {
 func advice(err error) string {
 	var u *usageError
 	var e *fetcher.Error
+	var a advised
 	switch {
-	case errors.As(err, &u), errors.As(err, &e) && e.Hint != "":
+	case errors.As(err, &u), errors.As(err, &a), errors.As(err, &e) && e.Hint != "":
 		return ""
 	case errors.Is(err, fetcher.ErrNoSpace):
 		return "free some space (stoker rm, stoker gc) or choose another store"

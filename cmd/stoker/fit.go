@@ -90,7 +90,7 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 	if err != nil { // what the model needs is an answer all the same
 		out.noGPUs = err.Error()
 		if f.output == "json" {
-			c.logger(slog.LevelWarn).Warn("no GPU is compared", "error", err)
+			c.logger(slog.LevelWarn).WarnContext(cmd.Context(), "no GPU is compared", "error", err)
 		}
 	}
 	// Nothing runs on a GPU that is split into parts, only on those.

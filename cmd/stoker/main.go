@@ -15,8 +15,9 @@ import (
 	"syscall"
 )
 
-// version is what --version prints; the linker sets it.
-var version = "dev" //nolint:gochecknoglobals // -ldflags "-X main.version=..." needs a variable
+// version is what --version prints; the linker sets it
+// (-ldflags "-X main.version=...").
+var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

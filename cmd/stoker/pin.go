@@ -20,34 +20,42 @@ func preparePin(dir string) error {
 		if errors.Is(err, unix.ENOTDIR) {
 			return usage(fmt.Errorf("--pin %s is not a directory; name one, or one that can be made", dir))
 		}
-		return fmt.Errorf("pin: make the directory %s: %w; mount a volume there that this user may write, like an emptyDir", dir, err)
+		return pinError(dir, err)
 	}
 	link := filepath.Join(dir, pinName)
 	info, err := os.Lstat(link)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("pin: %w", err)
+		return fmt.Errorf("make the symlink of --pin: %w", err)
 	}
 	if err == nil && info.Mode()&fs.ModeSymlink == 0 {
 		return usage(fmt.Errorf("--pin %s: %s is there already and is no symlink; remove it or name another directory", dir, link))
 	}
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
-		return fmt.Errorf("pin: write to %s: %w; mount a volume there that this user may write, like an emptyDir", dir, err)
+		return pinError(dir, err)
 	}
 	return nil
+}
+
+func pinError(dir string, err error) error {
+	return advised{fmt.Errorf("prepare --pin %s: %w; mount a volume there that this user may write, like an emptyDir", dir, err)}
 }
 
 // pin makes DIR/model a symlink to the revision's directory, atomically, and
 // returns it.
 func pin(dir, target string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("make the symlink of --pin: %w", err)
+	}
 	link, tmp := filepath.Join(dir, pinName), filepath.Join(dir, "."+pinName+".tmp")
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("pin: %w", err)
+		return "", fmt.Errorf("make the symlink of --pin: %w", err)
 	}
 	if err := os.Symlink(target, tmp); err != nil {
-		return "", fmt.Errorf("pin: %w", err)
+		return "", fmt.Errorf("make the symlink of --pin: %w", err)
 	}
 	if err := os.Rename(tmp, link); err != nil {
-		return "", fmt.Errorf("pin: %w", err)
+		return "", fmt.Errorf("make the symlink of --pin: %w", err)
 	}
 	return link, nil
 }

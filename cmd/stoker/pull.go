@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
@@ -55,7 +57,7 @@ go to standard error; with --progress json each line there is an object.
   stoker pull hf://TheBloke/Llama-2-7B-GGUF --include '*Q4_K_M.gguf' --max-rate 200MB
   vllm serve "$(stoker pull hf://Qwen/Qwen2.5-7B-Instruct)"`,
 		Args: exactArg("a SOURCE, like hf://ORG/NAME"),
-		RunE: func(cmd *cobra.Command, args []string) error { return c.pull(cmd, args[0], f) },
+		RunE: func(cmd *cobra.Command, args []string) error { return c.pull(cmd.Context(), cmd.Flags(), args[0], f) },
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.name, "name", "", "the model's name in the store (default: derived from SOURCE)")
@@ -69,13 +71,13 @@ go to standard error; with --progress json each line there is an object.
 	return cmd
 }
 
-func (c *cli) pull(cmd *cobra.Command, source string, f pullFlags) error {
+func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f pullFlags) error {
 	src, err := fetcher.ParseSource(source)
-	if err == nil && !cmd.Flags().Changed("name") {
+	if err == nil && !flags.Changed("name") {
 		if f.name, err = src.DeriveName(); err != nil {
 			err = fmt.Errorf("%w with --name", err)
 		}
-	} else if nameErr := fetcher.CheckName(f.name); cmd.Flags().Changed("name") && nameErr != nil {
+	} else if nameErr := fetcher.CheckName(f.name); flags.Changed("name") && nameErr != nil {
 		err = errors.Join(err, fmt.Errorf("--name: %w", nameErr))
 	}
 	rate, rateErr := parseRate(f.maxRate)
@@ -86,7 +88,7 @@ func (c *cli) pull(cmd *cobra.Command, source string, f pullFlags) error {
 	if f.jobs < 1 {
 		jobsErr = fmt.Errorf("--jobs %d is too few; it takes at least one connection", f.jobs)
 	}
-	if f.progress == "json" && !cmd.Flags().Changed("log-format") {
+	if f.progress == "json" && !flags.Changed("log-format") {
 		c.logFormat = "json" // each line of standard error is an object then
 	}
 	show, progressErr := newProgress(f.progress, c.stderr)
@@ -102,17 +104,17 @@ func (c *cli) pull(cmd *cobra.Command, source string, f pullFlags) error {
 	}
 	c.interrupted = "; what was transferred stays for the next try"
 	logger := c.logger(slog.LevelWarn)
-	logger.Debug("pulling", "source", src.String(), "name", f.name, "store", s.Dir(), "jobs", f.jobs,
+	logger.DebugContext(ctx, "pulling", "source", src.String(), "name", f.name, "store", s.Dir(), "jobs", f.jobs,
 		"max_rate", rate, "include", f.include, "exclude", f.exclude)
 	puller := fetcher.New(fetcher.Options{Store: s, Drivers: drivers(), Logger: logger, Jobs: f.jobs, MaxRate: rate})
-	res, err := puller.Pull(cmd.Context(), fetcher.Request{
+	res, err := puller.Pull(ctx, fetcher.Request{
 		Name: f.name, Source: src, Include: f.include, Exclude: f.exclude, Progress: show.update,
 	})
 	show.finish(err == nil)
 	if err != nil {
 		return err
 	}
-	logger.Debug("published", "name", res.Name, "revision", res.Revision, "path", res.Path,
+	logger.DebugContext(ctx, "published", "name", res.Name, "revision", res.Revision, "path", res.Path,
 		"bytes", res.Bytes, "downloaded_bytes", res.DownloadedBytes, "took", res.Duration)
 	if f.output == "json" {
 		return printJSON(c.stdout, pullOutput{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -139,8 +140,14 @@ func verifyTargets(s *store.Store, names []string) (targets []store.Manifest, wr
 		if damaged {
 			note(name, "", "its manifest cannot be read; pull it again")
 		}
-		if !all && !damaged && len(revisions) == 0 && !known[name] {
-			return nil, nil, unknownModel(name, s)
+		if !damaged && len(revisions) == 0 && !known[name] {
+			_, err := s.Lookup(name)
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return nil, nil, err // such as a format that only a newer stoker knows
+			}
+			if !all {
+				return nil, nil, unknownModel(name, s)
+			}
 		}
 		targets = append(targets, revisions...)
 	}

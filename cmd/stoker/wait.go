@@ -201,7 +201,7 @@ func refusal(st store.Status) error {
 	if hint == "" {
 		hint = "see the agent's log on this node"
 	}
-	return &fetcher.Error{Kind: kind, Op: "the agent says it is " + st.State, Err: errors.New(st.Reason), Hint: hint}
+	return &fetcher.Error{Kind: kind, Op: "the agent could not pull it", Err: errors.New(st.Reason), Hint: hint}
 }
 
 // checkAgent fails when the agent gave no sign of life for agentMissing, which
