@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -228,4 +229,22 @@ func waitFor(ctx context.Context, t *testing.T, what string, cond func() bool) {
 		case <-tick.C:
 		}
 	}
+}
+
+func alwaysAdmit(context.Context, int64) error { return nil }
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// fill takes all the room that is left.
+func fill(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	for size := 1 << 20; size > 0; {
+		if _, err := f.Write(make([]byte, size)); err != nil {
+			size /= 2
+		}
+	}
+	return f.Close()
 }

@@ -1,9 +1,17 @@
 package fetcher_test
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain checks that no test leaves a goroutine, and is the child that the
+// kill tests kill.
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		os.Exit(pullAsChild())
+	}
+	goleak.VerifyTestMain(m)
+}

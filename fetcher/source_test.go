@@ -93,7 +93,7 @@ func TestDeriveName(t *testing.T) {
 		"hf://a/" + long + "x":                         long[:54] + "-" + hashed("hf://a/"+long+"x"),
 		"hf://b/" + long + "x":                         long[:54] + "-" + hashed("hf://b/"+long+"x"),
 		"hf://a/" + long + "x@" + commit:               long[:54] + "-" + hashed("hf://a/"+long+"x"), // without the revision
-		"hf://a/" + strings.Repeat("Ab.", 32):          "",                                          // no valid id
+		"hf://a/" + strings.Repeat("Ab.", 32):          "",                                           // no valid id
 		"file:///" + strings.Repeat("Ab.", 32) + "end": strings.Repeat("ab.", 18) + "-" + hashed("file:///"+strings.Repeat("Ab.", 32)+"end"),
 	} {
 		src, err := fetcher.ParseSource(text)

@@ -230,8 +230,14 @@ func (p *Partial) Reset() error {
 	return p.writeJournal(j)
 }
 
-// Close lets go of the partial; bytes and journal stay for the next try.
-func (p *Partial) Close() error { return p.file.Close() }
+// Close lets go of the partial; bytes and journal stay for the next try. Closing
+// again does nothing.
+func (p *Partial) Close() error {
+	if err := p.file.Close(); !errors.Is(err, fs.ErrClosed) {
+		return err
+	}
+	return nil
+}
 
 // Discard removes the partial and its journal.
 func (p *Partial) Discard() error {

@@ -127,11 +127,11 @@ func (g *Staging) admit(p *Partial, sha256Hex, key string) error {
 	if err := syncDir(filepath.Dir(blob)); err != nil {
 		return asStoreError(err)
 	}
+	if err := removeIfExists(p.journalPath()); err != nil {
+		return err
+	}
 	if info, err = os.Lstat(blob); err != nil {
 		return err
 	}
-	if err := g.store.writeRecord(sha256Hex, info); err != nil {
-		return err
-	}
-	return errors.Join(removeIfExists(p.journalPath()), p.Close())
+	return errors.Join(g.store.writeRecord(sha256Hex, info), p.Close())
 }
