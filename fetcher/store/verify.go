@@ -152,10 +152,13 @@ func (s *Store) withdrawSame(m Manifest) error {
 	if errors.Is(err, ErrNotFound) || err == nil && !now.PublishedAt.Equal(m.PublishedAt) {
 		return nil
 	}
-	if err != nil && !errors.Is(err, ErrCorrupt) {
+	if errors.Is(err, ErrCorrupt) {
+		return s.withdraw(m)
+	}
+	if err != nil {
 		return err
 	}
-	return s.withdraw(m)
+	return s.withdraw(now)
 }
 
 func (s *Store) verifyBlob(ctx context.Context, f ManifestFile, onRead func(int)) error {
