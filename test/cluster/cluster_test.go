@@ -268,3 +268,32 @@ func clientFrom(t *testing.T, kubeconfig string) *kubernetes.Clientset {
 	}
 	return client
 }
+
+func TestStartTriesOtherPorts(t *testing.T) {
+	// It notes the flags of each attempt and ends as a component does whose port was taken.
+	dir := t.TempDir()
+	attempts, binary := filepath.Join(dir, "attempts"), filepath.Join(dir, "unlucky")
+	script := "#!/bin/sh\necho \"$@\" >> " + attempts + "\necho 'listen tcp: bind: address already in use' >&2\nexit 1\n"
+	if err := os.WriteFile(binary, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, err := cluster.Start(t.Context(), cluster.Options{Binary: binary, Dir: filepath.Join(dir, "cluster")})
+	if err == nil {
+		t.Fatal(errors.Join(errors.New("it started"), c.Stop()))
+	}
+	if want := "address already in use"; !strings.Contains(err.Error(), want) {
+		t.Errorf("the error does not say %q: %v", want, err)
+	}
+	content, err := os.ReadFile(attempts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := strings.Split(strings.TrimSpace(string(content)), "\n")
+	different := map[string]bool{}
+	for _, call := range calls {
+		different[call] = true
+	}
+	if len(calls) != 5 || len(different) < 2 {
+		t.Errorf("%d attempts with %d sets of ports, want 5 with several:\n%s", len(calls), len(different), content)
+	}
+}
