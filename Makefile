@@ -64,7 +64,8 @@ test-cluster: $(GOTESTSUM) control-plane ## tests against the real control plane
 lint: $(GOLANGCI_LINT) ## run the linters on all modules
 	$(GOLANGCI_LINT) run ./...
 	cd test && $(GOLANGCI_LINT) run --config ../.golangci.yml ./...
-	cd test/controlplane && go vet -mod=readonly . && test -z "$$(gofmt -l .)"
+	@# The control plane's one file is checked by its build; type-checking Kubernetes once more would take as long.
+	@test -z "$$(gofmt -l test/controlplane)" || { echo "run gofmt on test/controlplane" >&2; exit 1; }
 
 .PHONY: fmt
 fmt: $(GOLANGCI_LINT) ## format the code
