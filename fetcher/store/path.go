@@ -54,12 +54,15 @@ func CheckPath(p string) error {
 	return nil
 }
 
+// revisionRunes are what a revision may consist of.
+const revisionRunes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+
 // CheckRevision reports why a revision cannot be a folder name, or nil:
 // 1 to 128 of [A-Za-z0-9._-], not beginning with a dot, and not "current".
 func CheckRevision(revision string) error {
 	ok := revision != "" && len(revision) <= 128 && revision[0] != '.' && revision != currentLink
 	for _, r := range revision {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-') {
+		if !strings.ContainsRune(revisionRunes, r) {
 			ok = false
 		}
 	}
@@ -81,7 +84,7 @@ func checkFolder(name string) error {
 func checkSHA256(hex string) error {
 	ok := len(hex) == 64
 	for _, r := range hex {
-		if !(r >= '0' && r <= '9' || r >= 'a' && r <= 'f') {
+		if (r < '0' || r > '9') && (r < 'a' || r > 'f') {
 			ok = false
 		}
 	}

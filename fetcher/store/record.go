@@ -120,7 +120,7 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 	if err != nil {
 		return info, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	if info, err = f.Stat(); err != nil {
 		return nil, err
 	}
