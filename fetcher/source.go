@@ -105,7 +105,7 @@ func isHubPart(s string) bool {
 			return false
 		}
 	}
-	return strings.IndexAny(s[:1], "-.") < 0 && strings.IndexAny(s[len(s)-1:], "-.") < 0
+	return !strings.ContainsAny(s[:1]+s[len(s)-1:], "-.")
 }
 
 func parseBucket(s, scheme, rest string) (Source, error) {
@@ -206,7 +206,7 @@ func isASCIIAlnum(r rune) bool { return isLowerAlnum(r) || r >= 'A' && r <= 'Z' 
 
 func isLowerHex(s string) bool {
 	for _, r := range s {
-		if !(r >= '0' && r <= '9' || r >= 'a' && r <= 'f') {
+		if (r < '0' || r > '9') && (r < 'a' || r > 'f') {
 			return false
 		}
 	}

@@ -250,7 +250,7 @@ func (t *transfer) connection(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer body.Close() //nolint:errcheck // read to its end, or given up
+	defer body.Close()
 	buf := make([]byte, bufferSize)
 	for {
 		n, readErr := fill(ctx, body, buf, func(n int) error {

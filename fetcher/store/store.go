@@ -90,7 +90,7 @@ func OpenExisting(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if unix.Access(s.dir, unix.W_OK) != nil {
+	if writable := unix.Access(s.dir, unix.W_OK) == nil; !writable {
 		return s, nil
 	}
 	return Open(dir)
