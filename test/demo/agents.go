@@ -75,7 +75,7 @@ func (d *demo) startAgent(m machine, kubeconfig string) error {
 	if err != nil {
 		return err
 	}
-	defer logFile.Close() //nolint:errcheck // the child has its own descriptor
+	defer logFile.Close()
 	// Not bound to a context: an agent ends by SIGTERM, as a kubelet would
 	// have it, and by Pdeathsig if the demo itself dies.
 	cmd := exec.Command(d.stoker, "agent", "--config", d.configPath(), "--store", d.storePath(m.name), //nolint:noctx // see above
