@@ -13,7 +13,7 @@ import (
 )
 
 func main() {
-	os.Exit(run()) //nolint:forbidigo // Only main exits, and this is one outside ../cmd.
+	os.Exit(run())
 }
 
 func run() int {
