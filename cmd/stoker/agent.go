@@ -25,25 +25,29 @@ func (c *cli) agentCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent --config FILE",
 		Short: "Run the node agent: pull what the list says, and label this node with what is warm",
-		Long: `Run the node agent, as the chart's DaemonSet does. FILE holds the model list and
-the agent's settings, and is read again while the agent runs: a bad list never
-replaces a good one.
+		Long: `Run the agent of one node, as the chart's DaemonSet does. It reads this machine's
+GPUs, pulls the models that the list wants here, and says on its Node what is
+warm and how much GPU memory is free.
 
-The agent reads this machine's GPUs, keeps the store, and says on its Node what
-is warm and how much GPU memory is free. It ends cleanly on SIGTERM; the labels
-stay, because what they say stays true.`,
+FILE is YAML with the model list and the agent's settings. It is read again
+while the agent runs; a bad list never replaces a good one.
+
+The agent ends in good order on SIGTERM. Its labels stay, because what they say
+stays true.
+
+Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage or configuration.`,
 		Example: `  stoker agent --config /etc/stoker/config.yaml --store /models --node-name gpu-1
-  stoker agent --config list.yaml --node-name dev --gpus simulated:dgxh200 --kubeconfig ~/.kube/config`,
+  stoker agent --config list.yaml --node-name dev --gpus simulated:dgxh200`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.agent(cmd, f) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.config, "config", "", "the file with the model list and the settings (required)")
+	flags.StringVar(&f.config, "config", "", "read the model list and the settings from `FILE` (required)")
 	storeFlag(cmd, &f.store)
-	flags.StringVar(&f.nodeName, "node-name", os.Getenv("NODE_NAME"), "the name of this machine's Node; default from NODE_NAME")
+	flags.StringVar(&f.nodeName, "node-name", os.Getenv("NODE_NAME"), "this machine's Node is called `NAME`; NODE_NAME sets the default")
 	gpusFlag(cmd, &f.gpus)
-	flags.StringVar(&f.listen, "listen", ":9808", "address of /metrics, /healthz and /readyz; empty: none")
-	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "how to reach the API server; default: the pod's account, else KUBECONFIG")
+	flags.StringVar(&f.listen, "listen", ":9808", "serve /metrics, /healthz and /readyz on `ADDRESS`; empty for none")
+	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "reach the API server as `FILE` says (default: the pod's account, else KUBECONFIG)")
 	return cmd
 }
 

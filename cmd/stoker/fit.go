@@ -64,10 +64,10 @@ refuse; 3 the source refuses; 130 interrupted.`,
 	}
 	flags := cmd.Flags()
 	storeFlag(cmd, &f.store)
-	flags.IntVar(&f.serving.TensorParallel, "tensor-parallel", 1, "how many GPUs one replica takes")
-	flags.Int64Var(&f.serving.MaxModelLen, "max-model-len", 0, "the longest request, in tokens (default: the model's own)")
-	flags.Float64Var(&f.serving.GPUMemoryUtilization, "gpu-memory-utilization", 0.92, "the part of a GPU's memory that vLLM claims, above 0 and at most 1")
-	flags.StringVar(&f.serving.KVCacheDtype, "kv-cache-dtype", "auto", "the type of the KV cache, like auto, bfloat16 or fp8")
+	flags.IntVar(&f.serving.TensorParallel, "tensor-parallel", 1, "one replica takes `N` GPUs")
+	flags.Int64Var(&f.serving.MaxModelLen, "max-model-len", 0, "the longest request has `N` tokens (default: the model's own length)")
+	flags.Float64Var(&f.serving.GPUMemoryUtilization, "gpu-memory-utilization", 0.92, "vLLM claims this `FRACTION` of a GPU's memory, above 0 and at most 1")
+	flags.StringVar(&f.serving.KVCacheDtype, "kv-cache-dtype", "auto", "the KV cache has this `TYPE`, like auto, bfloat16 or fp8")
 	gpusFlag(cmd, &f.gpus)
 	outputFlag(cmd, &f.output)
 	return cmd

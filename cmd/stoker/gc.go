@@ -47,7 +47,7 @@ safe to run while models are pulled or read.
 	}
 	storeFlag(cmd, &dir)
 	outputFlag(cmd, &output)
-	cmd.Flags().DurationVar(&olderThan, "older-than", 24*time.Hour, "keep unfinished transfers that are younger")
+	cmd.Flags().DurationVar(&olderThan, "older-than", 24*time.Hour, "keep unfinished transfers that are younger than this `AGE`")
 	return cmd
 }
 

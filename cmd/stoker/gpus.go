@@ -51,7 +51,7 @@ Exit codes: 0 done, 1 no driver or no answer from it, 2 wrong usage,
 // gpusFlag adds --gpus.
 func gpusFlag(cmd *cobra.Command, spec *string) {
 	cmd.Flags().StringVar(spec, "gpus", "auto",
-		"where GPUs are read from: auto (NVML), none, or simulated:BOARD[,free=SIZE][,free.INDEX=SIZE] with dgxa100, dgxh100, dgxh200 or dgxb200")
+		"read GPUs from `SPEC`: auto (NVML), none, or simulated:BOARD[,free=SIZE][,free.INDEX=SIZE] with dgxa100, dgxh100, dgxh200 or dgxb200")
 }
 
 func openGPUs(spec string) (*gpu.Reader, error) {

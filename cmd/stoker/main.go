@@ -32,7 +32,7 @@ func main() {
 // run is the whole program less its exit.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	c := &cli{stdout: stdout, stderr: stderr}
-	cmd := c.root()
+	cmd := c.root() //nolint:contextcheck // cobra hands ctx to the commands
 	cmd.SetArgs(args)
 	executed, err := cmd.ExecuteContextC(ctx)
 	if err != nil && !c.started {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -11,7 +12,7 @@ import (
 
 // outputFlag adds -o.
 func outputFlag(cmd *cobra.Command, format *string) {
-	cmd.Flags().StringVarP(format, "output", "o", "table", "output format: table or json")
+	cmd.Flags().StringVarP(format, "output", "o", "table", "write the result in this `FORMAT`: table or json")
 }
 
 func checkOutput(format string) error {
@@ -31,7 +32,8 @@ func printJSON(w io.Writer, v any) error {
 
 // printTable writes rows in aligned columns; the first row is the header.
 func printTable(w io.Writer, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	var text strings.Builder
+	tw := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
 	for _, row := range rows {
 		for i, cell := range row {
 			if i > 0 {
@@ -41,7 +43,16 @@ func printTable(w io.Writer, rows [][]string) error {
 		}
 		fmt.Fprintln(tw)
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(text.String()) {
+		// Cells are padded, also the last ones where they are empty.
+		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // count is a number of things: "1 blob", "2 blobs".

@@ -60,13 +60,13 @@ go to standard error; with --progress json each line there is an object.
 		RunE: func(cmd *cobra.Command, args []string) error { return c.pull(cmd.Context(), cmd.Flags(), args[0], f) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.name, "name", "", "the model's name in the store (default: derived from SOURCE)")
+	flags.StringVar(&f.name, "name", "", "call the model `NAME` in the store (default: derived from SOURCE)")
 	storeFlag(cmd, &f.store)
-	flags.StringArrayVar(&f.include, "include", nil, "take only files that match this pattern; may be repeated")
-	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out files that match this pattern; may be repeated")
-	flags.IntVar(&f.jobs, "jobs", 8, "how many connections to use at most")
-	flags.StringVar(&f.maxRate, "max-rate", "", "how many bytes per second to take at most, like 200MB or 1GiB (default: unlimited)")
-	flags.StringVar(&f.progress, "progress", "auto", "auto, bar, plain, json or none; auto is a bar on a terminal and plain lines elsewhere")
+	flags.StringArrayVar(&f.include, "include", nil, "take only files that match `PATTERN`; may be repeated")
+	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out files that match `PATTERN`; may be repeated")
+	flags.IntVar(&f.jobs, "jobs", 8, "use `N` connections at most")
+	flags.StringVar(&f.maxRate, "max-rate", "", "take `RATE` bytes per second at most, like 200MB or 1GiB (default: unlimited)")
+	flags.StringVar(&f.progress, "progress", "auto", "show progress in this `FORM`: auto, bar, plain, json or none; auto is a bar on a terminal and plain lines elsewhere")
 	outputFlag(cmd, &f.output)
 	return cmd
 }

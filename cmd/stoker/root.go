@@ -64,7 +64,7 @@ Environment:
 	cmd.SetHelpCommand(helpCommand())
 	flags := cmd.PersistentFlags()
 	flags.BoolVarP(&c.verbose, "verbose", "v", false, "log what is done, not only what goes wrong")
-	flags.StringVar(&c.logFormat, "log-format", "text", "format of the log on standard error: text or json")
+	flags.StringVar(&c.logFormat, "log-format", "text", "write the log on standard error in this `FORMAT`: text or json")
 	cmd.AddCommand(
 		c.pullCommand(), c.lsCommand(), c.verifyCommand(), c.rmCommand(), c.gcCommand(),
 		c.waitCommand(), c.gpusCommand(), c.fitCommand(), c.agentCommand(),
@@ -141,7 +141,7 @@ func storeFlag(cmd *cobra.Command, dir *string) {
 	if def == "" {
 		def = "./models"
 	}
-	cmd.Flags().StringVar(dir, "store", def, "the store's directory; STOKER_STORE sets the default")
+	cmd.Flags().StringVar(dir, "store", def, "the store is in `DIR`; STOKER_STORE sets the default")
 }
 
 // exactArg is cobra.ExactArgs(1) with words that say what is missing.

@@ -79,8 +79,8 @@ refuses, 5 the model finds no room on this node, 130 interrupted.`,
 		},
 	}
 	storeFlag(cmd, &f.store)
-	cmd.Flags().DurationVar(&f.timeout, "timeout", defaultWaitIs, "how long to wait")
-	cmd.Flags().StringVar(&f.pin, "pin", "", "leave DIR/model, a symlink to the published revision")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", defaultWaitIs, "wait for this `DURATION` at most")
+	cmd.Flags().StringVar(&f.pin, "pin", "", "leave `DIR`/model, a symlink to the published revision")
 	return cmd
 }
 
