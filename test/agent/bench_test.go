@@ -1,0 +1,340 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/stoker-project/stoker/agent"
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/fetchertest"
+	"github.com/stoker-project/stoker/fetcher/file"
+	"github.com/stoker-project/stoker/fetcher/hf"
+	"github.com/stoker-project/stoker/fetcher/store"
+	"github.com/stoker-project/stoker/gpu"
+	"github.com/stoker-project/stoker/test/charts"
+	"github.com/stoker-project/stoker/test/cluster"
+)
+
+const (
+	namespace = "stoker-system"
+	release   = "rel"
+	account   = release + "-stoker"
+	// intervals make a step of a test short.
+	intervals = `
+store: {reserve: "0"}
+intervals: {observe: 200ms, labelWrites: 200ms, progress: 1s, gpu: 1s, heartbeat: 1s, verify: 500ms, retryMin: 200ms, retryMax: 2s, resync: 1s, timeout: 5s, grace: 1s}
+`
+)
+
+// startCluster starts a control plane with the chart's account and rights.
+func startCluster(t *testing.T) *cluster.Cluster {
+	t.Helper()
+	c, err := cluster.Start(t.Context(), cluster.Options{Log: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
+	if _, err := c.Client().CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	objs, err := charts.Render([]byte("models: []"), release, namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := charts.Apply(t.Context(), c.RESTConfig(), objs); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// bench is one Node with an agent's store, configuration and rights.
+type bench struct {
+	*testing.T
+	cluster    *cluster.Cluster
+	client     kubernetes.Interface
+	node       string
+	dir        string
+	kubeconfig string
+	gpus       string
+	log        *log
+
+	mu   sync.Mutex
+	stop func()
+	// onRemove is called before a model leaves the store.
+	onRemove func(name string)
+}
+
+// newBench makes a Node and everything beside the agent itself.
+func newBench(t *testing.T, c *cluster.Cluster) *bench {
+	t.Helper()
+	node := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	b := newBenchWithoutNode(t, c, node)
+	b.addNode()
+	return b
+}
+
+func newBenchWithoutNode(t *testing.T, c *cluster.Cluster, node string) *bench {
+	t.Helper()
+	b := &bench{T: t, cluster: c, client: c.Client(), node: node, dir: t.TempDir(), gpus: "simulated:dgxh200", log: &log{}, stop: func() {}}
+	b.onRemove = func(name string) {
+		if v, ok := b.labels()[agent.WarmPrefix+name]; ok {
+			b.Errorf("%s is removed while the API server still says warm: %s", name, v)
+		}
+	}
+	return b
+}
+
+func (b *bench) addNode() {
+	b.Helper()
+	if _, err := b.cluster.AddNode(b.Context(), cluster.NodeSpec{Name: b.node, GPUs: 8, Labels: map[string]string{"pool": "gpu"}}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// model writes a small model of its own and returns its source.
+func (b *bench) model(name string, seed uint64) string {
+	b.Helper()
+	tree, err := fetchertest.GenerateModel(fetchertest.ModelSpec{Seed: seed, Bare: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := filepath.Join(b.dir, "sources", name)
+	for path, content := range tree {
+		target := filepath.Join(dir, filepath.FromSlash(path))
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			b.Fatal(err)
+		}
+		data, err := io.ReadAll(content.Reader())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := os.WriteFile(target, data, 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return "file://" + dir
+}
+
+// list writes the configuration: the given entries and the short intervals.
+func (b *bench) list(entries ...string) {
+	b.Helper()
+	b.config("models: [" + strings.Join(entries, ", ") + "]" + intervals)
+}
+
+func (b *bench) config(text string) {
+	b.Helper()
+	tmp := b.configPath() + ".new"
+	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.Rename(tmp, b.configPath()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (b *bench) configPath() string { return filepath.Join(b.dir, "config.yaml") }
+func (b *bench) storePath() string  { return filepath.Join(b.dir, "store") }
+
+// checkedStore calls back before a model leaves the store.
+type checkedStore struct {
+	*store.Store
+	onRemove func(name string)
+}
+
+func (s checkedStore) Remove(ctx context.Context, name string) error {
+	s.onRemove(name)
+	return s.Store.Remove(ctx, name)
+}
+
+// start runs an agent in this process with the rights of the chart's pod on
+// this node, and returns it. The test, or b.stop, ends it.
+func (b *bench) start() *agent.Agent {
+	b.Helper()
+	if b.kubeconfig == "" {
+		var err error
+		b.kubeconfig, err = b.cluster.AgentKubeconfig(b.Context(), cluster.AgentPod{Namespace: namespace, ServiceAccount: account, Node: b.node, Pod: "agent-" + b.node})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	kube, err := clientcmd.BuildConfigFromFlags("", b.kubeconfig)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := store.Open(b.storePath())
+	if err != nil {
+		b.Fatal(err)
+	}
+	cfg, err := agent.LoadConfig(b.configPath(), s.AgentFile(agent.LastGoodFile))
+	if err != nil {
+		b.Fatal(err)
+	}
+	devices, err := gpu.Open(b.gpus)
+	if err != nil {
+		b.Fatal(err)
+	}
+	logger := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	admission := agent.NewAdmission(s.Usage, cfg.Store)
+	a, err := agent.New(agent.Options{
+		Config: cfg, ConfigPath: b.configPath(), NodeName: b.node, Version: "test", Kube: kube,
+		Store: checkedStore{Store: s, onRemove: b.onRemove}, Admission: admission, Devices: devices, Logger: logger,
+		Puller: fetcher.New(fetcher.Options{Store: s, Drivers: fetcher.Drivers{
+			fetcher.SchemeFile: func(fetcher.Access) (fetcher.Driver, error) { return file.New(), nil },
+			fetcher.SchemeHub:  hubDriver,
+		}, Logger: logger, Attempts: 1, Admit: admission.Admit}),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(b.Context()))
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	b.stop = sync.OnceFunc(func() {
+		cancel()
+		err := <-done
+		if err = errors.Join(err, devices.Close()); err != nil {
+			b.Errorf("run: %v", err)
+		}
+	})
+	b.Cleanup(func() {
+		b.stop()
+		if b.Failed() {
+			b.Logf("the agent's log:\n%s", b.log.String())
+		}
+	})
+	return a
+}
+
+func hubDriver(a fetcher.Access) (fetcher.Driver, error) {
+	return hf.FromEnvironment(a, hf.Options{UserAgent: "stoker/test"})
+}
+
+// get reads the Node as an administrator does.
+func (b *bench) get() *corev1.Node {
+	b.Helper()
+	n, err := b.client.CoreV1().Nodes().Get(context.WithoutCancel(b.Context()), b.node, metav1.GetOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+func (b *bench) labels() map[string]string { return b.get().Labels }
+
+// status decodes the annotation.
+func (b *bench) status() agent.NodeStatus {
+	b.Helper()
+	var s agent.NodeStatus
+	if text := b.get().Annotations[agent.StatusAnnotation]; text != "" {
+		if err := json.Unmarshal([]byte(text), &s); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return s
+}
+
+// modelStatus is one model of the annotation; zero if it is not there.
+func (b *bench) modelStatus(name string) agent.ModelStatus {
+	b.Helper()
+	for _, m := range b.status().Models {
+		if m.Name == name {
+			return m
+		}
+	}
+	return agent.ModelStatus{}
+}
+
+// wait polls a condition of the Node until it holds.
+func (b *bench) wait(what string, cond func(n *corev1.Node) bool) {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), 60*time.Second)
+	defer cancel()
+	err := cluster.WaitFor(ctx, what, func(ctx context.Context) (bool, error) {
+		n, err := b.client.CoreV1().Nodes().Get(ctx, b.node, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		if !cond(n) {
+			return false, fmt.Errorf("labels are %v, the annotation is %s", n.Labels, n.Annotations[agent.StatusAnnotation])
+		}
+		return true, nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// waitLabel waits until a label has a value; "" means: is absent.
+func (b *bench) waitLabel(key, value string) {
+	b.Helper()
+	b.wait(fmt.Sprintf("label %s=%q", key, value), func(n *corev1.Node) bool {
+		got, ok := n.Labels[key]
+		return got == value && ok == (value != "")
+	})
+}
+
+// waitEvent waits for an event about the Node and returns it.
+func (b *bench) waitEvent(reason string, cond func(e eventsv1.Event) bool) eventsv1.Event {
+	b.Helper()
+	var found eventsv1.Event
+	ctx, cancel := context.WithTimeout(b.Context(), 60*time.Second)
+	defer cancel()
+	err := cluster.WaitFor(ctx, "event "+reason, func(ctx context.Context) (bool, error) {
+		events, err := b.client.EventsV1().Events(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return false, err
+		}
+		for _, e := range events.Items {
+			if e.Reason == reason && e.Regarding.Kind == "Node" && e.Regarding.Name == b.node && cond(e) {
+				found = e
+				return true, nil
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return found
+}
+
+func anyEvent(eventsv1.Event) bool { return true }
+
+// log keeps what agents write.
+type log struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
