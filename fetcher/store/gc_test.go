@@ -218,3 +218,20 @@ func TestUsage(t *testing.T) {
 		t.Errorf("no transfer holds %d, %v", n, err)
 	}
 }
+
+// The store's own path is no pattern.
+func TestStoreInAnOddFolder(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "a[b]*? c\\d"))
+	m := publish(t, s, "tiny", repo, commitA, tiny)
+	must(t, os.Remove(s.BlobPath(sumOf("weights"))))
+	if _, err := s.Verify(t.Context(), m, nil); err != nil {
+		t.Error(err)
+	}
+	if got := withdrawn(t, s); got != "tiny@"+commitA {
+		t.Errorf("withdrawn %q", got)
+	}
+	if res := gc(t, s, 0); res.RemovedBlobs != 0 {
+		t.Errorf("collected %+v", res)
+	}
+	must(t, s.Check(t.Context(), publish(t, s, "tiny", repo, commitA, tiny)))
+}

@@ -428,7 +428,7 @@ func FuzzCheckPath(f *testing.F) {
 			return
 		}
 		full := filepath.Join(base, filepath.FromSlash(p))
-		if rel, err := filepath.Rel(base, full); err != nil || rel != p || strings.HasPrefix(rel, "..") {
+		if rel, err := filepath.Rel(base, full); err != nil || rel != p || rel == ".." || strings.HasPrefix(rel, "../") {
 			t.Errorf("%q lands at %q", p, full)
 		}
 		if err := os.MkdirAll(full, 0o755); err != nil {

@@ -252,20 +252,49 @@ func (s *Store) withdraw(m Manifest) error {
 // Withdrawn returns the manifests of revisions that were found wrong and not
 // pulled again since.
 func (s *Store) Withdrawn() ([]Manifest, error) {
-	paths, err := filepath.Glob(filepath.Join(s.dir, "agent", "withdrawn", "*", "*.json"))
+	names, err := os.ReadDir(filepath.Join(s.dir, "agent", "withdrawn"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // never written to
+	}
 	if err != nil {
 		return nil, err
 	}
 	var all []Manifest
-	for _, path := range paths {
+	for _, name := range names {
+		some, err := s.withdrawnOf(name.Name())
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+func (s *Store) withdrawnOf(name string) ([]Manifest, error) {
+	dir := s.withdrawnDir(name)
+	if real, err := isRealDir(dir); err != nil || !real {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // published again meanwhile
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []Manifest
+	for _, e := range entries {
+		if isTemp(e.Name()) {
+			continue
+		}
 		var m Manifest
-		if err := readJSON(path, &m); err != nil {
+		if err := readJSON(filepath.Join(dir, e.Name()), &m); err != nil {
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) {
 				continue
 			}
 			return nil, err
 		}
-		if m.check() != nil {
+		if m.check() != nil || m.Name != name {
 			continue
 		}
 		newest, err := s.Lookup(m.Name)
