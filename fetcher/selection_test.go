@@ -111,8 +111,15 @@ func TestSelectNothing(t *testing.T) {
 func TestCheckListing(t *testing.T) {
 	digest := NewDigest(SHA256, strings.Repeat("a", 64))
 	good := Listing{Revision: "main-1", Files: []File{
-		{Path: "config.json", Size: 3}, {Path: "a/b/c.json", Size: 0}, {Path: "größe/重み.json", Size: 1}, {Path: ".gitattributes"},
-		{Path: "a..b"}, {Path: "...x"}, {Path: strings.Repeat("x", 255)}, {Path: "x", Size: 5, Digest: digest}, {Path: "y", Size: 5, Digest: digest},
+		{Path: "config.json", Size: 3},
+		{Path: "a/b/c.json", Size: 0},
+		{Path: "größe/重み.json", Size: 1},
+		{Path: ".gitattributes"},
+		{Path: "a..b"},
+		{Path: "...x"},
+		{Path: strings.Repeat("x", 255)},
+		{Path: "x", Size: 5, Digest: digest},
+		{Path: "y", Size: 5, Digest: digest},
 	}}
 	if err := checkListing(good); err != nil {
 		t.Error(err)

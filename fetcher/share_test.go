@@ -1,6 +1,7 @@
 package fetcher_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding"
@@ -106,6 +107,7 @@ type memory struct {
 	opens     atomic.Int64
 	breakOnce atomic.Int64 // one body ends with an error after so many bytes, if not 0
 	slow      time.Duration
+	piece     int // what one Read gives at most; 0: 64 KiB
 }
 
 func (m *memory) List(context.Context, fetcher.Source) (fetcher.Listing, error) {
@@ -122,7 +124,7 @@ func (m *memory) Open(ctx context.Context, obj fetcher.Object, offset int64) (io
 }
 
 type memoryBody struct {
-	ctx        context.Context
+	ctx        context.Context //nolint:containedctx // the reader lives as long as the ctx of Open, by contract
 	m          *memory
 	left       []byte
 	breakAfter int64
@@ -143,7 +145,7 @@ func (b *memoryBody) Read(p []byte) (int, error) {
 	if len(b.left) == 0 {
 		return 0, io.EOF
 	}
-	n := copy(p[:min(len(p), 64<<10)], b.left)
+	n := copy(p[:min(len(p), cmp.Or(b.m.piece, 64<<10))], b.left)
 	if b.breakAfter > 0 {
 		if n = min(n, int(b.breakAfter)); int64(n) == b.breakAfter {
 			return n, &fetcher.Error{Kind: fetcher.ErrRefused, Op: "read", Err: io.ErrClosedPipe}
@@ -242,11 +244,11 @@ func TestPullUnvouchedWithDamagedJournal(t *testing.T) {
 // Waiting for our own limit is no stall of the source.
 func TestMaxRateIsNoStall(t *testing.T) {
 	e := newEnv(t, fetchertest.HubOptions{})
-	m := &memory{files: map[string][]byte{"model.safetensors": random(1, 3<<20)}}
+	m := &memory{files: map[string][]byte{"model.safetensors": random(1, 3<<20)}, piece: 1 << 20}
 	start := time.Now()
 	f := e.fetcher(func(o *fetcher.Options) {
 		m.drivers(o)
-		o.MaxRate, o.StallTimeout = 4<<20, 20*time.Millisecond
+		o.MaxRate, o.StallTimeout = 4<<20, 100*time.Millisecond
 	})
 	if _, err := f.Pull(t.Context(), memoryRequest("a")); err != nil {
 		t.Fatal(err)
