@@ -65,14 +65,14 @@ func interruptCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("it ended (%v) before standard error matched:\n%s", err, errs.bytes())
 	case <-time.After(30 * time.Second):
 		_ = cmd.Process.Kill()
-		<-ended
+		_ = <-ended
 		ts.Fatalf("standard error does not match:\n%s", errs.bytes())
 	}
 	select {
 	case err = <-ended:
 	case <-time.After(prompt):
 		_ = cmd.Process.Kill()
-		<-ended
+		_ = <-ended
 		ts.Fatalf("it did not end within %s of the signal", prompt)
 	}
 	_, _ = io.Copy(ts.Stderr(), bytes.NewReader(errs.bytes()))

@@ -42,6 +42,8 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TZ", "UTC")
+			// Otherwise each process sleeps for a second before it exits.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			return startHub(env)
 		},
 		Condition: func(cond string) (bool, error) {
@@ -94,7 +96,7 @@ func checkCode(ts *testscript.TestScript, want string, err error) {
 // command makes a command that sees the script's environment.
 func command(ts *testscript.TestScript, name string, args ...string) *exec.Cmd {
 	var env []string
-	for _, key := range []string{"PATH", "HOME", "TMPDIR", "TZ", "GOCOVERDIR", "HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH", "STOKER_STORE"} {
+	for _, key := range []string{"PATH", "HOME", "TMPDIR", "TZ", "GOCOVERDIR", "GORACE", "HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH", "STOKER_STORE"} {
 		if value := ts.Getenv(key); value != "" {
 			env = append(env, key+"="+value)
 		}
