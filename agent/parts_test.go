@@ -119,6 +119,7 @@ func TestRecorderCountsRepeats(t *testing.T) {
 		}
 		r.regarding("uid")
 		synctest.Wait()
+		time.Sleep(500 * time.Millisecond) // never at the instant of a write
 		for range 120 {
 			r.record(failed404)
 			time.Sleep(time.Second)
@@ -277,7 +278,7 @@ func TestStatusStaysSmall(t *testing.T) {
 	for i := range 3000 {
 		models = append(models, modelState{
 			Name: fmt.Sprintf("model-%04d", i), State: StateFailed, Listed: true, Revision: commit,
-			Reason: strings.Repeat("why ", 1000), Hint: strings.Repeat("do ", 1000),
+			Reason: strings.Repeat("why ", 100), Hint: strings.Repeat("do ", 100),
 			Model: Model{Source: source(t, "hf://organisation/model")},
 		})
 	}
