@@ -65,15 +65,15 @@ func interruptCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("it ended (%v) before standard error matched:\n%s", err, errs.bytes())
 	case <-time.After(30 * time.Second):
 		_ = cmd.Process.Kill()
-		_ = <-ended
-		ts.Fatalf("standard error does not match:\n%s", errs.bytes())
+		err = <-ended
+		ts.Fatalf("standard error does not match (%v):\n%s", err, errs.bytes())
 	}
 	select {
 	case err = <-ended:
 	case <-time.After(prompt):
 		_ = cmd.Process.Kill()
-		_ = <-ended
-		ts.Fatalf("it did not end within %s of the signal", prompt)
+		err = <-ended
+		ts.Fatalf("it did not end within %s of the signal (%v)", prompt, err)
 	}
 	_, _ = io.Copy(ts.Stderr(), bytes.NewReader(errs.bytes()))
 	checkCode(ts, "130", err)

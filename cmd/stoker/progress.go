@@ -96,6 +96,7 @@ func (b *barProgress) update(p fetcher.Progress) {
 		b.bar = progressbar.NewOptions64(p.BytesTotal,
 			progressbar.OptionSetWriter(b.w),
 			progressbar.OptionShowBytes(true),
+			progressbar.OptionShowCount(),
 			progressbar.OptionUseIECUnits(true),
 			progressbar.OptionShowTotalBytes(true),
 			progressbar.OptionSetPredictTime(true),
@@ -104,7 +105,11 @@ func (b *barProgress) update(p fetcher.Progress) {
 		)
 	}
 	b.phase = p.Phase
-	b.bar.Describe(fmt.Sprintf("%-10s %d/%d files", p.Phase, p.FilesDone, p.FilesTotal))
+	what := p.Phase
+	if p.FilesTotal > 0 {
+		what = fmt.Sprintf("%-10s %d/%d files", p.Phase, p.FilesDone, p.FilesTotal)
+	}
+	b.bar.Describe(what)
 	_ = b.bar.Set64(p.BytesDone) // drawing is best effort
 }
 

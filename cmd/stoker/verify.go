@@ -90,7 +90,7 @@ func (c *cli) verifyOne(ctx context.Context, s *store.Store, m store.Manifest) (
 	if err != nil {
 		return store.VerifyResult{}, err
 	}
-	p := fetcher.Progress{Phase: "verifying " + m.Name, BytesTotal: m.Bytes, FilesTotal: len(m.Files)}
+	p := fetcher.Progress{Phase: "verifying " + m.Name, BytesTotal: m.Bytes}
 	show.update(p)
 	res, err := s.Verify(ctx, m, func(n int) {
 		p.BytesDone += int64(n)
