@@ -15,10 +15,10 @@ func (c *cli) gcCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Collect what nothing in a store refers to",
-		Long: `Remove from a store what no published model uses: blobs, abandoned transfers,
-quarantined content. Transfers under way, and those interrupted less than
---older-than ago, are kept, so that the next pull goes on where it was. It is
-safe to run while models are pulled or read.
+		Long: `Remove from a store what no published model uses: files' content (blobs),
+abandoned transfers, quarantined content. Transfers under way, and those
+interrupted less than --older-than ago, are kept, so that the next pull goes on
+where it was. It is safe to run while models are pulled or read.
 
 ` + localExitCodes,
 		Example: `  stoker gc
