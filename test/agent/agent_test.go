@@ -119,7 +119,7 @@ func testKeys(t *testing.T, c *cluster.Cluster) {
 		var owned struct {
 			Metadata map[string]map[string]any `json:"f:metadata"`
 		}
-		if err := json.Unmarshal(f.FieldsV1.Raw, &owned); err != nil {
+		if err := json.Unmarshal(f.FieldsV1.GetRawBytes(), &owned); err != nil {
 			t.Fatal(err)
 		}
 		for _, set := range owned.Metadata {

@@ -79,7 +79,6 @@ type bench struct {
 	gpus       string
 	log        *log
 
-	mu   sync.Mutex
 	stop func()
 	// onRemove is called before a model leaves the store.
 	onRemove func(name string)
