@@ -124,8 +124,10 @@ func TestWaitTimesOut(t *testing.T) {
 // published in the meantime ends the wait.
 func TestWaitFollowsTheAgent(t *testing.T) {
 	s, published := openStore(t), publish(t, "m")
+	const held = 12 * time.Second // each state
 	synctest.Test(t, func(t *testing.T) {
 		go func() {
+			time.Sleep(waitPoll / 2) // between two looks, so that each sees what was written before
 			states := []store.Status{
 				{State: "queued", Reason: "2 models are pulled before it"},
 				{State: "pulling", Bytes: 10 << 20, Total: 100 << 20},
@@ -138,20 +140,20 @@ func TestWaitFollowsTheAgent(t *testing.T) {
 				if err := s.WriteStatus(st); err != nil {
 					t.Error(err)
 				}
-				time.Sleep(waitSay)
+				time.Sleep(held)
 			}
 			for _, dir := range []string{"blobs", "models", "manifests"} {
 				replace(t, filepath.Join(published, dir), filepath.Join(s.Dir(), dir))
 			}
 		}()
 		code, stderr, duration := took(t, "m", "--store", s.Dir())
-		if code != exitOK || duration > 4*waitSay+2*waitPoll {
+		if code != exitOK || duration != 4*held+waitPoll {
 			t.Errorf("exit code %d after %s", code, duration)
 		}
 		for _, want := range []string{
 			"queued: 2 models are pulled before it\n",
 			"pulling:  10%, 10.0 MiB of 100.0 MiB",
-			"pulling:  60%, 60.0 MiB of 100.0 MiB, 5.0 MiB/s, 8s left\n",
+			"pulling:  60%, 60.0 MiB of 100.0 MiB, 2.5 MiB/s, 16s left\n",
 			"failed: connection refused; it is tried again\n",
 		} {
 			if !strings.Contains(stderr, want) {
