@@ -108,5 +108,5 @@ func retryable(err error) bool {
 
 func backoff(failures int) time.Duration {
 	d := min(backoffMin<<min(failures-1, 16), backoffMax)
-	return d/2 + rand.N(d) //nolint:gosec // jitter
+	return d/2 + rand.N(d)
 }

@@ -41,6 +41,9 @@ func Select(files []File, include, exclude []string) ([]File, error) {
 			chosen = append(chosen, f)
 		}
 	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%w: the source has no files", ErrNothingSelected)
+	}
 	if len(chosen) == 0 {
 		return nil, fmt.Errorf("%w out of %d; check the include and exclude patterns", ErrNothingSelected, len(files))
 	}

@@ -89,7 +89,7 @@ func TestSelectNothing(t *testing.T) {
 		include, exclude []string
 		hint             string
 	}{
-		"no files":            {hint: "patterns"},
+		"no files":            {hint: "has no files"},
 		"only GGUF":           {files: filesOf("a.gguf", "b.gguf"), hint: "GGUF"},
 		"GGUF and documents":  {files: filesOf(".gitattributes", "README.md", "config.json", "a.gguf"), hint: "GGUF"},
 		"GGUF in folders":     {files: filesOf("README.md", "Q4/a-00001-of-00002.gguf"), hint: "GGUF"},

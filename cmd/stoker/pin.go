@@ -16,7 +16,7 @@ const pinName = "model"
 // preparePin makes the directory and finds out before the wait what would
 // keep the symlink from being made after it.
 func preparePin(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the serving container runs as another uid
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		if errors.Is(err, unix.ENOTDIR) {
 			return usage(fmt.Errorf("--pin %s is not a directory; name one, or one that can be made", dir))
 		}

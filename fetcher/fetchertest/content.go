@@ -2,7 +2,7 @@ package fetchertest
 
 import (
 	"bytes"
-	"crypto/sha1" //nolint:gosec // git's object names are sha1
+	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"

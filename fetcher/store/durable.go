@@ -75,8 +75,10 @@ func openToAll(dir string) error {
 	if err != nil {
 		return err
 	}
-	if info.Mode().Perm()&dirMode != dirMode {
-		return os.Chmod(dir, info.Mode().Perm()|dirMode) //nolint:gosec // pods of any uid read it
+	// Only what readers need: whether the owner may write is the owner's to say.
+	const readable = dirMode &^ 0o200
+	if info.Mode().Perm()&readable != readable {
+		return os.Chmod(dir, info.Mode().Perm()|readable)
 	}
 	return nil
 }

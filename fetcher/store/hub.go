@@ -1,7 +1,7 @@
 package store
 
 import (
-	"crypto/sha1" //nolint:gosec // git's object names are sha1
+	"crypto/sha1"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -143,7 +143,7 @@ func treeFile(f ManifestFile) hubTreeFile {
 		return hubTreeFile{Size: f.Size, BlobID: id}
 	}
 	pointer := fmt.Sprintf("version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n", f.SHA256, f.Size)
-	sum := sha1.Sum(fmt.Appendf(nil, "blob %d\x00%s", len(pointer), pointer)) //nolint:gosec // git's object names are sha1
+	sum := sha1.Sum(fmt.Appendf(nil, "blob %d\x00%s", len(pointer), pointer))
 	return hubTreeFile{Size: f.Size, BlobID: hex.EncodeToString(sum[:]), LFSSHA256: f.SHA256, LFSSize: f.Size}
 }
 

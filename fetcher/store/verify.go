@@ -163,6 +163,11 @@ func (s *Store) withdrawSame(m Manifest) error {
 
 func (s *Store) verifyBlob(ctx context.Context, f ManifestFile, onRead func(int)) error {
 	info, err := s.hashBlob(ctx, f.SHA256, onRead)
+	if errors.Is(err, ErrNoSpace) {
+		// The bytes are right; only the record of that could not be written,
+		// which costs a re-hash and no more.
+		err = nil
+	}
 	if errors.Is(err, ErrCorrupt) && s.writable {
 		return errors.Join(err, s.quarantine(ctx, f.SHA256, info))
 	}

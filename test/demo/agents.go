@@ -67,7 +67,7 @@ func (d *demo) daemonSetPods(ctx context.Context) (map[string]corev1.Pod, error)
 
 func (d *demo) startAgent(m machine, kubeconfig string) error {
 	dir := filepath.Join(d.dir, "nodes", m.name)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a store is for all to read
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	logPath := filepath.Join(dir, "agent.log")

@@ -66,7 +66,7 @@ func (d *demo) publishModels(ctx context.Context) error {
 		name  string
 		bytes int64
 	}{{bigModel, bigModelBytes}, {smallModel, smallModelBytes}} {
-		tree, err := fetchertest.GenerateModel(fetchertest.SpecOfSize(uint64(i+1), m.bytes, 4)) //nolint:gosec // a small index
+		tree, err := fetchertest.GenerateModel(fetchertest.SpecOfSize(uint64(i+1), m.bytes, 4))
 		if err != nil {
 			return err
 		}

@@ -177,7 +177,7 @@ func whyNot(m agent.ModelStatus) string {
 func (d *demo) verifyStores(ctx context.Context) error {
 	d.say("do the labels tell the truth? stoker verify on every node's store")
 	for _, m := range machines() {
-		out, err := exec.CommandContext(ctx, d.stoker, "verify", "--store", d.storePath(m.name)).CombinedOutput() //nolint:gosec // our own binary
+		out, err := exec.CommandContext(ctx, d.stoker, "verify", "--store", d.storePath(m.name)).CombinedOutput()
 		lines := strings.Split(string(bytes.TrimSpace(out)), "\n")
 		if err != nil {
 			return fmt.Errorf("verify the store of %s: %w\n%s", m.name, err, out)
