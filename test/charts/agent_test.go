@@ -31,7 +31,8 @@ func TestRenderedAgentLabelsItsNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	values := fmt.Sprintf("models: [{source: 'file://%s'}]\ngpus: simulated:dgxh200\nport: 1\n", source)
+	// No reserve: how full this machine's disk is, is not what is tested.
+	values := fmt.Sprintf("models: [{source: 'file://%s'}]\ngpus: simulated:dgxh200\nport: 1\nagent: {store: {reserve: '0%%'}}\n", source)
 	objs, err := Render([]byte(values), "rel", releaseNamespace)
 	if err != nil {
 		t.Fatal(err)
