@@ -1,13 +1,17 @@
 package fetcher
 
 import (
+	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"hash/crc32"
 	"strconv"
 	"strings"
+
+	"github.com/minio/crc64nvme"
 )
 
 // Digest is what a source says of a file's content: "ALGORITHM:HEX", or "" if
@@ -21,6 +25,14 @@ const (
 	// GitBlob is git's object id: sha1 over "blob " + length + NUL + content
 	// (the Hub's small files).
 	GitBlob = "git-blob"
+	// CRC64NVME is S3's own default checksum of a whole object (polynomial
+	// 0xad93d23594c93659, reflected), big-endian as S3 states it.
+	CRC64NVME = "crc64nvme"
+	// CRC32C is Google Cloud Storage's checksum (Castagnoli), and S3's where it
+	// was asked for; big-endian as both state it.
+	CRC32C = "crc32c"
+	// MD5 is what an S3 object has that was uploaded in one piece.
+	MD5 = "md5"
 )
 
 // NewDigest makes a digest from an algorithm and lower-case hex.
@@ -45,35 +57,66 @@ func (d Digest) Check() error {
 	if d == "" {
 		return nil
 	}
-	want := map[string]int{SHA256: 2 * sha256.Size, GitBlob: 2 * sha1.Size}
-	n, known := want[d.Algorithm()]
-	if !known {
+	n := d.size()
+	if n == 0 {
 		return fmt.Errorf("digest %q: unknown algorithm", string(d))
 	}
-	if len(d.Hex()) != n || !isLowerHex(d.Hex()) {
-		return fmt.Errorf("digest %q: want %d lower-case hex digits", string(d), n)
+	if len(d.Hex()) != 2*n || !isLowerHex(d.Hex()) {
+		return fmt.Errorf("digest %q: want %d lower-case hex digits", string(d), 2*n)
 	}
 	return nil
 }
 
-// newHash returns a hash that computes this digest's algorithm over a file of
-// size bytes, or nil if the algorithm is sha256 (always computed) or none.
-func (d Digest) newHash(size int64) hash.Hash {
-	if d.Algorithm() != GitBlob {
-		return nil
+// size is how many bytes a digest of this algorithm has, 0 if it is unknown.
+func (d Digest) size() int {
+	switch d.Algorithm() {
+	case SHA256:
+		return sha256.Size
+	case GitBlob:
+		return sha1.Size
+	case CRC64NVME:
+		return crc64nvme.Size
+	case CRC32C:
+		return crc32.Size
+	case MD5:
+		return md5.Size
 	}
-	h := sha1.New()
-	h.Write([]byte("blob " + strconv.FormatInt(size, 10) + "\x00"))
-	return h
+	return 0
+}
+
+// identifies says that files with this digest have the same content. A checksum
+// that tells damage from what was meant does not: among the files of a fleet two
+// share a CRC32C by chance, and anybody can make two that share an MD5.
+func (d Digest) identifies() bool {
+	return d.Algorithm() == SHA256 || d.Algorithm() == GitBlob
+}
+
+// newHash returns a hash that computes this digest's algorithm over a file of
+// size bytes, or nil if the algorithm is sha256 (always computed) or none. Its
+// state can be marshalled, for the journal.
+func (d Digest) newHash(size int64) hash.Hash {
+	switch d.Algorithm() {
+	case GitBlob:
+		h := sha1.New()
+		h.Write([]byte("blob " + strconv.FormatInt(size, 10) + "\x00"))
+		return h
+	case CRC64NVME:
+		return crc64nvme.New()
+	case CRC32C:
+		return crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	case MD5:
+		return md5.New()
+	}
+	return nil
 }
 
 // verify compares what was computed with what the source said.
 func (d Digest) verify(sha256Hex string, other hash.Hash) error {
 	got := sha256Hex
-	switch d.Algorithm() {
-	case "":
+	switch {
+	case d == "":
 		return nil
-	case GitBlob:
+	case other != nil:
 		got = hex.EncodeToString(other.Sum(nil))
 	}
 	if got != d.Hex() {

@@ -55,6 +55,18 @@ type Driver interface {
 	Open(ctx context.Context, obj Object, offset int64) (io.ReadCloser, error)
 }
 
+// Voucher is a Driver of a kind of source where what vouches for a file costs a
+// request of its own. It is asked about the files of a listing that were chosen,
+// so that to look up a revision stays cheap, and choosing few of many files too.
+type Voucher interface {
+	Driver
+
+	// Vouch returns what the source states of the content of exactly this
+	// version of the file, or "". Errors are as for Open: a file that changed
+	// since it was listed is ErrRefused and named.
+	Vouch(ctx context.Context, obj Object) (Digest, error)
+}
+
 // Access is how one model's source is reached. The zero Access means the
 // environment: each ecosystem's own variables and files.
 type Access struct {

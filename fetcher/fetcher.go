@@ -182,7 +182,7 @@ func (f *Fetcher) contents(ctx context.Context, req Request) (Listing, error) {
 		if err == nil && sameChoice(m, req) {
 			l := Listing{Revision: m.Revision}
 			for _, mf := range m.Files {
-				l.Files = append(l.Files, File{Path: mf.Path, Size: mf.Size, Digest: Digest(mf.VouchedBy)})
+				l.Files = append(l.Files, listed(mf))
 			}
 			if checkListing(l) == nil {
 				return l, nil
@@ -204,7 +204,15 @@ func (f *Fetcher) contents(ctx context.Context, req Request) (Listing, error) {
 		return Listing{}, &Error{Kind: ErrCorrupt, Op: "check the file list of", Origin: req.Source.String(), Err: err, Hint: "nothing was written; do not trust this source"}
 	}
 	l.Files, err = Select(l.Files, req.Include, req.Exclude)
-	return l, err
+	if err != nil {
+		return Listing{}, err
+	}
+	return l, f.vouch(ctx, req, l)
+}
+
+// listed is a manifest's file as the source listed it.
+func listed(mf store.ManifestFile) File {
+	return File{Path: mf.Path, Size: mf.Size, Digest: Digest(mf.VouchedBy), Version: mf.Version}
 }
 
 func sameChoice(m store.Manifest, req Request) bool {
@@ -257,7 +265,7 @@ func (f *Fetcher) knownContent(staging *store.Staging) (map[string]string, error
 			continue // an older or newer stoker's: it only costs a download
 		}
 		for _, mf := range m.Files {
-			known[contentKey(Digest(mf.VouchedBy), src, m.Revision, mf.Path)] = mf.SHA256
+			known[contentKey(listed(mf), src, m.Revision)] = mf.SHA256
 		}
 	}
 	return known, nil

@@ -30,7 +30,7 @@ type pull struct {
 	sums map[string]string // content key -> sha256
 }
 
-// content is one thing to have: files with the same digest are one.
+// content is one thing to have: files with the same identifying digest are one.
 type content struct {
 	file File
 	// sha256 is known from the source or from an earlier pull, or "".
@@ -38,17 +38,22 @@ type content struct {
 	files  int
 }
 
-// key tells contents apart: by what the source vouches for, else by where in
-// which revision they are.
+// key tells contents apart: by a digest that identifies them, else by where they
+// are and what pins them there: the file's own version, so that a change of
+// another file of the source costs this one nothing, or the revision.
 func (p *pull) key(f File) string {
-	return contentKey(f.Digest, p.req.Source, p.revision, f.Path)
+	return contentKey(f, p.req.Source, p.revision)
 }
 
-func contentKey(d Digest, src Source, revision, path string) string {
-	if d != "" {
-		return string(d)
+func contentKey(f File, src Source, revision string) string {
+	switch {
+	case f.Digest.identifies():
+		return string(f.Digest)
+	case f.Version != "":
+		// Versions are the source's text: quoted, they cannot end a line of a plan.
+		return fmt.Sprintf("%s/%s@%q/%d/%s", src.WithoutRevision(), f.Path, f.Version, f.Size, f.Digest)
 	}
-	return src.WithoutRevision() + "@" + revision + "/" + path
+	return src.WithoutRevision() + "@" + revision + "/" + f.Path
 }
 
 // run makes every content present and verified.
@@ -179,7 +184,7 @@ func (p *pull) manifest(files []File) store.Manifest {
 	}
 	for _, f := range files {
 		m.Bytes += f.Size
-		mf := store.ManifestFile{Path: f.Path, Size: f.Size, SHA256: p.sums[p.key(f)], VouchedBy: string(f.Digest)}
+		mf := store.ManifestFile{Path: f.Path, Size: f.Size, SHA256: p.sums[p.key(f)], VouchedBy: string(f.Digest), Version: f.Version}
 		m.Files = append(m.Files, mf)
 	}
 	slices.SortFunc(m.Files, func(a, b store.ManifestFile) int { return cmp.Compare(a.Path, b.Path) })

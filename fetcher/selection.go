@@ -129,12 +129,13 @@ func checkListing(l Listing) error {
 		if err := f.Digest.Check(); err != nil {
 			return fmt.Errorf("file %q: %w: %w", f.Path, err, ErrCorrupt)
 		}
+		if !f.Digest.identifies() {
+			continue
+		}
 		if size, ok := sizes[f.Digest]; ok && size != f.Size {
 			return fmt.Errorf("file %q has %d bytes and the digest of a file with %d: %w", f.Path, f.Size, size, ErrCorrupt)
 		}
-		if f.Digest != "" {
-			sizes[f.Digest] = f.Size
-		}
+		sizes[f.Digest] = f.Size
 	}
 	for _, f := range l.Files {
 		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {

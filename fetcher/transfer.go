@@ -143,9 +143,9 @@ func (t *transfer) resume(ctx context.Context) error {
 	t.newHashes()
 	t.lastCheckpoint = time.Now()
 	at := t.partial.Journal.Offset
-	// Where the source vouches for nothing, only the bytes themselves tell
-	// their sha256: a damaged journal would go unnoticed.
-	if err := t.restoreHashes(); err != nil || t.file.Digest == "" {
+	// Where the source states no sha256, only the bytes themselves tell it: a
+	// damaged state in the journal would go unnoticed.
+	if err := t.restoreHashes(); err != nil || t.file.Digest.Algorithm() != SHA256 {
 		t.newHashes()
 		at = 0 // the bytes are good all the same: hash them again
 	}

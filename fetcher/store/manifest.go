@@ -45,6 +45,9 @@ type ManifestFile struct {
 	// held against ("sha256:...", "git-blob:..."); empty if the source states
 	// none: then SHA256 is only what arrived.
 	VouchedBy string `json:"vouchedBy,omitempty"`
+	// Version is what pinned the content at the source where no digest does (an
+	// ETag, a generation, a modification time); it finds the content again.
+	Version string `json:"version,omitempty"`
 }
 
 // errNewer is a manifest that a newer stoker wrote: it may be published, but
