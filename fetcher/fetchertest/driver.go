@@ -3,14 +3,20 @@ package fetchertest
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
+	"hash/crc32"
 	"io"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/minio/crc64nvme"
 
 	"github.com/stoker-project/stoker/fetcher"
 )
@@ -24,7 +30,8 @@ type Fixture struct {
 	// Missing are sources that are not there: another repository, another
 	// revision.
 	Missing []fetcher.Source
-	// Digests says that the source vouches for every file.
+	// Digests says that the source vouches for every file: in its listing, or
+	// where the driver is a fetcher.Voucher, when asked.
 	Digests bool
 	// AtRevision returns the source pinned to a revision that List returned.
 	AtRevision func(revision string) fetcher.Source
@@ -64,6 +71,8 @@ func TestDriver(t *testing.T, setup Setup) {
 		{"list is stable", testListStable, always},
 		{"list a pinned revision", testListPinned, can.AtRevision != nil},
 		{"list after a change", testListChanged, can.Change != nil},
+		{"vouch for what changed", testVouchChanged, can.Change != nil && vouches(can)},
+		{"vouch with an ended context", testVouchEnded, vouches(can)},
 		{"list with an ended context", testListEnded, always},
 		{"list concurrently", testListConcurrent, always},
 		{"open at offsets", testOpenOffsets, always},
@@ -208,6 +217,12 @@ func testList(s *suite) {
 			continue
 		}
 		got[f.Path] = true
+		if v, ok := s.Driver.(fetcher.Voucher); ok && f.Digest == "" {
+			var err error
+			if f.Digest, err = v.Vouch(t.Context(), fetcher.Object{Source: s.Source, Revision: l.Revision, File: f}); err != nil {
+				t.Errorf("%s: vouch: %v", f.Path, err)
+			}
+		}
 		if f.Size != int64(len(want)) {
 			t.Errorf("%s: size %d, want %d", f.Path, f.Size, len(want))
 		}
@@ -234,6 +249,12 @@ func (s *suite) checkDigest(t *testing.T, f fetcher.File, content []byte) {
 		want, err = c.SHA256()
 	case fetcher.GitBlob:
 		want, err = c.GitBlob()
+	case fetcher.CRC64NVME:
+		want = hexOf(crc64nvme.New(), content)
+	case fetcher.CRC32C:
+		want = hexOf(crc32.New(crc32.MakeTable(crc32.Castagnoli)), content)
+	case fetcher.MD5:
+		want = hexOf(md5.New(), content)
 	default:
 		if s.Digests {
 			t.Errorf("%s has no digest", f.Path)
@@ -242,6 +263,11 @@ func (s *suite) checkDigest(t *testing.T, f fetcher.File, content []byte) {
 	if err != nil || f.Digest.Hex() != want {
 		t.Errorf("%s: digest %s, want %s (%v)", f.Path, f.Digest, want, err)
 	}
+}
+
+func hexOf(h hash.Hash, content []byte) string {
+	h.Write(content)
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 func testListMissing(s *suite) {

@@ -1,0 +1,84 @@
+package httpsource
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// maxMessage bounds what is repeated of a server's words, in characters.
+const maxMessage = 200
+
+// maxRetryAfter bounds what a server may ask for: a header with a slip in it
+// must not stop a node for a day.
+const maxRetryAfter = time.Hour
+
+// Plain makes a server's words fit to be shown: one line, and not long.
+func Plain(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s)
+	if runes := []rune(s); len(runes) > maxMessage {
+		s = string(runes[:maxMessage]) + "..."
+	}
+	return s
+}
+
+// Answered words an answer: who, status, code, message, request id. All but the
+// status may be empty.
+func Answered(host string, status int, code, message, requestID string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s answered %d", host, status)
+	if code = Plain(code); code != "" {
+		b.WriteString(" " + code)
+	}
+	if message = strings.TrimRight(Plain(message), "."); message != "" {
+		fmt.Fprintf(&b, " (%s)", message)
+	}
+	if requestID = Plain(requestID); requestID != "" {
+		fmt.Fprintf(&b, ", request id %s", requestID)
+	}
+	return errors.New(b.String())
+}
+
+// RetryAfter is how long an answer asks to wait, by Retry-After in seconds or as
+// a date; 0 if it does not say, at most an hour.
+func RetryAfter(header http.Header) time.Duration {
+	value := header.Get("Retry-After")
+	if at, err := http.ParseTime(value); err == nil {
+		return min(max(0, time.Until(at)), maxRetryAfter)
+	}
+	n, err := strconv.ParseUint(value, 10, 32)
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(n)*time.Second, maxRetryAfter)
+}
+
+// Passing statuses may be answered otherwise the next time.
+func Passing(status int) bool {
+	return status == http.StatusRequestTimeout || status == http.StatusTooEarly || status >= http.StatusInternalServerError
+}
+
+// ParseEndpoint reads the address of a server; errors do not show a password.
+func ParseEndpoint(s string) (*url.URL, error) {
+	u, err := url.Parse(strings.TrimRight(strings.TrimSpace(s), "/"))
+	if err != nil {
+		return nil, errors.New("the endpoint is no URL; write it as https://HOST") // err would show what may be a password
+	}
+	if u.User != nil {
+		return nil, fmt.Errorf("the endpoint %s contains credentials; give them as credentials instead", u.Redacted())
+	}
+	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("the endpoint %q is no address; write it as https://HOST", s)
+	}
+	return u, nil
+}

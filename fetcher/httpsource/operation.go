@@ -1,0 +1,39 @@
+package httpsource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/stoker-project/stoker/fetcher"
+)
+
+// Operation is what errors say was being done, and to what.
+type Operation struct {
+	// Verb as in "list"; Origin a source, or a file of one.
+	Verb, Origin string
+}
+
+// Fail makes an error of one kind. hint may be empty for what passes.
+func (op Operation) Fail(kind, err error, hint string) *fetcher.Error {
+	return &fetcher.Error{Kind: kind, Op: op.Verb, Origin: op.Origin, Err: err, Hint: hint}
+}
+
+// Ended returns ctx's error if ctx has ended, whatever else failed because of
+// that, and err if not.
+func (op Operation) Ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s %s: %w", op.Verb, op.Origin, ctx.Err())
+	}
+	return err
+}
+
+// Broken is a request that got no answer, or a body that broke off.
+func (op Operation) Broken(host string, err error) *fetcher.Error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // a URL may be signed
+	}
+	return op.Fail(fetcher.ErrTransient, fmt.Errorf("the connection to %s broke: %w", host, err), "check that this machine reaches "+host)
+}

@@ -1,0 +1,154 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
+)
+
+// answer is what a server said instead of what it was asked for.
+type answer struct {
+	host      string
+	status    int
+	header    http.Header
+	code      string // S3's own, or the status text of a HEAD
+	message   string
+	requestID string
+}
+
+// asAnswer finds the answer in an SDK's error.
+func asAnswer(err error) (answer, bool) {
+	var re *awshttp.ResponseError
+	if !errors.As(err, &re) || re.ResponseError == nil || re.Response == nil || re.Response.Response == nil {
+		return answer{}, false
+	}
+	a := answer{host: hostOf(re.Response), status: re.Response.StatusCode, header: re.Response.Header, requestID: re.RequestID}
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		a.code, a.message = api.ErrorCode(), api.ErrorMessage()
+	}
+	if a.code == "UnknownError" {
+		a.code = ""
+	}
+	return a, true
+}
+
+// classify says what kind of failure an operation's error is. The SDK's own
+// text is not repeated: it has the whole request in it.
+func classify(ctx context.Context, op httpsource.Operation, err error) error {
+	if ended := op.Ended(ctx, nil); ended != nil {
+		return ended
+	}
+	a, ok := asAnswer(err)
+	if !ok {
+		return op.Broken("S3", innermost(err))
+	}
+	e := op.Fail(fetcher.ErrRefused, httpsource.Answered(a.host, a.status, a.code, a.message, a.requestID), "")
+	e.RetryAfter = httpsource.RetryAfter(a.header)
+	e.Kind, e.Hint = a.judge()
+	if e.Kind == errChanged {
+		return changed(op, e.Err)
+	}
+	return e
+}
+
+// errChanged stands for a refusal because the object is another by now.
+var errChanged = errors.New("changed")
+
+// judge is the kind of an answer, and what to do. Codes decide before statuses:
+// S3 has many codes for one status.
+func (a answer) judge() (kind error, hint string) {
+	switch a.code {
+	case "NoSuchBucket":
+		return fetcher.ErrRefused, "check the bucket's spelling, and that it is at this endpoint"
+	case "NoSuchKey", "NoSuchVersion":
+		return fetcher.ErrRefused, "the object was removed since it was listed; pull again"
+	case "PreconditionFailed", "InvalidRange":
+		return errChanged, ""
+	case "InvalidObjectState":
+		return fetcher.ErrRefused, "the object is archived; restore it, then pull again"
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity":
+		return fetcher.ErrRefused, "the access key or its secret is wrong or was revoked; replace the credentials"
+	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException":
+		return fetcher.ErrRefused, "the session token has expired or is wrong; log in again or renew the credentials"
+	case "RequestTimeTooSkewed":
+		return fetcher.ErrRefused, "set this machine's clock"
+	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
+		return fetcher.ErrRefused, a.regionHint()
+	case "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded", "ServiceUnavailable":
+		return fetcher.ErrThrottled, "wait"
+	case "RequestTimeout", "InternalError", "TemporaryRedirect":
+		return fetcher.ErrTransient, "try again later"
+	}
+	switch {
+	case a.status == http.StatusPreconditionFailed, a.status == http.StatusRequestedRangeNotSatisfiable:
+		return errChanged, ""
+	case a.status == http.StatusTooManyRequests, a.status == http.StatusServiceUnavailable:
+		return fetcher.ErrThrottled, "wait"
+	case httpsource.Passing(a.status), a.status == http.StatusTemporaryRedirect:
+		return fetcher.ErrTransient, "try again later"
+	case a.status == http.StatusMovedPermanently:
+		return fetcher.ErrRefused, a.regionHint()
+	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
+		return fetcher.ErrRefused, "let these credentials list the bucket and read its objects (s3:ListBucket, s3:GetObject, and the key's kms:Decrypt)"
+	case a.status == http.StatusNotFound:
+		return fetcher.ErrRefused, "check the spelling, and that the endpoint is an S3 server"
+	}
+	return fetcher.ErrRefused, "check the source and the endpoint"
+}
+
+func (a answer) regionHint() string {
+	if region := httpsource.Plain(a.header.Get("X-Amz-Bucket-Region")); region != "" {
+		return "the bucket is in another region: set AWS_REGION=" + region + ", or region in the file config"
+	}
+	return "the bucket is in another region: name it in AWS_REGION, or as region in the file config"
+}
+
+// classifyCredentials says what kind of failure it is that no credentials could
+// be had.
+func classifyCredentials(ctx context.Context, op httpsource.Operation, err error) error {
+	if ended := op.Ended(ctx, nil); ended != nil {
+		return ended
+	}
+	const hint = "give credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role for this machine or pod"
+	var operation *smithy.OperationError
+	if errors.As(err, &operation) && operation.ServiceID == "ec2imds" {
+		// The last of the chain: nothing gave any, and this machine has no role.
+		return op.Fail(fetcher.ErrRefused, errors.New("there are no AWS credentials"), hint)
+	}
+	if a, ok := asAnswer(err); ok {
+		e := op.Fail(fetcher.ErrRefused, fmt.Errorf("get AWS credentials: %w", httpsource.Answered(a.host, a.status, a.code, a.message, a.requestID)), hint)
+		e.RetryAfter = httpsource.RetryAfter(a.header)
+		switch {
+		case a.status == http.StatusTooManyRequests, strings.HasPrefix(a.code, "Throttling"):
+			e.Kind, e.Hint = fetcher.ErrThrottled, "wait"
+		case httpsource.Passing(a.status):
+			e.Kind, e.Hint = fetcher.ErrTransient, "try again later"
+		}
+		return e
+	}
+	if operation != nil { // asked, and no answer
+		return op.Broken(operation.ServiceID, innermost(err))
+	}
+	return op.Fail(fetcher.ErrRefused, fmt.Errorf("get AWS credentials: %w", innermost(err)), hint)
+}
+
+// innermost is the cause that has no cause of its own: what is around it repeats
+// the request.
+func innermost(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}

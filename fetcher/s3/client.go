@@ -1,0 +1,161 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
+)
+
+// defaultRegion is asked where nothing names a region: its endpoint knows every
+// bucket and says where it is. Servers other than Amazon's take any.
+const defaultRegion = "us-east-1"
+
+// clients keeps the client of the configuration last read: its credentials are
+// cached in it, and got anew before they expire.
+type clients struct {
+	mu     sync.Mutex
+	client *s3.Client
+	// files is the content of the files that the client was made of.
+	files []byte
+}
+
+// client returns a client with credentials that are good now. Files in
+// CredentialsDir are read again, so that a rotated Secret takes effect.
+func (d *Driver) client(ctx context.Context, op httpsource.Operation) (*s3.Client, error) {
+	if err := op.Ended(ctx, nil); err != nil {
+		return nil, err
+	}
+	refused := func(err error, hint string) error {
+		return op.Ended(ctx, op.Fail(fetcher.ErrRefused, err, hint))
+	}
+	files, err := readFiles(d.access.CredentialsDir)
+	if err != nil {
+		return nil, refused(err, "mount a Secret with the keys config and credentials, as the AWS tools write these files")
+	}
+	client, err := d.clients.get(files, func() (*s3.Client, error) { return d.newClient(ctx) })
+	if err != nil {
+		return nil, refused(err, "check AWS's configuration files and variables")
+	}
+	// The client would get them itself; here, what fails can be told apart.
+	if _, err := client.Options().Credentials.Retrieve(ctx); err != nil {
+		return nil, classifyCredentials(ctx, op, err)
+	}
+	return client, nil
+}
+
+// get returns the client that was made of these files, or makes one.
+func (c *clients) get(files []byte, make func() (*s3.Client, error)) (*s3.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client != nil && bytes.Equal(files, c.files) {
+		return c.client, nil
+	}
+	client, err := make()
+	if err == nil {
+		c.client, c.files = client, files
+	}
+	return client, err
+}
+
+// readFiles reads what AWS's files in dir contain, or nothing if dir is "".
+func readFiles(dir string) ([]byte, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	var all []byte
+	found := false
+	for _, name := range []string{"config", "credentials"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("read credentials: %w", err)
+		}
+		found = found || err == nil
+		all = fmt.Appendf(all, "%d\n%s", len(text), text)
+	}
+	if !found {
+		return nil, fmt.Errorf("read credentials: neither config nor credentials is in %s: %w", dir, fs.ErrNotExist)
+	}
+	return all, nil
+}
+
+// newClient makes a client as the SDK's default chain says, or of the files in
+// CredentialsDir alone.
+func (d *Driver) newClient(ctx context.Context) (*s3.Client, error) {
+	load := []func(*config.LoadOptions) error{config.WithDefaultRegion(defaultRegion)}
+	if dir := d.access.CredentialsDir; dir != "" {
+		load = append(load,
+			config.WithSharedConfigFiles([]string{filepath.Join(dir, "config")}),
+			config.WithSharedCredentialsFiles([]string{filepath.Join(dir, "credentials")}),
+			// A profile that was asked for comes before the keys of the environment,
+			// which are another's.
+			config.WithSharedConfigProfile("default"))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, load...)
+	if err != nil {
+		return nil, fmt.Errorf("read AWS's configuration: %w", err)
+	}
+	endpoint, err := d.endpoint(ctx, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	return s3.NewFromConfig(cfg, func(o *s3.Options) {
+		o.HTTPClient = &http.Client{Transport: d.options.Transport, CheckRedirect: httpsource.NoRedirects}
+		o.Retryer = aws.NopRetryer{}
+		o.APIOptions = append(o.APIOptions, awsmiddleware.AddUserAgentKey(d.options.UserAgent))
+		// The engine holds all bytes against one digest; the SDK would do so
+		// once more, for some transfers.
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		o.DisableLogOutputChecksumValidationSkipped = true
+		if endpoint != "" {
+			o.BaseEndpoint = aws.String(endpoint)
+		}
+		// A server of one's own has one name; Amazon's answers to both styles.
+		o.UsePathStyle = o.BaseEndpoint != nil
+	}), nil
+}
+
+// endpoint is the endpoint that was asked for, or "" where the SDK's chain
+// decides. What files in CredentialsDir say goes before the environment: their
+// keys are meant for their region and server.
+func (d *Driver) endpoint(ctx context.Context, cfg *aws.Config) (string, error) {
+	endpoint := d.access.Endpoint
+	if d.access.CredentialsDir != "" {
+		for _, source := range cfg.ConfigSources {
+			shared, ok := source.(config.SharedConfig)
+			if !ok {
+				continue
+			}
+			if shared.Region != "" {
+				cfg.Region = shared.Region
+			}
+			if service, found, err := shared.GetServiceBaseEndpoint(ctx, s3.ServiceID); err == nil && found && endpoint == "" {
+				endpoint = service
+			}
+			if endpoint == "" {
+				endpoint = shared.BaseEndpoint
+			}
+		}
+	}
+	if endpoint == "" {
+		return "", nil
+	}
+	u, err := httpsource.ParseEndpoint(endpoint)
+	if err != nil {
+		return "", err
+	}
+	return u.String(), nil
+}

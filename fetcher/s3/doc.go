@@ -1,0 +1,15 @@
+// Package s3 is the driver for Amazon S3 and servers that speak its protocol:
+// s3://BUCKET[/PREFIX].
+//
+// A bucket has no revisions. One is made here: a digest over the sorted list of
+// (path, size, ETag), and a transfer asks for exactly the ETag that was listed,
+// so that an object which is replaced meanwhile is refused and named, never
+// mixed. Versions of a versioned bucket are not used: listing them needs a
+// permission of its own, and the ETag pins as well.
+//
+// What vouches for an object is asked for one object at a time (HeadObject), of
+// the chosen files only: see [Driver.Vouch]. Region, credentials and endpoint
+// come from the AWS SDK's default chain, or from a folder with AWS's files.
+//
+// It is not for writing to buckets, and it does not restore archived objects.
+package s3

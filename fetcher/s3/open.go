@@ -1,0 +1,87 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	smithymiddleware "github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
+)
+
+// Open implements [fetcher.Driver]. The object is asked for by its ETag: once it
+// was replaced, it is refused.
+func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io.ReadCloser, error) {
+	f := obj.File
+	op := httpsource.Operation{Verb: "open", Origin: f.Path + " of " + obj.Source.String()}
+	if err := d.check(ctx, op, obj, offset); err != nil {
+		return nil, err
+	}
+	if offset == f.Size {
+		return http.NoBody, nil
+	}
+	client, err := d.client(ctx, op)
+	if err != nil {
+		return nil, err
+	}
+	bucket, prefix := httpsource.Bucket(obj.Source)
+	out, err := client.GetObject(ctx, &s3.GetObjectInput{
+		Bucket: aws.String(bucket), Key: aws.String(prefix + f.Path),
+		Range: aws.String(fmt.Sprintf("bytes=%d-", offset)), IfMatch: aws.String(f.Version),
+	})
+	if err != nil {
+		return nil, classify(ctx, op, err)
+	}
+	host, status := answerer(out.ResultMetadata)
+	part := httpsource.Part{Status: status, Range: aws.ToString(out.ContentRange), Length: aws.ToInt64(out.ContentLength)}
+	if err := part.Check(f.Size, offset); err != nil {
+		_ = out.Body.Close()
+		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", host, err), "check that no proxy between here and the bucket changes its answers")
+	}
+	if got := aws.ToString(out.ETag); got != f.Version {
+		_ = out.Body.Close()
+		return nil, changed(op, fmt.Errorf("%s serves the ETag %s, it listed %s", host, httpsource.Plain(got), httpsource.Plain(f.Version)))
+	}
+	return httpsource.NewBody(ctx, op, host, out.Body, f.Size-offset), nil
+}
+
+// check refuses what can be no object of a listing.
+func (d *Driver) check(ctx context.Context, op httpsource.Operation, obj fetcher.Object, offset int64) error {
+	switch {
+	case ctx.Err() != nil:
+		return op.Ended(ctx, nil)
+	case obj.Source.Scheme != fetcher.SchemeS3 || obj.File.Version == "":
+		return op.Fail(fetcher.ErrRefused, errors.New("it is no listed object of a bucket"), "list the source first")
+	case offset < 0 || offset > obj.File.Size:
+		return op.Fail(fetcher.ErrRefused, fmt.Errorf("offset %d is outside its %d bytes", offset, obj.File.Size), "list the source again")
+	}
+	return nil
+}
+
+func changed(op httpsource.Operation, err error) error {
+	return op.Fail(fetcher.ErrRefused, fmt.Errorf("the object was replaced since it was listed: %w", err), "let nothing write to the bucket while it is read, and pull again")
+}
+
+// answerer is who answered an operation, and with which status.
+func answerer(m smithymiddleware.Metadata) (host string, status int) {
+	resp, ok := awsmiddleware.GetRawResponse(m).(*smithyhttp.Response)
+	if !ok || resp == nil || resp.Response == nil {
+		return "the server", 0
+	}
+	return hostOf(resp), resp.StatusCode
+}
+
+func hostOf(resp *smithyhttp.Response) string {
+	if resp.Request == nil || resp.Request.URL == nil {
+		return "the server"
+	}
+	return resp.Request.URL.Host
+}

@@ -1,0 +1,244 @@
+package s3_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"go.uber.org/goleak"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/fetchertest"
+	"github.com/stoker-project/stoker/fetcher/s3"
+)
+
+const (
+	accessKey = "STOKERTESTACCESSKEY"
+	secretKey = "SecretSECRETsecret/that+is+in+no+error"
+	region    = "eu-test-1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// server is a real S3 server over a folder, and a proxy before it.
+type server struct {
+	proxy   *fetchertest.Proxy
+	client  *awss3.Client
+	root    string
+	buckets atomic.Int32
+}
+
+// startServer runs versitygw. The environment that drivers read names it.
+func startServer(t *testing.T) *server {
+	t.Helper()
+	s := &server{root: t.TempDir()}
+	addr := fetchertest.StartServer(t, "STOKER_TEST_VERSITYGW", func(port int) []string {
+		return []string{"--port", fmt.Sprintf("127.0.0.1:%d", port), "--access", accessKey, "--secret", secretKey, "--region", region, "--quiet", "posix", s.root}
+	})
+	s.proxy = fetchertest.StartProxy(t, "http://"+addr)
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	s.client = awss3.New(awss3.Options{
+		BaseEndpoint: aws.String("http://" + addr), Region: region, UsePathStyle: true, HTTPClient: &http.Client{Transport: transport},
+		Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""),
+	})
+	noEnvironment(t)
+	t.Setenv("AWS_ACCESS_KEY_ID", accessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", secretKey)
+	t.Setenv("AWS_REGION", region)
+	return s
+}
+
+// noEnvironment hides this machine's own AWS configuration.
+func noEnvironment(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{
+		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION",
+		"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+	} {
+		t.Setenv(name, "")
+		if err := os.Unsetenv(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("AWS_CONFIG_FILE", filepath.Join(t.TempDir(), "none"))
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", filepath.Join(t.TempDir(), "none"))
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+}
+
+func (s *server) newBucket(t *testing.T) string {
+	t.Helper()
+	name := fmt.Sprintf("models-%d", s.buckets.Add(1))
+	if _, err := s.client.CreateBucket(t.Context(), &awss3.CreateBucketInput{Bucket: aws.String(name)}); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// upload is how an object is put, less what is always the same.
+type upload func(*awss3.PutObjectInput)
+
+func withChecksum(algorithm types.ChecksumAlgorithm) upload {
+	return func(in *awss3.PutObjectInput) { in.ChecksumAlgorithm = algorithm }
+}
+
+func (s *server) put(ctx context.Context, bucket, key string, content []byte, how ...upload) error {
+	in := &awss3.PutObjectInput{Bucket: aws.String(bucket), Key: aws.String(key), Body: bytes.NewReader(content)}
+	for _, h := range how {
+		h(in)
+	}
+	_, err := s.client.PutObject(ctx, in)
+	return err
+}
+
+func (s *server) mustPut(t *testing.T, bucket, key string, content []byte, how ...upload) {
+	t.Helper()
+	if err := s.put(t.Context(), bucket, key, content, how...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fill makes a bucket with these files below a prefix, a marker for the folder
+// itself, and a file whose key begins like theirs and is not one of them.
+func (s *server) fill(t *testing.T, prefix string, files map[string][]byte, how ...upload) fetcher.Source {
+	t.Helper()
+	bucket := s.newBucket(t)
+	if prefix != "" {
+		s.mustPut(t, bucket, prefix+"/", nil)
+		s.mustPut(t, bucket, prefix+"-2/config.json", []byte("another model's"))
+	}
+	for path, content := range files {
+		s.mustPut(t, bucket, keyOf(prefix, path), content, how...)
+	}
+	return source(bucket, prefix)
+}
+
+func source(bucket, prefix string) fetcher.Source {
+	return fetcher.Source{Scheme: fetcher.SchemeS3, Path: keyOf(bucket, prefix)}
+}
+
+// keyOf joins two parts of which either may be empty.
+func keyOf(prefix, path string) string {
+	if prefix == "" || path == "" {
+		return prefix + path
+	}
+	return prefix + "/" + path
+}
+
+func newDriver(t *testing.T, access fetcher.Access, o s3.Options) *s3.Driver {
+	t.Helper()
+	d, err := s3.New(access, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.CloseIdleConnections)
+	return d
+}
+
+func TestDriver(t *testing.T) {
+	s := startServer(t)
+	for name, c := range map[string]struct {
+		prefix  string
+		options s3.Options
+		how     []upload
+	}{
+		"a whole bucket":         {},
+		"a prefix":               {prefix: "team/llama"},
+		"small pages":            {prefix: "llama", options: s3.Options{PageSize: 3}},
+		"checksum is a sha256":   {how: []upload{withChecksum(types.ChecksumAlgorithmSha256)}},
+		"checksum is a crc32c":   {how: []upload{withChecksum(types.ChecksumAlgorithmCrc32c)}},
+		"checksum is not of use": {how: []upload{withChecksum(types.ChecksumAlgorithmSha1)}}, // so the ETag is
+	} {
+		t.Run(name, func(t *testing.T) {
+			fetchertest.TestDriver(t, func(t *testing.T, files map[string][]byte) fetchertest.Fixture {
+				t.Helper()
+				src := s.fill(t, c.prefix, files, c.how...)
+				return s.fixture(newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, c.options), src, c.prefix)
+			})
+		})
+	}
+}
+
+func (s *server) fixture(d *s3.Driver, src fetcher.Source, prefix string) fetchertest.Fixture {
+	bucket, _, _ := strings.Cut(src.Path, "/")
+	once := func(path string, effect fetchertest.Effect) {
+		s.proxy.Inject(fetchertest.Fault{Match: fetchertest.Match{Method: http.MethodGet, File: "*/" + path}, Times: 1, Effect: effect})
+	}
+	return fetchertest.Fixture{
+		Driver:  d,
+		Source:  src,
+		Missing: []fetcher.Source{source("no-such-bucket", ""), source("no-such-bucket", "llama"), source(bucket, "no-such-folder"), source(bucket, "config")},
+		Digests: true,
+		Change: func(t *testing.T, path string, content []byte) {
+			t.Helper()
+			s.mustPut(t, bucket, keyOf(prefix, path), content)
+		},
+		Cut: func(t *testing.T, path string, n int64) {
+			t.Helper()
+			// On a kept connection that closes before it answers, net/http asks again.
+			d.CloseIdleConnections()
+			once(path, fetchertest.CutAfter(n))
+		},
+		Stall: func(t *testing.T, path string, n int64) {
+			t.Helper()
+			once(path, fetchertest.StallAfter(n))
+		},
+		Fail: func(t *testing.T, path string, kind error) {
+			t.Helper()
+			once(path, map[error]fetchertest.Effect{
+				fetcher.ErrTransient: answer(http.StatusInternalServerError, "InternalError", ""),
+				fetcher.ErrRefused:   answer(http.StatusForbidden, "AccessDenied", ""),
+				fetcher.ErrThrottled: answer(http.StatusServiceUnavailable, "SlowDown", "2"),
+			}[kind])
+		},
+		Secrets: []string{secretKey, "Signature="},
+	}
+}
+
+// answer is S3's own way of saying no.
+func answer(status int, code, retryAfter string) fetchertest.Effect {
+	header := http.Header{"Content-Type": {"application/xml"}}
+	if retryAfter != "" {
+		header.Set("Retry-After", retryAfter)
+	}
+	return fetchertest.Answer(status, header, `<?xml version="1.0" encoding="UTF-8"?><Error><Code>`+code+`</Code><Message>As it is.</Message><RequestId>R1</RequestId></Error>`)
+}
+
+// object lists and returns one file.
+func object(t *testing.T, d fetcher.Driver, src fetcher.Source, path string) fetcher.Object {
+	t.Helper()
+	l, err := d.List(t.Context(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range l.Files {
+		if f.Path == path {
+			return fetcher.Object{Source: src, Revision: l.Revision, File: f}
+		}
+	}
+	t.Fatalf("%s is not listed", path)
+	return fetcher.Object{}
+}
+
+// read opens and reads to the end.
+func read(t *testing.T, d fetcher.Driver, obj fetcher.Object, offset int64) ([]byte, error) {
+	t.Helper()
+	body, err := d.Open(t.Context(), obj, offset)
+	if err != nil {
+		return nil, err
+	}
+	got, err := io.ReadAll(body)
+	return got, errors.Join(err, body.Close())
+}

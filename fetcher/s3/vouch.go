@@ -1,0 +1,80 @@
+package s3
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
+)
+
+// Vouch implements [fetcher.Voucher]: a checksum of the whole object that S3
+// stores with it, the first there is of sha256, crc64nvme (what new objects have
+// by default), crc32c and md5, or the ETag where that is an MD5. A composite
+// checksum, over the checksums of parts, tells nothing about the bytes alone.
+func (d *Driver) Vouch(ctx context.Context, obj fetcher.Object) (fetcher.Digest, error) {
+	f := obj.File
+	op := httpsource.Operation{Verb: "look up the checksum of", Origin: f.Path + " of " + obj.Source.String()}
+	if err := d.check(ctx, op, obj, 0); err != nil {
+		return "", err
+	}
+	client, err := d.client(ctx, op)
+	if err != nil {
+		return "", err
+	}
+	bucket, prefix := httpsource.Bucket(obj.Source)
+	out, err := client.HeadObject(ctx, &s3.HeadObjectInput{
+		Bucket: aws.String(bucket), Key: aws.String(prefix + f.Path),
+		IfMatch: aws.String(f.Version), ChecksumMode: types.ChecksumModeEnabled,
+	})
+	if err != nil {
+		return "", classify(ctx, op, err)
+	}
+	return vouched(bucket, out), nil
+}
+
+// vouched chooses of what an object's head states.
+func vouched(bucket string, out *s3.HeadObjectOutput) fetcher.Digest {
+	if out.ChecksumType != types.ChecksumTypeComposite {
+		for _, stated := range []struct {
+			algorithm string
+			value     *string
+		}{
+			{fetcher.SHA256, out.ChecksumSHA256},
+			{fetcher.CRC64NVME, out.ChecksumCRC64NVME},
+			{fetcher.CRC32C, out.ChecksumCRC32C},
+			{fetcher.MD5, out.ChecksumMD5},
+		} {
+			raw, err := base64.StdEncoding.DecodeString(aws.ToString(stated.value))
+			if err != nil || len(raw) == 0 {
+				continue // a composite one of an old server ends in -PARTS, which is no base64
+			}
+			if digest := fetcher.NewDigest(stated.algorithm, hex.EncodeToString(raw)); digest.Check() == nil {
+				return digest
+			}
+		}
+	}
+	return md5OfETag(bucket, out)
+}
+
+// md5OfETag returns the MD5 that an ETag is: of objects uploaded in one piece
+// that are not encrypted with a key of the customer's or of KMS, and not in a
+// directory bucket, whose ETags are random
+// (docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).
+func md5OfETag(bucket string, out *s3.HeadObjectOutput) fetcher.Digest {
+	plain := out.ServerSideEncryption == "" || out.ServerSideEncryption == types.ServerSideEncryptionAes256
+	if !plain || out.SSECustomerAlgorithm != nil || strings.HasSuffix(bucket, "--x-s3") || strings.HasSuffix(bucket, "--xa-s3") {
+		return ""
+	}
+	digest := fetcher.NewDigest(fetcher.MD5, strings.Trim(aws.ToString(out.ETag), `"`))
+	if digest.Check() != nil {
+		return "" // PARTS stand behind a dash
+	}
+	return digest
+}
