@@ -27,8 +27,8 @@ type answer struct {
 // asAnswer finds the answer in an SDK's error.
 func asAnswer(err error) (answer, bool) {
 	var re *awshttp.ResponseError
-	if !errors.As(err, &re) || re.ResponseError == nil || re.Response == nil || re.Response.Response == nil {
-		return answer{}, false
+	if !errors.As(err, &re) || re.ResponseError == nil || re.Response == nil || re.Response.Response == nil || re.Response.StatusCode == 0 {
+		return answer{}, false // a status of 0 is the SDK's for none at all
 	}
 	a := answer{host: hostOf(re.Response), status: re.Response.StatusCode, header: re.Response.Header, requestID: re.RequestID}
 	var api smithy.APIError
@@ -54,7 +54,7 @@ func classify(ctx context.Context, op httpsource.Operation, err error) error {
 	e := op.Fail(fetcher.ErrRefused, httpsource.Answered(a.host, a.status, a.code, a.message, a.requestID), "")
 	e.RetryAfter = httpsource.RetryAfter(a.header)
 	e.Kind, e.Hint = a.judge()
-	if e.Kind == errChanged {
+	if errors.Is(e.Kind, errChanged) {
 		return changed(op, e.Err)
 	}
 	return e
