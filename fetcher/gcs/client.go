@@ -1,0 +1,136 @@
+package gcs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"cloud.google.com/go/auth"
+	"cloud.google.com/go/auth/credentials"
+	"cloud.google.com/go/storage"
+	"google.golang.org/api/option"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
+)
+
+// Where Google's own service is, and the only thing that is asked of it.
+const (
+	defaultEndpoint = "https://storage.googleapis.com"
+	apiPath         = "/storage/v1/"
+	readOnlyScope   = "https://www.googleapis.com/auth/devstorage.read_only"
+)
+
+// client is Google's, and what errors say of it.
+type client struct {
+	*storage.Client
+	host      string
+	anonymous bool
+}
+
+// clients keeps the client of the configuration last read: its token is cached
+// in it, and got anew before it expires.
+type clients struct {
+	mu     sync.Mutex
+	client *client
+	// key is the key.json that the client was made of.
+	key []byte
+}
+
+// client returns a client with the credentials that are good now. key.json in
+// CredentialsDir is read again, so that a rotated Secret takes effect.
+func (d *Driver) client(ctx context.Context, op httpsource.Operation) (*client, error) {
+	if err := op.Ended(ctx, nil); err != nil {
+		return nil, err
+	}
+	var key []byte
+	if dir := d.access.CredentialsDir; dir != "" {
+		var err error
+		if key, err = os.ReadFile(filepath.Join(dir, "key.json")); err != nil {
+			return nil, op.Fail(fetcher.ErrRefused, fmt.Errorf("read credentials: %w", err), "mount a Secret with the key key.json, a Google credentials file")
+		}
+	}
+	d.clients.mu.Lock()
+	defer d.clients.mu.Unlock()
+	if d.clients.client != nil && bytes.Equal(key, d.clients.key) {
+		return d.clients.client, nil
+	}
+	c, err := d.newClient(ctx, key)
+	if err != nil {
+		return nil, op.Ended(ctx, op.Fail(fetcher.ErrRefused, err, "check the Google credentials file"))
+	}
+	d.clients.client, d.clients.key = c, key
+	return c, nil
+}
+
+// newClient makes a client of key, if not nil, or of the environment.
+func (d *Driver) newClient(ctx context.Context, key []byte) (*client, error) {
+	endpoint, emulated, err := d.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	var creds *auth.Credentials
+	if !emulated {
+		if creds, err = d.detect(key); err != nil {
+			return nil, err
+		}
+	}
+	httpClient := &http.Client{
+		Transport: &authorized{
+			base: d.options.Transport, credentials: creds, scheme: endpoint.Scheme, host: endpoint.Host, userAgent: d.options.UserAgent,
+		},
+		CheckRedirect: httpsource.NoRedirects,
+	}
+	c, err := storage.NewClient(context.WithoutCancel(ctx), // the client outlives the operation that needs it first
+		option.WithHTTPClient(httpClient), option.WithoutAuthentication(), // ours has done that
+		option.WithEndpoint(endpoint.String()+apiPath), storage.WithJSONReads())
+	if err != nil {
+		return nil, fmt.Errorf("make a client: %w", err)
+	}
+	c.SetRetry(storage.WithPolicy(storage.RetryNever))
+	return &client{Client: c, host: endpoint.Host, anonymous: creds == nil}, nil
+}
+
+// endpoint is where the service is; an emulator takes no credentials.
+func (d *Driver) endpoint() (u *url.URL, emulated bool, err error) {
+	endpoint := d.access.Endpoint
+	if host := os.Getenv("STORAGE_EMULATOR_HOST"); endpoint == "" && host != "" {
+		endpoint, emulated = host, true
+		if !strings.Contains(host, "://") {
+			endpoint = "http://" + host
+		}
+	}
+	if endpoint == "" {
+		endpoint = defaultEndpoint
+	}
+	u, err = httpsource.ParseEndpoint(endpoint)
+	if err != nil && emulated {
+		err = fmt.Errorf("STORAGE_EMULATOR_HOST: %w", err)
+	}
+	return u, emulated, err
+}
+
+// detect finds credentials: of key, else the application default ones, or nil if
+// there are none, as for a reader of public buckets.
+func (d *Driver) detect(key []byte) (*auth.Credentials, error) {
+	o := &credentials.DetectOptions{
+		Scopes: []string{readOnlyScope}, CredentialsJSON: key,
+		Client: &http.Client{Transport: d.options.Transport, CheckRedirect: httpsource.NoRedirects},
+	}
+	creds, err := credentials.DetectDefault(o)
+	switch {
+	case err == nil:
+		return creds, nil
+	case key != nil:
+		return nil, fmt.Errorf("read key.json: %w", err)
+	case strings.Contains(err.Error(), "could not find default credentials"): // there is no other way to tell
+		return nil, nil
+	}
+	return nil, fmt.Errorf("read the default credentials: %w", err)
+}

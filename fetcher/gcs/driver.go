@@ -1,0 +1,121 @@
+package gcs
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"cloud.google.com/go/storage"
+	"google.golang.org/api/iterator"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
+)
+
+// Options adjust a [Driver].
+type Options struct {
+	// Transport carries the requests, for tokens too; nil: one of
+	// httpsource.NewTransport. It must not follow redirects (no RoundTripper
+	// does) nor decompress.
+	Transport http.RoundTripper
+	// UserAgent is sent as it is; empty: "stoker".
+	UserAgent string
+	// PageSize is how many objects one answer lists at most; 0: the server's
+	// own limit, 1000.
+	PageSize int
+}
+
+// Driver reads buckets. It implements [fetcher.Driver].
+type Driver struct {
+	access  fetcher.Access
+	options Options
+	clients clients
+}
+
+// New makes a driver that takes endpoint and credentials from access, and where
+// that is silent from the environment. A bad endpoint is an error that shows it,
+// less any password. Credentials are not looked at before they are used.
+func New(access fetcher.Access, o Options) (*Driver, error) {
+	if access.Endpoint != "" {
+		u, err := httpsource.ParseEndpoint(access.Endpoint)
+		if err != nil {
+			return nil, err
+		}
+		access.Endpoint = u.String()
+	}
+	if o.Transport == nil {
+		o.Transport = httpsource.NewTransport()
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "stoker"
+	}
+	return &Driver{access: access, options: o}, nil
+}
+
+// CloseIdleConnections closes the connections that the driver's transport
+// keeps for the next request.
+func (d *Driver) CloseIdleConnections() {
+	if t, ok := d.options.Transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
+// List implements [fetcher.Driver]: every object whose name begins with the
+// prefix and a slash. Markers of empty folders (names that end in a slash,
+// without content) are left out. A prefix without any object is refused, as a
+// bucket is that is not there.
+func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing, error) {
+	op := httpsource.Operation{Verb: "list", Origin: src.String()}
+	if src.Scheme != fetcher.SchemeGCS {
+		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("it is no Google Cloud Storage bucket"), "write it as gs://BUCKET/PREFIX")
+	}
+	c, err := d.client(ctx, op)
+	if err != nil {
+		return fetcher.Listing{}, err
+	}
+	bucket, prefix := httpsource.Bucket(src)
+	query := &storage.Query{Prefix: prefix, Projection: storage.ProjectionNoACL}
+	if err := query.SetAttrSelection([]string{"Name", "Size", "Generation", "CRC32C", "MD5"}); err != nil {
+		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, err, "report this")
+	}
+	objects := c.Bucket(bucket).Objects(ctx, query)
+	objects.PageInfo().MaxSize = d.options.PageSize
+	var files []fetcher.File
+	for {
+		attrs, err := objects.Next()
+		if errors.Is(err, iterator.Done) {
+			break
+		}
+		if err != nil {
+			return fetcher.Listing{}, c.classify(ctx, op, err)
+		}
+		path, isFile, err := httpsource.PathOf(attrs.Name, prefix, attrs.Size)
+		if err != nil {
+			return fetcher.Listing{}, op.Fail(fetcher.ErrCorrupt, err, "do not trust this endpoint")
+		}
+		if isFile {
+			files = append(files, fetcher.File{Path: path, Size: attrs.Size, Digest: vouched(attrs), Version: strconv.FormatInt(attrs.Generation, 10)})
+		}
+	}
+	if len(files) == 0 {
+		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("no object is there"), "check the spelling; PREFIX names a folder, without wildcards")
+	}
+	return fetcher.Listing{Revision: httpsource.Revision(files), Files: files}, nil
+}
+
+// vouched is what the list states of an object's content. Every object has a
+// CRC32C, which costs nothing to compute; the MD5, which composite objects lack,
+// is slower than a network, and stands in only where an emulator states no CRC32C
+// (the client says 0 then, which is right for what is empty).
+func vouched(attrs *storage.ObjectAttrs) fetcher.Digest {
+	if attrs.CRC32C != 0 || attrs.Size == 0 {
+		return fetcher.NewDigest(fetcher.CRC32C, fmt.Sprintf("%08x", attrs.CRC32C))
+	}
+	if d := fetcher.NewDigest(fetcher.MD5, hex.EncodeToString(attrs.MD5)); d.Check() == nil {
+		return d
+	}
+	return ""
+}

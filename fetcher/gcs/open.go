@@ -1,0 +1,76 @@
+package gcs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"cloud.google.com/go/storage"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
+)
+
+// Open implements [fetcher.Driver]. The object is asked for by its generation:
+// once it was replaced, it is refused, unless the bucket keeps old generations.
+func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io.ReadCloser, error) {
+	f := obj.File
+	op := httpsource.Operation{Verb: "open", Origin: f.Path + " of " + obj.Source.String()}
+	generation, err := strconv.ParseInt(f.Version, 10, 64)
+	switch {
+	case ctx.Err() != nil:
+		return nil, op.Ended(ctx, nil)
+	case obj.Source.Scheme != fetcher.SchemeGCS || err != nil:
+		return nil, op.Fail(fetcher.ErrRefused, errors.New("it is no listed object of a bucket"), "list the source first")
+	case offset < 0 || offset > f.Size:
+		return nil, op.Fail(fetcher.ErrRefused, fmt.Errorf("offset %d is outside its %d bytes", offset, f.Size), "list the source again")
+	case offset == f.Size:
+		return http.NoBody, nil
+	}
+	c, err := d.client(ctx, op)
+	if err != nil {
+		return nil, err
+	}
+	bucket, prefix := httpsource.Bucket(obj.Source)
+	readCtx, try := withOneTry(ctx)
+	r, err := c.Bucket(bucket).Object(prefix+f.Path).Generation(generation).NewRangeReader(readCtx, offset, -1)
+	if err != nil {
+		return nil, c.classify(ctx, op, err)
+	}
+	if err := check(r, f, offset); err != nil {
+		_ = r.Close()
+		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", c.host, err), "check that no proxy between here and the bucket changes its answers")
+	}
+	if r.Attrs.Decompressed {
+		_ = r.Close()
+		return nil, op.Fail(fetcher.ErrRefused, errors.New("it is stored with Content-Encoding: gzip, and would come as other bytes than its checksum is of"), "store it without an encoding")
+	}
+	return httpsource.NewBody(ctx, op, c.host, &oneTryBody{ReadCloser: r, try: try}, f.Size-offset), nil
+}
+
+// check makes sure that the body is the file from offset to its end.
+func check(r *storage.Reader, f fetcher.File, offset int64) error {
+	if r.Attrs.Size != f.Size || r.Attrs.StartOffset != offset || r.Remain() != f.Size-offset {
+		return fmt.Errorf("answered with %d bytes from %d of %d, not %d from %d of %d", r.Remain(), r.Attrs.StartOffset, r.Attrs.Size, f.Size-offset, offset, f.Size)
+	}
+	return nil
+}
+
+// oneTryBody tells why a body broke, where the client would ask for the rest of
+// it by itself: the engine does that, and has to know.
+type oneTryBody struct {
+	io.ReadCloser
+	try *oneTry
+}
+
+// Read implements io.Reader.
+func (b *oneTryBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, errSecondTry) {
+		err = b.try.failure()
+	}
+	return n, err
+}

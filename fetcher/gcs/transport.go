@@ -1,0 +1,111 @@
+package gcs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"cloud.google.com/go/auth"
+)
+
+// authorized adds a token and our name to requests for one host, and lets an
+// operation that has oneTry in its context ask once.
+type authorized struct {
+	base        http.RoundTripper
+	credentials *auth.Credentials // nil: none
+	// scheme and host are what the token is meant for.
+	scheme, host string
+	userAgent    string
+}
+
+// credentialsError is a token that could not be had.
+type credentialsError struct{ err error }
+
+func (e *credentialsError) Error() string { return "get a token: " + e.err.Error() }
+func (e *credentialsError) Unwrap() error { return e.err }
+
+// RoundTrip implements http.RoundTripper.
+func (a *authorized) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	try, _ := ctx.Value(oneTryKey{}).(*oneTry)
+	if try != nil && !try.begin() {
+		return nil, errSecondTry
+	}
+	if req.URL.Scheme != a.scheme || !strings.EqualFold(req.URL.Host, a.host) {
+		return nil, fmt.Errorf("a request for %s, not for %s", req.URL.Host, a.host)
+	}
+	req = req.Clone(ctx) // a RoundTripper must not change what it was given
+	req.Header.Set("User-Agent", a.userAgent)
+	if a.credentials != nil {
+		token, err := a.credentials.Token(ctx)
+		if err != nil {
+			return nil, &credentialsError{err}
+		}
+		req.Header.Set("Authorization", "Bearer "+token.Value)
+		if project, err := a.credentials.QuotaProjectID(ctx); err == nil && project != "" {
+			req.Header.Set("X-Goog-User-Project", project)
+		}
+	}
+	resp, err := a.base.RoundTrip(req)
+	if err == nil && try != nil {
+		resp.Body = &watchedBody{resp.Body, try}
+	}
+	return resp, err
+}
+
+// oneTry is a transfer that asks once: a storage.Reader whose body breaks asks
+// for the rest by itself, with all its settings for retries off.
+type oneTry struct {
+	mu    sync.Mutex
+	begun bool
+	err   error
+}
+
+type oneTryKey struct{}
+
+// errSecondTry refuses what the client would try by itself.
+var errSecondTry = errors.New("asked for a second time")
+
+func withOneTry(ctx context.Context) (context.Context, *oneTry) {
+	try := &oneTry{}
+	return context.WithValue(ctx, oneTryKey{}, try), try
+}
+
+func (t *oneTry) begin() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	first := !t.begun
+	t.begun = true
+	return first
+}
+
+// failure is how the first try's body broke.
+func (t *oneTry) failure() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.err == nil {
+		return io.ErrUnexpectedEOF
+	}
+	return t.err
+}
+
+// watchedBody remembers how it broke.
+type watchedBody struct {
+	io.ReadCloser
+	try *oneTry
+}
+
+// Read implements io.Reader.
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.try.mu.Lock()
+		b.try.err = err
+		b.try.mu.Unlock()
+	}
+	return n, err
+}
