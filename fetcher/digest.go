@@ -31,6 +31,8 @@ const (
 	// CRC32C is Google Cloud Storage's checksum (Castagnoli), and S3's where it
 	// was asked for; big-endian as both state it.
 	CRC32C = "crc32c"
+	// CRC32 (IEEE) is what some of AWS's own tools ask S3 to store.
+	CRC32 = "crc32"
 	// MD5 is what an S3 object has that was uploaded in one piece.
 	MD5 = "md5"
 )
@@ -76,7 +78,7 @@ func (d Digest) size() int {
 		return sha1.Size
 	case CRC64NVME:
 		return crc64nvme.Size
-	case CRC32C:
+	case CRC32C, CRC32:
 		return crc32.Size
 	case MD5:
 		return md5.Size
@@ -104,6 +106,8 @@ func (d Digest) newHash(size int64) hash.Hash {
 		return crc64nvme.New()
 	case CRC32C:
 		return crc32.New(crc32.MakeTable(crc32.Castagnoli))
+	case CRC32:
+		return crc32.NewIEEE()
 	case MD5:
 		return md5.New()
 	}

@@ -48,7 +48,7 @@ func TestDigestCheck(t *testing.T) {
 	hex64 := hex40 + "0123456789abcdef01234567"
 	for d, ok := range map[Digest]bool{
 		"": true, Digest("sha256:" + hex64): true, Digest("git-blob:" + hex40): true,
-		"md5:d41d8cd98f00b204e9800998ecf8427e": true, "crc32c:e3069283": true, "crc64nvme:ae8b14860a799888": true,
+		"md5:d41d8cd98f00b204e9800998ecf8427e": true, "crc32:cbf43926": true, "crc32c:e3069283": true, "crc64nvme:ae8b14860a799888": true,
 		"md5:e3069283": false, "crc32c:ae8b14860a799888": false, "crc64nvme:e3069283": false, "crc32c:E3069283": false, "crc32c:": false,
 		":": false, Digest(":" + hex64): false, "sha256": false, "sha256:": false, Digest("sha256:" + hex40): false, Digest("git-blob:" + hex64): false,
 		Digest("sha256:" + "A" + hex64[1:]): false, Digest("SHA256:" + hex64): false, Digest("sha512:" + hex64 + hex64): false,
@@ -64,7 +64,7 @@ func TestDigestCheck(t *testing.T) {
 // for it; that one is md5sum's).
 func TestChecksums(t *testing.T) {
 	const content = "123456789"
-	for _, d := range []Digest{"crc32c:e3069283", "crc64nvme:ae8b14860a799888", "md5:25f9e794323b453885f5181f1b624d0b"} {
+	for _, d := range []Digest{"crc32c:e3069283", "crc32:cbf43926", "crc64nvme:ae8b14860a799888", "md5:25f9e794323b453885f5181f1b624d0b"} {
 		t.Run(d.Algorithm(), func(t *testing.T) {
 			whole := d.newHash(int64(len(content)))
 			whole.Write([]byte(content))

@@ -253,6 +253,8 @@ func (s *suite) checkDigest(t *testing.T, f fetcher.File, content []byte) {
 		want = hexOf(crc64nvme.New(), content)
 	case fetcher.CRC32C:
 		want = hexOf(crc32.New(crc32.MakeTable(crc32.Castagnoli)), content)
+	case fetcher.CRC32:
+		want = hexOf(crc32.NewIEEE(), content)
 	case fetcher.MD5:
 		want = hexOf(md5.New(), content)
 	default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -35,10 +36,21 @@ func asAnswer(err error) (answer, bool) {
 	if errors.As(err, &api) {
 		a.code, a.message = api.ErrorCode(), api.ErrorMessage()
 	}
-	if a.code == "UnknownError" {
-		a.code = ""
+	if text := http.StatusText(a.status); a.code == "UnknownError" || a.message == text {
+		a.code, a.message = "", text // a HEAD has no body that would say more
 	}
 	return a, true
+}
+
+// asked is the host of a request that got no answer.
+func asked(err error) string {
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		if u, err := url.Parse(failed.URL); err == nil && u.Host != "" {
+			return u.Host
+		}
+	}
+	return "the server"
 }
 
 // classify says what kind of failure an operation's error is. The SDK's own
@@ -48,8 +60,11 @@ func classify(ctx context.Context, op httpsource.Operation, err error) error {
 		return ended
 	}
 	a, ok := asAnswer(err)
-	if !ok {
-		return op.Broken("S3", innermost(err))
+	switch {
+	case !ok:
+		return op.Broken(asked(err), innermost(err))
+	case a.status < http.StatusMultipleChoices:
+		return op.Fail(fetcher.ErrTransient, fmt.Errorf("%s answered %d, and not as S3 does: %w", a.host, a.status, innermost(err)), "check that the endpoint is an S3 server, and that no proxy changes its answers")
 	}
 	e := op.Fail(fetcher.ErrRefused, httpsource.Answered(a.host, a.status, a.code, a.message, a.requestID), "")
 	e.RetryAfter = httpsource.RetryAfter(a.header)
@@ -100,9 +115,9 @@ func (a answer) judge() (kind error, hint string) {
 	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
 		return fetcher.ErrRefused, "let these credentials list the bucket and read its objects (s3:ListBucket, s3:GetObject, and the key's kms:Decrypt)"
 	case a.status == http.StatusNotFound:
-		return fetcher.ErrRefused, "check the spelling, and that the endpoint is an S3 server"
+		return fetcher.ErrRefused, "check the spelling, and that the endpoint is an S3 server; what was listed may be removed by now"
 	}
-	return fetcher.ErrRefused, "check the source and the endpoint"
+	return fetcher.ErrRefused, "check the source, the endpoint and the credentials"
 }
 
 func (a answer) regionHint() string {
@@ -136,7 +151,7 @@ func classifyCredentials(ctx context.Context, op httpsource.Operation, err error
 		return e
 	}
 	if operation != nil { // asked, and no answer
-		return op.Broken(operation.ServiceID, innermost(err))
+		return op.Broken(asked(err), innermost(err))
 	}
 	return op.Fail(fetcher.ErrRefused, fmt.Errorf("get AWS credentials: %w", innermost(err)), hint)
 }

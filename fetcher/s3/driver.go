@@ -140,8 +140,11 @@ func describe(op httpsource.Operation, out *s3.ListObjectsV2Output, prefix strin
 			continue
 		}
 		etag := aws.ToString(o.ETag)
-		if etag == "" || strings.ContainsFunc(etag, unicode.IsControl) {
-			return nil, distrust(fmt.Errorf("%s has the ETag %q, which pins nothing", path, httpsource.Plain(etag)))
+		if etag == "" {
+			return nil, op.Fail(fetcher.ErrRefused, fmt.Errorf("%s has no ETag: a change under the transfer would go unseen", path), "let the server give its objects ETags; copying an object onto itself may do that")
+		}
+		if strings.ContainsFunc(etag, unicode.IsControl) {
+			return nil, distrust(fmt.Errorf("%s has the ETag %q", path, httpsource.Plain(etag)))
 		}
 		files = append(files, fetcher.File{Path: path, Size: aws.ToInt64(o.Size), Version: etag})
 	}

@@ -154,12 +154,13 @@ func TestDriver(t *testing.T) {
 		options s3.Options
 		how     []upload
 	}{
-		"a whole bucket":         {},
-		"a prefix":               {prefix: "team/llama"},
-		"small pages":            {prefix: "llama", options: s3.Options{PageSize: 3}},
-		"checksum is a sha256":   {how: []upload{withChecksum(types.ChecksumAlgorithmSha256)}},
-		"checksum is a crc32c":   {how: []upload{withChecksum(types.ChecksumAlgorithmCrc32c)}},
-		"checksum is not of use": {how: []upload{withChecksum(types.ChecksumAlgorithmSha1)}}, // so the ETag is
+		"a whole bucket":          {},
+		"a prefix":                {prefix: "team/llama"},
+		"small pages":             {prefix: "llama", options: s3.Options{PageSize: 3}},
+		"checksum is a sha256":    {how: []upload{withChecksum(types.ChecksumAlgorithmSha256)}},
+		"checksum is a crc32c":    {how: []upload{withChecksum(types.ChecksumAlgorithmCrc32c)}},
+		"checksum is a crc64nvme": {how: []upload{withChecksum(types.ChecksumAlgorithmCrc64nvme)}},
+		"checksum is not of use":  {how: []upload{withChecksum(types.ChecksumAlgorithmSha1)}}, // so the ETag is
 	} {
 		t.Run(name, func(t *testing.T) {
 			fetchertest.TestDriver(t, func(t *testing.T, files map[string][]byte) fetchertest.Fixture {

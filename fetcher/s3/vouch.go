@@ -16,8 +16,8 @@ import (
 
 // Vouch implements [fetcher.Voucher]: a checksum of the whole object that S3
 // stores with it, the first there is of sha256, crc64nvme (what new objects have
-// by default), crc32c and md5, or the ETag where that is an MD5. A composite
-// checksum, over the checksums of parts, tells nothing about the bytes alone.
+// by default), crc32c, crc32 and md5, or the ETag where that is an MD5. A
+// composite checksum, over those of parts, cannot be held against the bytes.
 func (d *Driver) Vouch(ctx context.Context, obj fetcher.Object) (fetcher.Digest, error) {
 	f := obj.File
 	op := httpsource.Operation{Verb: "look up the checksum of", Origin: f.Path + " of " + obj.Source.String()}
@@ -49,6 +49,7 @@ func vouched(bucket string, out *s3.HeadObjectOutput) fetcher.Digest {
 			{fetcher.SHA256, out.ChecksumSHA256},
 			{fetcher.CRC64NVME, out.ChecksumCRC64NVME},
 			{fetcher.CRC32C, out.ChecksumCRC32C},
+			{fetcher.CRC32, out.ChecksumCRC32},
 			{fetcher.MD5, out.ChecksumMD5},
 		} {
 			raw, err := base64.StdEncoding.DecodeString(aws.ToString(stated.value))
