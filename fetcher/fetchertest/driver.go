@@ -40,6 +40,11 @@ type Fixture struct {
 	// ChangedWhileReading says that after Change a transfer of the old
 	// revision fails, because the source keeps only the newest.
 	ChangedWhileReading bool
+	// KeepsOld says that after Change the old revision can still be opened.
+	KeepsOld bool
+	// Spoil makes every transfer of path have a wrong byte at this offset,
+	// until the function that it returns is called.
+	Spoil func(t *testing.T, path string, at int64) (heal func())
 	// Cut makes the next transfer of path break off after n bytes of body.
 	Cut func(t *testing.T, path string, n int64)
 	// Stall makes the next transfer of path stop after n bytes, for ever.

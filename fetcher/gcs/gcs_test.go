@@ -159,6 +159,10 @@ func (s *server) fixture(d *gcs.Driver, src fetcher.Source, prefix string) fetch
 			d.CloseIdleConnections()
 			once(path, fetchertest.CutAfter(n))
 		},
+		Spoil: func(t *testing.T, path string, at int64) func() {
+			t.Helper()
+			return s.proxy.Inject(fetchertest.Fault{Match: fetchertest.Match{Method: http.MethodGet, File: "*/" + path}, Effect: fetchertest.WrongByte(at)})
+		},
 		Stall: func(t *testing.T, path string, n int64) {
 			t.Helper()
 			once(path, fetchertest.StallAfter(n))

@@ -5,14 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,6 +85,15 @@ func checkFiles(t *testing.T, dir string, files map[string][]byte) {
 
 func TestPull(t *testing.T) {
 	s := startServer(t)
+	fetchertest.TestPull(t, func(t *testing.T, files map[string][]byte) fetchertest.Fixture {
+		t.Helper()
+		return s.fixture(newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, s3.Options{}), s.fill(t, "llama", files), "llama")
+	})
+}
+
+// What vouches is recorded, and not asked for again.
+func TestPullVouches(t *testing.T) {
+	s := startServer(t)
 	files := model()
 	p := newPuller(t, s, files, withChecksum(types.ChecksumAlgorithmCrc64nvme))
 	res, err := p.pull(t.Context(), t, nil)
@@ -112,16 +119,6 @@ func TestPull(t *testing.T) {
 	if n := len(s.proxy.Requests(fetchertest.Match{})); n != 1 {
 		t.Errorf("%d requests for what is here, want 1", n)
 	}
-
-	// Another revision costs what changed in it.
-	files["config.json"] = []byte("{}")
-	bucket, _, _ := strings.Cut(p.src.Path, "/")
-	s.mustPut(t, bucket, "team/llama/config.json", files["config.json"])
-	res2, err := p.pull(t.Context(), t, nil)
-	if err != nil || res2.DownloadedBytes != 2 || res2.Revision == res.Revision {
-		t.Errorf("downloaded %d bytes of revision %s after %s, %v; want 2", res2.DownloadedBytes, res2.Revision, res.Revision, err)
-	}
-	checkFiles(t, res2.Path, files)
 }
 
 // Only what is chosen is asked about.
@@ -156,42 +153,9 @@ func TestPullCollidingChecksums(t *testing.T) {
 	checkFiles(t, res.Path, files)
 }
 
-// A pull that was stopped in the middle goes on there.
-func TestPullResumes(t *testing.T) {
-	s := startServer(t)
-	files := model()
-	p := newPuller(t, s, files)
-	const front = 3 << 20
-	s.proxy.Inject(fetchertest.Fault{Match: fetchertest.Match{Method: http.MethodGet, File: "*/" + weights}, Times: 1, Effect: fetchertest.StallAfter(front)})
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	_, err := p.pull(ctx, t, func(r *fetcher.Request) {
-		r.Progress = func(now fetcher.Progress) {
-			if now.BytesDone >= front {
-				cancel()
-			}
-		}
-	})
-	if !errors.Is(err, context.Canceled) {
-		t.Fatalf("the pull ends with %v", err)
-	}
-	s.proxy.ResetLog()
-	res, err := p.pull(t.Context(), t, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkFiles(t, res.Path, files)
-	again := s.proxy.BytesSent(fetchertest.Match{Method: http.MethodGet, File: "*/" + weights})
-	if most := int64(len(files[weights]) - front + 2<<20); again > most {
-		t.Errorf("%d bytes were sent after %d, want at most %d", again, front, most)
-	}
-	ranges := s.proxy.Requests(fetchertest.Match{Method: http.MethodGet, File: "*/" + weights})
-	if len(ranges) != 1 || ranges[0].Range == "bytes=0-" {
-		t.Errorf("asked for %+v", ranges)
-	}
-}
-
-func TestPullCorrupt(t *testing.T) {
+// Each algorithm finds a wrong byte, and what comes right the second time is
+// taken.
+func TestPullEachChecksum(t *testing.T) {
 	s := startServer(t)
 	for algorithm, want := range map[types.ChecksumAlgorithm]string{
 		types.ChecksumAlgorithmSha256: "sha256", types.ChecksumAlgorithmCrc64nvme: "crc64nvme", types.ChecksumAlgorithmCrc32c: "crc32c",
@@ -222,51 +186,6 @@ func TestPullCorrupt(t *testing.T) {
 			checkFiles(t, res.Path, files)
 		})
 	}
-}
-
-// changing replaces an object before the second time that it is opened.
-type changing struct {
-	*s3.Driver
-	path   string
-	change func()
-	opened atomic.Int32
-}
-
-// Open implements fetcher.Driver.
-func (c *changing) Open(ctx context.Context, obj fetcher.Object, offset int64) (io.ReadCloser, error) {
-	if obj.File.Path == c.path && c.opened.Add(1) == 2 {
-		c.change()
-	}
-	return c.Driver.Open(ctx, obj, offset)
-}
-
-// Never a mix: the front of one object and the back of its successor.
-func TestPullChangedUnderTheTransfer(t *testing.T) {
-	s := startServer(t)
-	files := model()
-	p := newPuller(t, s, files)
-	bucket, _, _ := strings.Cut(p.src.Path, "/")
-	successor := bytes.Clone(files[weights])
-	successor[len(successor)-1]++
-	d, ok := p.driver.(*s3.Driver)
-	if !ok {
-		t.Fatal("another driver")
-	}
-	p.driver = &changing{Driver: d, path: weights, change: func() { s.mustPut(t, bucket, "team/llama/"+weights, successor) }}
-	s.proxy.Inject(fetchertest.Fault{Match: fetchertest.Match{Method: http.MethodGet, File: "*/" + weights}, Times: 1, Effect: fetchertest.CutAfter(2 << 20)})
-	_, err := p.pull(t.Context(), t, nil)
-	wantKind(t, err, fetcher.ErrRefused, weights, "replaced since it was listed")
-	if _, err := p.manifest(t); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("after that, the manifest is there: %v", err)
-	}
-
-	p.driver = d
-	res, err := p.pull(t.Context(), t, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files[weights] = successor
-	checkFiles(t, res.Path, files)
 }
 
 // A bucket of more objects than one answer lists.
