@@ -40,13 +40,13 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io
 	if err != nil {
 		return nil, c.classify(ctx, op, err)
 	}
-	if err := check(r, f, offset); err != nil {
-		_ = r.Close()
-		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", c.host, err), "check that no proxy between here and the bucket changes its answers")
-	}
 	if r.Attrs.Decompressed {
 		_ = r.Close()
 		return nil, op.Fail(fetcher.ErrRefused, errors.New("it is stored with Content-Encoding: gzip, and would come as other bytes than its checksum is of"), "store it without an encoding")
+	}
+	if err := check(r, f, offset); err != nil {
+		_ = r.Close()
+		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", c.host, err), "check that no proxy between here and the bucket changes its answers")
 	}
 	return httpsource.NewBody(ctx, op, c.host, &oneTryBody{ReadCloser: r, try: try}, f.Size-offset), nil
 }
