@@ -40,12 +40,14 @@ type server struct {
 	buckets atomic.Int32
 }
 
-// startServer runs versitygw. The environment that drivers read names it.
-func startServer(t *testing.T) *server {
+// startServer runs versitygw, with more arguments for its store if need be. The
+// environment that drivers read has its keys.
+func startServer(t *testing.T, posix ...string) *server {
 	t.Helper()
 	s := &server{root: t.TempDir()}
 	addr := fetchertest.StartServer(t, "STOKER_TEST_VERSITYGW", func(port int) []string {
-		return []string{"--port", fmt.Sprintf("127.0.0.1:%d", port), "--access", accessKey, "--secret", secretKey, "--region", region, "--quiet", "posix", s.root}
+		args := []string{"--port", fmt.Sprintf("127.0.0.1:%d", port), "--access", accessKey, "--secret", secretKey, "--region", region, "--quiet", "posix"}
+		return append(append(args, posix...), s.root)
 	})
 	s.proxy = fetchertest.StartProxy(t, "http://"+addr)
 	transport := &http.Transport{}
