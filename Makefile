@@ -21,6 +21,9 @@ GOTESTSUM := $(TOOLS)/gotestsum-$(GOTESTSUM_VERSION)/gotestsum
 LDFLAGS := -X main.version=$(VERSION) -extldflags=-Wl,-z,lazy
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
+# What only other clients of Google's need than the one for buckets.
+TAGS := -tags disable_grpc_modules
+
 # Without a C compiler NVML is a stub and the race detector cannot be built.
 HAVE_CC := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo yes)
 RACE := $(if $(HAVE_CC),-race)
@@ -32,7 +35,7 @@ help: ## list the targets
 .PHONY: build
 build: ## build bin/stoker
 	@test -n "$(HAVE_CC)" || echo "no C compiler: stoker is built without NVML and will know no real GPUs"
-	go build -trimpath -buildvcs=false -ldflags "-s -w $(LDFLAGS)" -o bin/stoker ./cmd/stoker
+	go build $(TAGS) -trimpath -buildvcs=false -ldflags "-s -w $(LDFLAGS)" -o bin/stoker ./cmd/stoker
 
 .PHONY: demo
 demo: build ## show the whole job on this machine, in about 20 s (KEEP=1 leaves it up)
@@ -48,11 +51,11 @@ control-plane: ## build the control plane that tests and demo run (about 8 minut
 test: test-root test-cluster ## run every test
 
 .PHONY: test-root
-test-root: $(GOTESTSUM) clients ## unit, driver, store, command line and real-client tests
+test-root: $(GOTESTSUM) clients servers ## unit, driver, store, command line and real-client tests
 	@test -n "$(HAVE_CC)" || echo "SKIPPED: no C compiler, so no race detector and no NVML tests"
 	@mkdir -p $(REPORTS)
-	@. $(CACHE)/clients.env && $(GOTESTSUM) --format pkgname --jsonfile $(REPORTS)/root.json -- \
-		$(RACE) -ldflags "-extldflags=-Wl,-z,lazy" -timeout 20m ./...
+	@. $(CACHE)/clients.env && STOKER_TEST_VERSITYGW=$(VERSITYGW) STOKER_TEST_FAKE_GCS=$(FAKE_GCS) \
+		$(GOTESTSUM) --format pkgname --jsonfile $(REPORTS)/root.json -- $(TAGS) $(RACE) -ldflags "-extldflags=-Wl,-z,lazy" -timeout 20m ./...
 
 .PHONY: test-cluster
 test-cluster: $(GOTESTSUM) control-plane ## tests against the real control plane, and of the chart
@@ -110,6 +113,24 @@ $(NPM_DIR)/ready:
 	@echo "installing $(NPM_PACKAGE) in $(NPM_DIR)"
 	@rm -rf $(NPM_DIR) && mkdir -p $(NPM_DIR) && npm install --silent --no-audit --no-fund --prefix $(NPM_DIR) $(NPM_PACKAGE)
 	@touch $@
+
+# Real servers, for the tests of buckets. Built beside their place and moved there whole, by one at a time: two
+# clones may want them at once.
+VERSITYGW_VERSION := v1.8.0
+FAKE_GCS_VERSION := v1.56.1
+VERSITYGW := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)/versitygw
+FAKE_GCS := $(TOOLS)/fake-gcs-server-$(FAKE_GCS_VERSION)/fake-gcs-server
+
+.PHONY: servers
+servers: $(VERSITYGW) $(FAKE_GCS) ## build the S3 and GCS servers that tests run (about 5 minutes, once)
+
+$(VERSITYGW): SERVER := github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
+$(FAKE_GCS): SERVER := github.com/fsouza/fake-gcs-server@$(FAKE_GCS_VERSION)
+$(VERSITYGW) $(FAKE_GCS):
+	@mkdir -p $(TOOLS)
+	@echo "building $(SERVER) (some minutes, once)"
+	@flock $(TOOLS)/$(@F).lock sh -ec 'test ! -x $@ || exit 0; \
+		rm -rf $(@D).new; GOBIN=$(@D).new GOFLAGS= go install $(SERVER); rm -rf $(@D); mv $(@D).new $(@D)'
 
 $(GOLANGCI_LINT):
 	@echo "building golangci-lint $(GOLANGCI_LINT_VERSION) (some minutes, once)"

@@ -3,17 +3,21 @@ package main
 import (
 	"fmt"
 	"os"
+	"sync"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/file"
+	"github.com/stoker-project/stoker/fetcher/gcs"
 	"github.com/stoker-project/stoker/fetcher/hf"
+	"github.com/stoker-project/stoker/fetcher/s3"
 )
 
 // drivers is every kind of source that this binary reads.
 func drivers() fetcher.Drivers {
+	userAgent := "stoker/" + version
 	return fetcher.Drivers{
 		fetcher.SchemeHub: func(a fetcher.Access) (fetcher.Driver, error) {
-			d, err := hf.FromEnvironment(a, hf.Options{UserAgent: "stoker/" + version})
+			d, err := hf.FromEnvironment(a, hf.Options{UserAgent: userAgent})
 			if err != nil {
 				if a.Endpoint == "" && os.Getenv("HF_ENDPOINT") != "" {
 					err = fmt.Errorf("HF_ENDPOINT: %w", err)
@@ -22,16 +26,41 @@ func drivers() fetcher.Drivers {
 			}
 			return d, nil
 		},
+		fetcher.SchemeS3: kept(func(a fetcher.Access) (fetcher.Driver, error) {
+			return s3.New(a, s3.Options{UserAgent: userAgent})
+		}),
+		fetcher.SchemeGCS: kept(func(a fetcher.Access) (fetcher.Driver, error) {
+			return gcs.New(a, gcs.Options{UserAgent: userAgent})
+		}),
 		fetcher.SchemeFile: func(fetcher.Access) (fetcher.Driver, error) { return file.New(), nil },
 	}
 }
 
-// driverFor makes the driver of a source as the environment says, or says why
-// there is none.
+// kept makes one driver for each way of access, so that the token of one pull
+// serves the next as long as it is good.
+func kept(newDriver func(fetcher.Access) (fetcher.Driver, error)) func(fetcher.Access) (fetcher.Driver, error) {
+	var mu sync.Mutex
+	made := map[fetcher.Access]fetcher.Driver{}
+	return func(a fetcher.Access) (fetcher.Driver, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if d, ok := made[a]; ok {
+			return d, nil
+		}
+		d, err := newDriver(a)
+		if err != nil {
+			return nil, usage(err)
+		}
+		made[a] = d
+		return d, nil
+	}
+}
+
+// driverFor makes the driver of a source as the environment says.
 func driverFor(src fetcher.Source) (fetcher.Driver, error) {
 	newDriver, ok := drivers()[src.Scheme]
 	if !ok {
-		return nil, usage(fmt.Errorf("source %s cannot be read: this stoker has no driver for %s://; use hf://ORG/NAME or file:///DIR", src, src.Scheme))
+		return nil, usage(fmt.Errorf("source %s cannot be read: this stoker has no driver for %s://", src, src.Scheme))
 	}
 	return newDriver(fetcher.Access{})
 }

@@ -42,11 +42,17 @@ the store and right already is not downloaded again.
 
 SOURCE is one of
   hf://ORG/NAME[@REVISION]   a Hub repository; REVISION is a branch, tag or commit
+  s3://BUCKET[/PREFIX]       what is below PREFIX/ in an S3 bucket
+  gs://BUCKET[/PREFIX]       the same in a Google Cloud Storage bucket
   file:///DIR                a directory of this machine
 
 Without --include and --exclude, what vLLM would load is pulled: other formats
 of the same weights are left out. Patterns match as in the Hub's own client: *
 crosses slashes, and case matters.
+
+Tokens, credentials, regions and endpoints are found as in each source's own
+tools: HF_TOKEN and HF_ENDPOINT; AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_S3
+and the rest of AWS's chain; GOOGLE_APPLICATION_CREDENTIALS and Google's.
 
 Standard output has the path only, or with -o json one object. Progress and log
 go to standard error; with --progress json each line there is an object.
@@ -54,6 +60,7 @@ go to standard error; with --progress json each line there is an object.
 ` + exitCodesText,
 		Example: `  stoker pull hf://Qwen/Qwen2.5-7B-Instruct
   stoker pull hf://Qwen/Qwen2.5-7B-Instruct@main --name qwen --store /var/lib/stoker
+  stoker pull s3://models/team/llama --store /var/lib/stoker
   stoker pull hf://TheBloke/Llama-2-7B-GGUF --include '*Q4_K_M.gguf' --max-rate 200MB
   vllm serve "$(stoker pull hf://Qwen/Qwen2.5-7B-Instruct)"`,
 		Args: exactArg("a SOURCE, like hf://ORG/NAME"),

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -36,9 +36,10 @@ func StartProxy(tb testing.TB, target string) *Proxy {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	p := &Proxy{url: "http://" + listener.Addr().String(), hub: NewHub(HubOptions{})}
 	transport := &http.Transport{DisableCompression: true}
-	server := &http.Server{Handler: p.handler(to, transport), ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
+	server := &http.Server{Handler: p.handler(to, transport), ReadHeaderTimeout: 10 * time.Second, ErrorLog: quiet}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	tb.Cleanup(func() {
@@ -69,10 +70,11 @@ func (p *Proxy) BytesSent(m Match) int64 { return p.hub.BytesSent(m) }
 func (p *Proxy) ResetLog() { p.hub.ResetLog() }
 
 func (p *Proxy) handler(to *url.URL, transport http.RoundTripper) http.Handler {
+	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.hub.serve(w, r, Request{Kind: KindOther, File: r.URL.Path}, func(a *answer) {
 			forward := &httputil.ReverseProxy{
-				Transport: transport, FlushInterval: -1, ErrorLog: log.New(io.Discard, "", 0),
+				Transport: transport, FlushInterval: -1, ErrorLog: quiet,
 				Rewrite: func(pr *httputil.ProxyRequest) {
 					pr.SetURL(to)
 					pr.Out.Host = pr.In.Host // it is signed

@@ -3,6 +3,7 @@ package gcs
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -120,15 +121,28 @@ func (d *Driver) endpoint() (u *url.URL, emulated bool, err error) {
 // there are none, as for a reader of public buckets.
 func (d *Driver) detect(key []byte) (*auth.Credentials, error) {
 	o := &credentials.DetectOptions{
-		Scopes: []string{readOnlyScope}, CredentialsJSON: key,
+		Scopes: []string{readOnlyScope},
 		Client: &http.Client{Transport: d.options.Transport, CheckRedirect: httpsource.NoRedirects},
+	}
+	if key != nil {
+		// Whoever mounts the Secret decides which kind of credentials it has.
+		var kind struct {
+			Type credentials.CredType `json:"type"`
+		}
+		err := json.Unmarshal(key, &kind)
+		if err != nil {
+			return nil, fmt.Errorf("read key.json: %w", err)
+		}
+		creds, err := credentials.NewCredentialsFromJSON(kind.Type, key, o)
+		if err != nil {
+			return nil, fmt.Errorf("read key.json: %w", err)
+		}
+		return creds, nil
 	}
 	creds, err := credentials.DetectDefault(o)
 	switch {
 	case err == nil:
 		return creds, nil
-	case key != nil:
-		return nil, fmt.Errorf("read key.json: %w", err)
 	case strings.Contains(err.Error(), "could not find default credentials"): // there is no other way to tell
 		return nil, nil
 	}

@@ -68,7 +68,7 @@ func classify(ctx context.Context, op httpsource.Operation, err error) error {
 	}
 	e := op.Fail(fetcher.ErrRefused, httpsource.Answered(a.host, a.status, a.code, a.message, a.requestID), "")
 	e.RetryAfter = httpsource.RetryAfter(a.header)
-	e.Kind, e.Hint = a.judge()
+	e.Hint, e.Kind = a.judge()
 	if errors.Is(e.Kind, errChanged) {
 		return changed(op, e.Err)
 	}
@@ -78,46 +78,46 @@ func classify(ctx context.Context, op httpsource.Operation, err error) error {
 // errChanged stands for a refusal because the object is another by now.
 var errChanged = errors.New("changed")
 
-// judge is the kind of an answer, and what to do. Codes decide before statuses:
+// judge is what to do about an answer, and its kind. Codes decide before statuses:
 // S3 has many codes for one status.
-func (a answer) judge() (kind error, hint string) {
+func (a answer) judge() (hint string, kind error) {
 	switch a.code {
 	case "NoSuchBucket":
-		return fetcher.ErrRefused, "check the bucket's spelling, and that it is at this endpoint"
+		return "check the bucket's spelling, and that it is at this endpoint", fetcher.ErrRefused
 	case "NoSuchKey", "NoSuchVersion":
-		return fetcher.ErrRefused, "the object was removed since it was listed; pull again"
+		return "the object was removed since it was listed; pull again", fetcher.ErrRefused
 	case "PreconditionFailed", "InvalidRange":
-		return errChanged, ""
+		return "", errChanged
 	case "InvalidObjectState":
-		return fetcher.ErrRefused, "the object is archived; restore it, then pull again"
+		return "the object is archived; restore it, then pull again", fetcher.ErrRefused
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity":
-		return fetcher.ErrRefused, "the access key or its secret is wrong or was revoked; replace the credentials"
+		return "the access key or its secret is wrong or was revoked; replace the credentials", fetcher.ErrRefused
 	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException":
-		return fetcher.ErrRefused, "the session token has expired or is wrong; log in again or renew the credentials"
+		return "the session token has expired or is wrong; log in again or renew the credentials", fetcher.ErrRefused
 	case "RequestTimeTooSkewed":
-		return fetcher.ErrRefused, "set this machine's clock"
+		return "set this machine's clock", fetcher.ErrRefused
 	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
-		return fetcher.ErrRefused, a.regionHint()
+		return a.regionHint(), fetcher.ErrRefused
 	case "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded", "ServiceUnavailable":
-		return fetcher.ErrThrottled, "wait"
+		return "wait", fetcher.ErrThrottled
 	case "RequestTimeout", "InternalError", "TemporaryRedirect":
-		return fetcher.ErrTransient, "try again later"
+		return "try again later", fetcher.ErrTransient
 	}
 	switch {
 	case a.status == http.StatusPreconditionFailed, a.status == http.StatusRequestedRangeNotSatisfiable:
-		return errChanged, ""
+		return "", errChanged
 	case a.status == http.StatusTooManyRequests, a.status == http.StatusServiceUnavailable:
-		return fetcher.ErrThrottled, "wait"
+		return "wait", fetcher.ErrThrottled
 	case httpsource.Passing(a.status), a.status == http.StatusTemporaryRedirect:
-		return fetcher.ErrTransient, "try again later"
+		return "try again later", fetcher.ErrTransient
 	case a.status == http.StatusMovedPermanently:
-		return fetcher.ErrRefused, a.regionHint()
+		return a.regionHint(), fetcher.ErrRefused
 	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
-		return fetcher.ErrRefused, "let these credentials list the bucket and read its objects (s3:ListBucket, s3:GetObject, and the key's kms:Decrypt)"
+		return "let these credentials list the bucket and read its objects (s3:ListBucket, s3:GetObject, and the key's kms:Decrypt)", fetcher.ErrRefused
 	case a.status == http.StatusNotFound:
-		return fetcher.ErrRefused, "check the spelling, and that the endpoint is an S3 server; what was listed may be removed by now"
+		return "check the spelling, and that the endpoint is an S3 server; what was listed may be removed by now", fetcher.ErrRefused
 	}
-	return fetcher.ErrRefused, "check the source, the endpoint and the credentials"
+	return "check the source, the endpoint and the credentials", fetcher.ErrRefused
 }
 
 func (a answer) regionHint() string {

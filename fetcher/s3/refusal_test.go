@@ -131,7 +131,7 @@ func TestAnotherETag(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			defer s.proxy.Inject(fetchertest.Fault{Effect: fetchertest.Answer(c.status, c.header, c.body)})()
 			offset := int64(2)
-			if c.kind == fetcher.ErrRefused {
+			if errors.Is(c.kind, fetcher.ErrRefused) {
 				offset = 0
 			}
 			_, err := read(t, d, obj, offset)
