@@ -114,8 +114,8 @@ $(NPM_DIR)/ready:
 	@rm -rf $(NPM_DIR) && mkdir -p $(NPM_DIR) && npm install --silent --no-audit --no-fund --prefix $(NPM_DIR) $(NPM_PACKAGE)
 	@touch $@
 
-# Real servers, for the tests of buckets. Built beside their place and moved there whole, by one at a time: two
-# clones may want them at once.
+# Real servers, for the tests of buckets. Built beside their place and moved there whole: two clones may want them at
+# once.
 VERSITYGW_VERSION := v1.8.0
 FAKE_GCS_VERSION := v1.56.1
 VERSITYGW := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)/versitygw
@@ -127,10 +127,8 @@ servers: $(VERSITYGW) $(FAKE_GCS) ## build the S3 and GCS servers that tests run
 $(VERSITYGW): SERVER := github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
 $(FAKE_GCS): SERVER := github.com/fsouza/fake-gcs-server@$(FAKE_GCS_VERSION)
 $(VERSITYGW) $(FAKE_GCS):
-	@mkdir -p $(TOOLS)
 	@echo "building $(SERVER) (some minutes, once)"
-	@flock $(TOOLS)/$(@F).lock sh -ec 'test ! -x $@ || exit 0; \
-		rm -rf $(@D).new; GOBIN=$(@D).new GOFLAGS= go install $(SERVER); rm -rf $(@D); mv $(@D).new $(@D)'
+	@new=$(@D).$$$$; GOBIN=$$new GOFLAGS= go install $(SERVER) && rm -rf $(@D) && mv $$new $(@D)
 
 $(GOLANGCI_LINT):
 	@echo "building golangci-lint $(GOLANGCI_LINT_VERSION) (some minutes, once)"
