@@ -92,5 +92,5 @@ func (p *process) ready(tb testing.TB) error {
 // stop ends the server and returns when it has ended.
 func (p *process) stop() {
 	_ = p.cmd.Process.Kill() // it may have ended already
-	_ = <-p.exited // killed is what it shall be
+	_ = <-p.exited           // killed is what it shall be
 }

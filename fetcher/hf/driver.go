@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 )
 
 // DefaultEndpoint is the public Hub.
@@ -23,8 +24,8 @@ type Options struct {
 	// Token returns the token to send, or "" to send none. It is asked for at
 	// every request, so that a rotated token takes effect. Nil: no token.
 	Token func() (string, error)
-	// Transport carries the requests; nil: one of NewTransport. It must not
-	// follow redirects (no RoundTripper does) nor decompress.
+	// Transport carries the requests; nil: one of httpsource.NewTransport. It
+	// must not follow redirects (no RoundTripper does) nor decompress.
 	Transport http.RoundTripper
 	// UserAgent is sent as it is; empty: "stoker".
 	UserAgent string
@@ -54,7 +55,7 @@ func New(o Options) (*Driver, error) {
 		d.token = func() (string, error) { return "", nil }
 	}
 	if d.transport == nil {
-		d.transport = NewTransport()
+		d.transport = httpsource.NewTransport()
 	}
 	if d.userAgent == "" {
 		d.userAgent = "stoker"

@@ -15,6 +15,7 @@ import (
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
 	"github.com/stoker-project/stoker/fetcher/hf"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 )
 
 // net/http would pass the token on to a subdomain, and to another port.
@@ -34,7 +35,7 @@ func TestTokenStaysAtItsOrigin(t *testing.T) {
 	})
 	hub.AddRepo(repoID, fetchertest.RepoOptions{Private: true, Tokens: []string{token}})
 	push(t, hub, tiny())
-	transport := hf.NewTransport()
+	transport := httpsource.NewTransport()
 	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		target := map[string]string{"hub.test:80": hub.URL(), "cdn.hub.test:81": hub.CDNURL()}[addr]
 		return new(net.Dialer).DialContext(ctx, network, strings.TrimPrefix(target, "http://"))
