@@ -21,6 +21,7 @@ import (
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
 	"github.com/stoker-project/stoker/fetcher/hf"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -56,7 +57,7 @@ func pullAsChild() int {
 const socketBuffer = 128 << 10
 
 func smallBuffers() *http.Transport {
-	transport := hf.NewTransport()
+	transport := httpsource.NewTransport()
 	dial := transport.DialContext
 	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
