@@ -41,7 +41,9 @@ type process struct {
 	addr   string
 	cmd    *exec.Cmd
 	output *bytes.Buffer
-	exited chan error
+	// exited is closed when the server has ended, with err.
+	exited chan struct{}
+	err    error
 }
 
 func startProcess(tb testing.TB, binary string, args func(port int) []string) *process {
@@ -54,7 +56,7 @@ func startProcess(tb testing.TB, binary string, args func(port int) []string) *p
 	if err := listener.Close(); err != nil || !ok {
 		tb.Fatal(addr, err)
 	}
-	p := &process{addr: addr.String(), output: new(bytes.Buffer), exited: make(chan error, 1)}
+	p := &process{addr: addr.String(), output: new(bytes.Buffer), exited: make(chan struct{})}
 	// Not of tb's context: cleanups that need the server run after it has ended.
 	p.cmd = exec.CommandContext(context.WithoutCancel(tb.Context()), binary, args(addr.Port)...)
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
@@ -62,7 +64,10 @@ func startProcess(tb testing.TB, binary string, args func(port int) []string) *p
 	if err := p.cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	go func() { p.exited <- p.cmd.Wait() }()
+	go func() {
+		defer close(p.exited)
+		p.err = p.cmd.Wait()
+	}()
 	return p
 }
 
@@ -79,9 +84,8 @@ func (p *process) ready(tb testing.TB) error {
 			return conn.Close()
 		}
 		select {
-		case err := <-p.exited:
-			p.exited <- err
-			return fmt.Errorf("it ended: %w", err)
+		case <-p.exited:
+			return fmt.Errorf("it ended: %w", p.err)
 		case <-ctx.Done():
 			return fmt.Errorf("it listens not: %w", err)
 		case <-tick.C:
@@ -92,5 +96,5 @@ func (p *process) ready(tb testing.TB) error {
 // stop ends the server and returns when it has ended.
 func (p *process) stop() {
 	_ = p.cmd.Process.Kill() // it may have ended already
-	_ = <-p.exited           // killed is what it shall be
+	<-p.exited
 }
