@@ -78,7 +78,8 @@ func TestRevision(t *testing.T) {
 		t.Errorf("revision %s depends on the order", base)
 	}
 	for _, files := range [][]fetcher.File{
-		nil, {a},
+		nil,
+		{a},
 		{a, {Path: "b", Size: 2, Version: "x"}},
 		{a, {Path: "b", Size: 3, Version: "w"}},
 		{a, {Path: "c", Size: 2, Version: "w"}},
