@@ -128,7 +128,7 @@ $(VERSITYGW): SERVER := github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_V
 $(FAKE_GCS): SERVER := github.com/fsouza/fake-gcs-server@$(FAKE_GCS_VERSION)
 $(VERSITYGW) $(FAKE_GCS):
 	@echo "building $(SERVER) (some minutes, once)"
-	@new=$(@D).$$$$; GOBIN=$$new GOFLAGS= go install $(SERVER) && rm -rf $(@D) && mv $$new $(@D)
+	@new=$(@D).$$$$; GOBIN=$$new GOFLAGS= go install $(SERVER) || { rm -rf $$new; exit 1; }; rm -rf $(@D) && mv $$new $(@D)
 
 $(GOLANGCI_LINT):
 	@echo "building golangci-lint $(GOLANGCI_LINT_VERSION) (some minutes, once)"
