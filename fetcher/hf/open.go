@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 )
 
 // maxSkip is how many bytes are read and thrown away when a server ignores a
@@ -43,19 +44,22 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io
 	if err != nil {
 		return nil, err
 	}
-	body := &body{ctx: ctx, op: op, host: resp.Request.URL.Host, ReadCloser: resp.Body, left: f.Size - offset}
+	host, read := resp.Request.URL.Host, httpsource.Operation{Verb: "read", Origin: op.origin}
 	skip, err := checkRange(resp, f.Size, offset)
 	if err != nil {
 		_ = resp.Body.Close()
-		return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s %w", body.host, err), "check that no proxy between here and the Hub changes its answers")
+		return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s %w", host, err), "check that no proxy between here and the Hub changes its answers")
 	}
 	if skip > 0 {
 		if _, err := io.CopyN(io.Discard, resp.Body, skip); err != nil {
 			_ = resp.Body.Close()
-			return nil, body.failed(err)
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, read.Ended(ctx, read.Broken(host, err))
 		}
 	}
-	return body, nil
+	return httpsource.NewBody(ctx, read, host, resp.Body, f.Size-offset), nil
 }
 
 // checkIdentity compares what the Hub says the file is with what was listed: a
@@ -103,45 +107,4 @@ func checkRange(resp *http.Response, size, offset int64) (skip int64, err error)
 		return 0, fmt.Errorf("answered with %d bytes, not %d", resp.ContentLength, want)
 	}
 	return skip, nil
-}
-
-// body ends without an error only after all the bytes that were promised.
-type body struct {
-	io.ReadCloser
-	ctx  context.Context //nolint:containedctx // the reader lives as long as the ctx of Open, by contract
-	op   operation
-	host string
-	left int64
-}
-
-// Read implements io.Reader.
-func (b *body) Read(p []byte) (int, error) {
-	if b.left == 0 {
-		return 0, io.EOF
-	}
-	if b.ctx.Err() != nil { // also when more has arrived already
-		return 0, b.failed(b.ctx.Err())
-	}
-	if int64(len(p)) > b.left {
-		p = p[:b.left]
-	}
-	n, err := b.ReadCloser.Read(p)
-	b.left -= int64(n)
-	switch {
-	case err == nil:
-		return n, nil
-	case b.left == 0: // all is there, whatever became of the connection
-		return n, io.EOF
-	case errors.Is(err, io.EOF):
-		err = io.ErrUnexpectedEOF
-	}
-	return n, b.failed(err)
-}
-
-func (b *body) failed(err error) error {
-	b.op.verb = "read"
-	if errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return b.op.ended(b.ctx, b.op.fail(fetcher.ErrTransient, fmt.Errorf("the connection to %s broke: %w", b.host, err), checkNetwork(b.host)))
 }
