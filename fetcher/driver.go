@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"fmt"
 	"io"
 )
 
@@ -17,6 +18,15 @@ type File struct {
 	// Version pins the file's content where the revision alone does not (an
 	// ETag, a generation, a modification time); opaque to all but the driver.
 	Version string
+}
+
+// CheckRange makes sure that length bytes from offset are within the file.
+func (f File) CheckRange(offset, length int64) error {
+	// Not offset+length, which may be more than an int64 holds.
+	if offset < 0 || length < 0 || offset > f.Size || length > f.Size-offset {
+		return fmt.Errorf("%d bytes from %d are outside its %d bytes", length, offset, f.Size)
+	}
+	return nil
 }
 
 // Listing is what a source resolved to.
@@ -46,13 +56,16 @@ type Driver interface {
 	// short list is an error, never a short Listing.
 	List(ctx context.Context, src Source) (Listing, error)
 
-	// Open streams the file from offset to its end: exactly File.Size-offset
-	// bytes of exactly that revision, or an error (while opening, or from
-	// Read). A source whose content changed under the transfer is ErrRefused
-	// and names the file. A body that ends early returns io.ErrUnexpectedEOF
-	// or an ErrTransient from Read, never io.EOF. The caller closes the
-	// reader; ending ctx ends it too.
-	Open(ctx context.Context, obj Object, offset int64) (io.ReadCloser, error)
+	// Open streams length bytes of the file from offset: exactly these bytes of
+	// exactly that revision, then io.EOF; or an error (while opening, or from
+	// Read). Only io.EOF says that the bytes before it are right. A range that
+	// [File.CheckRange] does not pass is ErrRefused; one of no bytes is an empty
+	// body, for which the source need not be asked. A source whose content
+	// changed under the transfer is ErrRefused and names the file. A body that
+	// ends early returns io.ErrUnexpectedEOF or an ErrTransient from Read, never
+	// io.EOF. The caller closes the reader; ending ctx ends it too. A connection
+	// whose range was read to its last byte serves the next one.
+	Open(ctx context.Context, obj Object, offset, length int64) (io.ReadCloser, error)
 }
 
 // Voucher is a Driver of a kind of source where what vouches for a file costs a

@@ -118,9 +118,9 @@ func (m *memory) List(context.Context, fetcher.Source) (fetcher.Listing, error) 
 	return l, nil
 }
 
-func (m *memory) Open(ctx context.Context, obj fetcher.Object, offset int64) (io.ReadCloser, error) {
+func (m *memory) Open(ctx context.Context, obj fetcher.Object, offset, length int64) (io.ReadCloser, error) {
 	m.opens.Add(1)
-	return &memoryBody{ctx: ctx, m: m, left: m.files[obj.File.Path][offset:], breakAfter: m.breakOnce.Swap(0)}, nil
+	return &memoryBody{ctx: ctx, m: m, left: m.files[obj.File.Path][offset : offset+length], breakAfter: m.breakOnce.Swap(0)}, nil
 }
 
 type memoryBody struct {

@@ -246,7 +246,7 @@ func (t *transfer) connection(ctx context.Context) (err error) {
 			err = &Error{Kind: ErrTransient, Op: "read", Origin: t.file.Path, Err: fmt.Errorf("%w (%s)", errStalled, stall), Hint: "check the network"}
 		}
 	}()
-	body, err := t.driver.Open(ctx, Object{Source: p.req.Source, Revision: p.revision, File: t.file}, t.partial.Written)
+	body, err := t.driver.Open(ctx, Object{Source: p.req.Source, Revision: p.revision, File: t.file}, t.partial.Written, t.file.Size-t.partial.Written)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ func (s *sourceFS) Open(name string) (fs.File, error) {
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	body, err := s.driver.Open(s.ctx, fetcher.Object{Source: s.source, Revision: s.revision, File: f}, 0)
+	body, err := s.driver.Open(s.ctx, fetcher.Object{Source: s.source, Revision: s.revision, File: f}, 0, f.Size)
 	if err != nil {
 		return nil, err
 	}

@@ -45,6 +45,9 @@ type Fixture struct {
 	// Spoil makes every transfer of path have a wrong byte at this offset,
 	// until the function that it returns is called.
 	Spoil func(t *testing.T, path string, at int64) (heal func())
+	// Connects says that the driver reads over HTTP: ranges that are read one after
+	// the other share a connection.
+	Connects bool
 	// Cut makes the next transfer of path break off after n bytes of body.
 	Cut func(t *testing.T, path string, n int64)
 	// Stall makes the next transfer of path stop after n bytes, for ever.
@@ -80,8 +83,9 @@ func TestDriver(t *testing.T, setup Setup) {
 		{"vouch with an ended context", testVouchEnded, vouches(can)},
 		{"list with an ended context", testListEnded, always},
 		{"list concurrently", testListConcurrent, always},
-		{"open at offsets", testOpenOffsets, always},
+		{"open ranges", testOpenRanges, always},
 		{"open outside the file", testOpenOutside, always},
+		{"open range after range", testOpenKeeps, can.Connects},
 		{"open a missing file", testOpenMissing, always},
 		{"open concurrently", testOpenConcurrent, always},
 		{"open with an ended context", testOpenEnded, always},
@@ -156,12 +160,12 @@ func (s *suite) object(t *testing.T, path string) fetcher.Object {
 	return fetcher.Object{Source: s.Source, Revision: l.Revision, File: l.Files[i]}
 }
 
-// open opens, and fails the test if that fails.
-func (s *suite) open(ctx context.Context, t *testing.T, obj fetcher.Object, offset int64) io.ReadCloser {
+// open opens the whole file, and fails the test if that fails.
+func (s *suite) open(ctx context.Context, t *testing.T, obj fetcher.Object) io.ReadCloser {
 	t.Helper()
-	body, err := s.Driver.Open(ctx, obj, offset)
+	body, err := s.Driver.Open(ctx, obj, 0, obj.File.Size)
 	if err != nil {
-		t.Fatalf("Open %s at %d: %v", obj.File.Path, offset, err)
+		t.Fatalf("Open %s: %v", obj.File.Path, err)
 	}
 	return body
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -13,50 +12,11 @@ import (
 	"github.com/stoker-project/stoker/fetcher"
 )
 
-func testOpenOffsets(s *suite) {
-	t := s.t
-	l := s.list(t)
-	for _, f := range l.Files {
-		want := s.files[f.Path]
-		for _, offset := range []int64{0, 1, f.Size / 2, f.Size - 1, f.Size} {
-			if offset < 0 || offset > f.Size {
-				continue
-			}
-			body := s.open(t.Context(), t, fetcher.Object{Source: s.Source, Revision: l.Revision, File: f}, offset)
-			got, err := io.ReadAll(body)
-			if err != nil {
-				t.Errorf("%s at %d: %v", f.Path, offset, err)
-			}
-			if !bytes.Equal(got, want[offset:]) {
-				t.Errorf("%s at %d: %d bytes that differ from the %d wanted", f.Path, offset, len(got), len(want[offset:]))
-			}
-			if n, err := body.Read(make([]byte, 8)); n != 0 || !errors.Is(err, io.EOF) {
-				t.Errorf("%s at %d: %d bytes and %v after the end", f.Path, offset, n, err)
-			}
-			if err := body.Close(); err != nil {
-				t.Errorf("%s: close: %v", f.Path, err)
-			}
-		}
-	}
-}
-
-func testOpenOutside(s *suite) {
-	t := s.t
-	obj := s.object(t, smallFile)
-	for _, offset := range []int64{-1, obj.File.Size + 1} {
-		body, err := s.Driver.Open(t.Context(), obj, offset)
-		if err == nil {
-			_ = body.Close()
-			t.Errorf("offset %d of %d bytes is no error", offset, obj.File.Size)
-		}
-	}
-}
-
 func testOpenMissing(s *suite) {
 	t := s.t
 	obj := s.object(t, smallFile)
 	obj.File.Path = "not-there.json"
-	_, err := s.Driver.Open(t.Context(), obj, 0)
+	_, err := s.Driver.Open(t.Context(), obj, 0, obj.File.Size)
 	s.wantKind(t, err, fetcher.ErrRefused)
 	if !strings.Contains(err.Error(), "not-there.json") {
 		t.Errorf("the error does not name the file: %v", err)
@@ -66,23 +26,15 @@ func testOpenMissing(s *suite) {
 func testOpenConcurrent(s *suite) {
 	t := s.t
 	obj := s.object(t, bigFile)
-	want := s.files[bigFile]
-	next := make(chan int64, 16)
-	for i := range int64(16) {
-		next <- i * obj.File.Size / 16
+	const parts = 16
+	next := make(chan int64, parts)
+	for i := range int64(parts) {
+		next <- i
 	}
-	inParallel(t, 16, func() error {
-		offset := <-next
-		body, err := s.Driver.Open(t.Context(), obj, offset)
-		if err != nil {
-			return err
-		}
-		defer body.Close()
-		got, err := io.ReadAll(body)
-		if err == nil && !bytes.Equal(got, want[offset:]) {
-			err = fmt.Errorf("%d wrong bytes at %d", len(got), offset)
-		}
-		return err
+	inParallel(t, parts, func() error {
+		i := <-next
+		from, to := i*obj.File.Size/parts, (i+1)*obj.File.Size/parts
+		return s.checkRange(t.Context(), obj, from, to-from)
 	})
 }
 
@@ -91,13 +43,13 @@ func testOpenEnded(s *suite) {
 	obj := s.object(t, bigFile)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := s.Driver.Open(ctx, obj, 0)
+	_, err := s.Driver.Open(ctx, obj, 0, obj.File.Size)
 	s.wantEnded(t, err)
 }
 
 func testCloseEarly(s *suite) {
 	t := s.t
-	body := s.open(t.Context(), t, s.object(t, bigFile), 0)
+	body := s.open(t.Context(), t, s.object(t, bigFile))
 	if _, err := io.ReadFull(body, make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +63,7 @@ func testReadEnded(s *suite) {
 	obj := s.object(t, bigFile)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	body := s.open(ctx, t, obj, 0)
+	body := s.open(ctx, t, obj)
 	defer body.Close()
 	if _, err := io.ReadFull(body, make([]byte, 100)); err != nil {
 		t.Fatal(err)
@@ -126,7 +78,7 @@ func testReadCut(s *suite) {
 	for _, n := range []int64{0, 1, 600_000} {
 		obj := s.object(t, bigFile)
 		s.Cut(t, bigFile, n)
-		body, err := s.Driver.Open(t.Context(), obj, 0)
+		body, err := s.Driver.Open(t.Context(), obj, 0, obj.File.Size)
 		var got []byte
 		if err == nil {
 			got, err = io.ReadAll(body)
@@ -145,7 +97,7 @@ func testReadStall(s *suite) {
 	s.Stall(t, bigFile, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	body := s.open(ctx, t, obj, 0)
+	body := s.open(ctx, t, obj)
 	defer body.Close()
 	if _, err := io.ReadFull(body, make([]byte, 1000)); err != nil {
 		t.Fatal(err)
@@ -167,7 +119,7 @@ func testReadStall(s *suite) {
 func testReadChanged(s *suite) {
 	t := s.t
 	obj := s.object(t, bigFile)
-	body := s.open(t.Context(), t, obj, 0)
+	body := s.open(t.Context(), t, obj)
 	defer body.Close()
 	if _, err := io.ReadFull(body, make([]byte, 100)); err != nil {
 		t.Fatal(err)
@@ -185,7 +137,7 @@ func testReadChanged(s *suite) {
 	if !strings.Contains(err.Error(), bigFile) {
 		t.Errorf("the error does not name the file: %v", err)
 	}
-	_, err = s.Driver.Open(t.Context(), obj, 0)
+	_, err = s.Driver.Open(t.Context(), obj, 0, obj.File.Size)
 	s.wantKind(t, err, fetcher.ErrRefused)
 }
 
@@ -195,7 +147,7 @@ func testFailKinds(s *suite) {
 		t.Run(kind.Error(), func(t *testing.T) {
 			obj := s.object(t, bigFile)
 			s.Fail(t, bigFile, kind)
-			_, err := s.Driver.Open(t.Context(), obj, 0)
+			_, err := s.Driver.Open(t.Context(), obj, 0, obj.File.Size)
 			s.wantKind(t, err, kind)
 			var e *fetcher.Error
 			if errors.As(err, &e) && errors.Is(kind, fetcher.ErrThrottled) && e.RetryAfter < time.Second {

@@ -179,11 +179,11 @@ type changing struct {
 }
 
 // Open implements fetcher.Driver.
-func (c *changing) Open(ctx context.Context, obj fetcher.Object, offset int64) (io.ReadCloser, error) {
+func (c *changing) Open(ctx context.Context, obj fetcher.Object, offset, length int64) (io.ReadCloser, error) {
 	if obj.File.Path == bigFile && c.opened.Add(1) == 2 {
 		c.change()
 	}
-	return c.Driver.Open(ctx, obj, offset)
+	return c.Driver.Open(ctx, obj, offset, length)
 }
 
 // Never a mix: the front of one content and the back of its successor. Where the

@@ -72,7 +72,7 @@ func TestListFollowsSymlinksToFiles(t *testing.T) {
 		if len(l.Files) != 1 || l.Files[0].Path != "model.safetensors" || l.Files[0].Size != 7 {
 			t.Fatalf("listed %+v", l.Files)
 		}
-		body, err := d.Open(t.Context(), fetcher.Object{Source: source(root), Revision: l.Revision, File: l.Files[0]}, 0)
+		body, err := d.Open(t.Context(), fetcher.Object{Source: source(root), Revision: l.Revision, File: l.Files[0]}, 0, l.Files[0].Size)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,8 @@ func TestListRefuses(t *testing.T) {
 	}
 }
 
-// A change that keeps the size shows in the modification time alone.
+// A change that keeps the size shows in the modification time alone; a range that
+// ends before the file does is not good either.
 func TestReadChangedInPlace(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "model.safetensors")
@@ -114,17 +115,31 @@ func TestReadChangedInPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := d.Open(t.Context(), fetcher.Object{Source: source(dir), Revision: l.Revision, File: l.Files[0]}, 10)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer body.Close()
-	later := time.Now().Add(time.Hour)
-	if err := os.Chtimes(path, later, later); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(body); !errors.Is(err, fetcher.ErrRefused) || !strings.Contains(err.Error(), "modified") {
-		t.Errorf("read ends with %v, want a refusal that says modified", err)
+	obj := fetcher.Object{Source: source(dir), Revision: l.Revision, File: l.Files[0]}
+	other := time.Unix(0, 0)
+	for _, length := range []int64{1<<16 - 10, 1 << 14, 1, 0} {
+		body, err := d.Open(t.Context(), obj, 10, length)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, other, other); err != nil {
+			t.Fatal(err)
+		}
+		_, readErr := io.ReadAll(body)
+		if !errors.Is(readErr, fetcher.ErrRefused) || !strings.Contains(readErr.Error(), "modified") {
+			t.Errorf("reading %d bytes ends with %v, want a refusal that says modified", length, readErr)
+		}
+		_, openErr := d.Open(t.Context(), obj, 10, length)
+		if !errors.Is(openErr, fetcher.ErrRefused) {
+			t.Errorf("opening %d bytes ends with %v, want a refusal", length, openErr)
+		}
+		if err := errors.Join(body.Close(), os.Chtimes(path, before.ModTime(), before.ModTime())); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -141,7 +156,7 @@ func TestOpenWhatBecameAPipe(t *testing.T) {
 	if err := errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = d.Open(t.Context(), fetcher.Object{Source: source(dir), Revision: l.Revision, File: l.Files[0]}, 0)
+	_, err = d.Open(t.Context(), fetcher.Object{Source: source(dir), Revision: l.Revision, File: l.Files[0]}, 0, l.Files[0].Size)
 	if !errors.Is(err, fetcher.ErrRefused) {
 		t.Errorf("open ends with %v, want a refusal", err)
 	}

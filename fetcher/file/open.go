@@ -14,8 +14,8 @@ import (
 
 // Open implements [fetcher.Driver]. The revision is not looked at: the file's
 // own size and modification time are compared, before the first and after the
-// last byte.
-func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io.ReadCloser, error) {
+// last byte of the range.
+func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length int64) (io.ReadCloser, error) {
 	f := obj.File
 	op := operation{"open", f.Path + " of " + obj.Source.String()}
 	switch {
@@ -23,8 +23,9 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io
 		return nil, fmt.Errorf("open %s: %w", op.origin, ctx.Err())
 	case obj.Source.Scheme != fetcher.SchemeFile || !filepath.IsLocal(filepath.FromSlash(f.Path)):
 		return nil, op.fail(fetcher.ErrRefused, errors.New("it is no file of a directory"), "list the source first")
-	case offset < 0 || offset > f.Size:
-		return nil, op.fail(fetcher.ErrRefused, fmt.Errorf("offset %d is outside its %d bytes", offset, f.Size), "list the source again")
+	}
+	if err := f.CheckRange(offset, length); err != nil {
+		return nil, op.fail(fetcher.ErrRefused, err, "list the source again")
 	}
 	path := filepath.Join(obj.Source.Path, filepath.FromSlash(f.Path))
 	// Without O_NONBLOCK, opening a pipe that took the file's place would wait
@@ -33,7 +34,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io
 	if err != nil {
 		return nil, op.classify(err)
 	}
-	r := &reader{ctx: ctx, op: op, file: file, want: f, left: f.Size - offset}
+	r := &reader{ctx: ctx, op: op, file: file, want: f, left: length}
 	if err := r.unchanged(); err != nil {
 		_ = file.Close()
 		return nil, err
@@ -71,6 +72,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.file.Read(p)
 	r.left -= int64(n)
 	switch {
+	case r.left == 0:
+		return n, r.end()
 	case err == nil:
 		return n, nil
 	case errors.Is(err, io.EOF):

@@ -8,26 +8,25 @@ import (
 	"net/http"
 	"strconv"
 
-	"cloud.google.com/go/storage"
-
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
 )
 
 // Open implements [fetcher.Driver]. The object is asked for by its generation:
 // once it was replaced, it is refused, unless the bucket keeps old generations.
-func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io.ReadCloser, error) {
+func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length int64) (io.ReadCloser, error) {
 	f := obj.File
 	op := httpsource.Operation{Verb: "open", Origin: f.Path + " of " + obj.Source.String()}
 	generation, err := strconv.ParseInt(f.Version, 10, 64)
+	outside := f.CheckRange(offset, length)
 	switch {
 	case ctx.Err() != nil:
 		return nil, op.Ended(ctx, nil)
 	case obj.Source.Scheme != fetcher.SchemeGCS || err != nil:
 		return nil, op.Fail(fetcher.ErrRefused, errors.New("it is no listed object of a bucket"), "list the source first")
-	case offset < 0 || offset > f.Size:
-		return nil, op.Fail(fetcher.ErrRefused, fmt.Errorf("offset %d is outside its %d bytes", offset, f.Size), "list the source again")
-	case offset == f.Size:
+	case outside != nil:
+		return nil, op.Fail(fetcher.ErrRefused, outside, "list the source again")
+	case length == 0:
 		return http.NoBody, nil
 	}
 	c, err := d.client(ctx, op)
@@ -35,8 +34,12 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io
 		return nil, err
 	}
 	bucket, prefix := httpsource.Bucket(obj.Source)
+	asked := length
+	if offset+length == f.Size {
+		asked = -1 // to the end
+	}
 	readCtx, try := withOneTry(ctx)
-	r, err := c.Bucket(bucket).Object(prefix+f.Path).Generation(generation).NewRangeReader(readCtx, offset, -1)
+	r, err := c.Bucket(bucket).Object(prefix+f.Path).Generation(generation).NewRangeReader(readCtx, offset, asked)
 	if err != nil {
 		return nil, c.classify(ctx, op, err)
 	}
@@ -44,19 +47,11 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io
 		_ = r.Close()
 		return nil, op.Fail(fetcher.ErrRefused, errors.New("it is stored with Content-Encoding: gzip, and would come as other bytes than its checksum is of"), "store it without an encoding")
 	}
-	if err := check(r, f, offset); err != nil {
+	if err := try.answered().Check(f.Size, offset, length); err != nil {
 		_ = r.Close()
 		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", c.host, err), "check that no proxy between here and the bucket changes its answers")
 	}
-	return httpsource.NewBody(ctx, op, c.host, &oneTryBody{ReadCloser: r, try: try}, f.Size-offset), nil
-}
-
-// check makes sure that the body is the file from offset to its end.
-func check(r *storage.Reader, f fetcher.File, offset int64) error {
-	if r.Attrs.Size != f.Size || r.Attrs.StartOffset != offset || r.Remain() != f.Size-offset {
-		return fmt.Errorf("answered with %d bytes from %d of %d, not %d from %d of %d", r.Remain(), r.Attrs.StartOffset, r.Attrs.Size, f.Size-offset, offset, f.Size)
-	}
-	return nil
+	return httpsource.NewBody(ctx, op, c.host, &oneTryBody{ReadCloser: r, try: try}, length), nil
 }
 
 // oneTryBody tells why a body broke, where the client would ask for the rest of

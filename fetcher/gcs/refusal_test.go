@@ -63,7 +63,7 @@ func TestKinds(t *testing.T) {
 		t.Run(fmt.Sprint(c.status, c.reason), func(t *testing.T) {
 			s.proxy.ResetLog()
 			defer s.proxy.Inject(fetchertest.Fault{Effect: answer(c.status, c.reason, "3")})()
-			_, err := d.Open(t.Context(), obj, 0)
+			_, err := d.Open(t.Context(), obj, 0, obj.File.Size)
 			wantKind(t, err, c.kind, "config.json", c.hint)
 			_, err = d.List(t.Context(), src)
 			wantKind(t, err, c.kind, src.String(), c.hint)
@@ -85,7 +85,7 @@ func TestReplaced(t *testing.T) {
 	obj := object(t, d, src, "config.json")
 	bucket, _, _ := strings.Cut(src.Path, "/")
 	s.put(t, bucket, "llama/config.json", []byte("other"))
-	_, err := d.Open(t.Context(), obj, 2)
+	_, err := d.Open(t.Context(), obj, 2, obj.File.Size-2)
 	wantKind(t, err, fetcher.ErrRefused, "config.json", "replaced or removed")
 	got, err := read(t, d, object(t, d, src, "config.json"), 2)
 	if err != nil || string(got) != "her" {
@@ -116,6 +116,23 @@ func TestOtherRanges(t *testing.T) {
 			_, err := read(t, d, obj, 2)
 			wantKind(t, err, c.kind, "config.json")
 		})
+	}
+	for _, c := range []struct {
+		status        int
+		contentRange  string
+		body          string
+		offset, bytes int64
+	}{
+		{http.StatusOK, "", "first", 0, 3},
+		{http.StatusPartialContent, "bytes 0-4/5", "first", 0, 3},
+		{http.StatusPartialContent, "bytes 1-4/5", "irst", 1, 2},
+		{http.StatusPartialContent, "bytes 1-4/5", "ir", 1, 2},
+		{http.StatusPartialContent, "bytes 1-1/5", "i", 1, 2},
+	} {
+		remove := s.proxy.Inject(fetchertest.Fault{Effect: fetchertest.Answer(c.status, http.Header{"Content-Range": {c.contentRange}}, c.body)})
+		_, err := d.Open(t.Context(), obj, c.offset, c.bytes)
+		remove()
+		wantKind(t, err, fetcher.ErrTransient, "config.json")
 	}
 	// Stored compressed, it would come as other bytes than it was listed with.
 	defer s.proxy.Inject(fetchertest.Fault{Effect: fetchertest.Answer(http.StatusOK, http.Header{"X-Goog-Stored-Content-Encoding": {"gzip"}}, "first")})()

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"cloud.google.com/go/auth"
+
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 )
 
 // authorized adds a token and our name to requests for one host, and lets an
@@ -52,6 +54,7 @@ func (a *authorized) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := a.base.RoundTrip(req)
 	if err == nil && try != nil {
+		try.note(resp)
 		resp.Body = &watchedBody{resp.Body, try}
 	}
 	return resp, err
@@ -62,6 +65,7 @@ func (a *authorized) RoundTrip(req *http.Request) (*http.Response, error) {
 type oneTry struct {
 	mu    sync.Mutex
 	begun bool
+	part  httpsource.Part
 	err   error
 }
 
@@ -81,6 +85,20 @@ func (t *oneTry) begin() bool {
 	first := !t.begun
 	t.begun = true
 	return first
+}
+
+// note keeps what the answer says of its body: a storage.Reader tells only some
+// of it.
+func (t *oneTry) note(resp *http.Response) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.part = httpsource.Part{Status: resp.StatusCode, Range: resp.Header.Get("Content-Range"), Length: resp.ContentLength}
+}
+
+func (t *oneTry) answered() httpsource.Part {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.part
 }
 
 // failure is how the first try's body broke.

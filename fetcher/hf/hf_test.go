@@ -93,6 +93,7 @@ func fixture(t *testing.T, hub *fetchertest.Hub, files map[string][]byte, token 
 			source(strings.Repeat("0", 40)),
 		},
 		Digests:    true,
+		Connects:   true,
 		AtRevision: source,
 		Change: func(t *testing.T, path string, content []byte) {
 			t.Helper()
@@ -152,10 +153,10 @@ func object(t *testing.T, d *hf.Driver, path string) fetcher.Object {
 	return fetcher.Object{}
 }
 
-// read opens and reads to the end.
+// read opens at offset and reads to the end.
 func read(t *testing.T, d *hf.Driver, obj fetcher.Object, offset int64) ([]byte, error) {
 	t.Helper()
-	body, err := d.Open(t.Context(), obj, offset)
+	body, err := d.Open(t.Context(), obj, offset, obj.File.Size-offset)
 	if err != nil {
 		return nil, err
 	}

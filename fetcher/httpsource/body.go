@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
+	"time"
 )
 
 // Body reads a transfer and ends without an error only after all the bytes that
@@ -16,7 +18,13 @@ type Body struct {
 	host string
 	body io.ReadCloser
 	left int64
+	// ended says that body gives no more, for better or worse.
+	ended bool
 }
+
+// lastWait bounds how long Close waits for the end of a body all of whose bytes
+// have come.
+const lastWait = time.Second
 
 // NewBody wraps a body that has left bytes to give. op and host are what errors
 // speak of; ending ctx ends the reading.
@@ -38,6 +46,7 @@ func (b *Body) Read(p []byte) (int, error) {
 	}
 	n, err := b.body.Read(p)
 	b.left -= int64(n)
+	b.ended = err != nil
 	switch {
 	case err == nil:
 		return n, nil
@@ -49,10 +58,30 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, b.op.Ended(b.ctx, b.op.Broken(b.host, err))
 }
 
-// Close implements io.Closer.
-func (b *Body) Close() error { return b.body.Close() }
+// Close implements io.Closer. The connection of a body that was read to its last
+// byte serves the next request.
+func (b *Body) Close() error {
+	if b.left == 0 && !b.ended {
+		// net/http keeps a connection only after it has seen the body's end, which
+		// may be more than the last byte: a chunked body has a mark of its own.
+		impatient := time.AfterFunc(lastWait, func() { _ = b.body.Close() })
+		_, _ = b.body.Read(make([]byte, 1))
+		impatient.Stop()
+	}
+	return b.body.Close()
+}
 
-// Part is an answer to a request for the bytes of a file from an offset on.
+// Range is the header that asks for length bytes from offset of a file of size
+// bytes. What reaches the file's end is asked for without naming it, as clients
+// do that take up a transfer.
+func Range(size, offset, length int64) string {
+	if offset+length == size {
+		return fmt.Sprintf("bytes=%d-", offset)
+	}
+	return fmt.Sprintf("bytes=%d-%d", offset, offset+length-1)
+}
+
+// Part is an answer to a request for a range of a file.
 type Part struct {
 	Status int
 	// Range is the Content-Range, Encoding the Content-Encoding.
@@ -61,26 +90,27 @@ type Part struct {
 	Length int64
 }
 
-// Check makes sure that the body is exactly the file's size bytes from offset to
-// their end.
-func (p Part) Check(size, offset int64) error {
+// Check makes sure that the body is exactly length bytes from offset of a file
+// of size bytes.
+func (p Part) Check(size, offset, length int64) error {
 	if p.Encoding != "" && p.Encoding != "identity" {
 		return fmt.Errorf("answered with the encoding %q, which was not asked for", Plain(p.Encoding))
 	}
 	switch p.Status {
 	case http.StatusPartialContent:
-		if p.Range != fmt.Sprintf("bytes %d-%d/%d", offset, size-1, size) && p.Range != fmt.Sprintf("bytes %d-%d/*", offset, size-1) {
-			return fmt.Errorf("answered with the range %q of what should be %d bytes from %d", Plain(p.Range), size, offset)
+		span := fmt.Sprintf("bytes %d-%d/", offset, offset+length-1)
+		if p.Range != span+strconv.FormatInt(size, 10) && p.Range != span+"*" {
+			return fmt.Errorf("answered with the range %q of what should be %d bytes from %d of %d", Plain(p.Range), length, offset, size)
 		}
 	case http.StatusOK:
-		if offset > 0 {
-			return fmt.Errorf("sends the whole file where %d bytes from %d were asked for", size-offset, offset)
+		if offset > 0 || length < size {
+			return fmt.Errorf("sends the whole file where %d bytes from %d were asked for", length, offset)
 		}
 	default:
 		return fmt.Errorf("answered %d", p.Status)
 	}
-	if p.Length >= 0 && p.Length != size-offset {
-		return fmt.Errorf("answered with %d bytes, not %d", p.Length, size-offset)
+	if p.Length >= 0 && p.Length != length {
+		return fmt.Errorf("answered with %d bytes, not %d", p.Length, length)
 	}
 	return nil
 }

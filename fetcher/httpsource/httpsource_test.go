@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
@@ -15,24 +20,47 @@ import (
 
 func TestPart(t *testing.T) {
 	for _, c := range []struct {
-		part   httpsource.Part
-		offset int64
-		ok     bool
+		part           httpsource.Part
+		offset, length int64
+		ok             bool
 	}{
-		{httpsource.Part{Status: 206, Range: "bytes 2-9/10", Length: 8}, 2, true},
-		{httpsource.Part{Status: 206, Range: "bytes 2-9/*", Length: -1, Encoding: "identity"}, 2, true},
-		{httpsource.Part{Status: 200, Length: 10}, 0, true},
-		{httpsource.Part{Status: 200, Length: 10}, 2, false},
-		{httpsource.Part{Status: 200, Length: 9}, 0, false},
-		{httpsource.Part{Status: 206, Range: "bytes 2-9/11", Length: 8}, 2, false},
-		{httpsource.Part{Status: 206, Range: "bytes 3-9/10", Length: 7}, 2, false},
-		{httpsource.Part{Status: 206, Range: "bytes 2-8/10", Length: 7}, 2, false},
-		{httpsource.Part{Status: 206, Range: "bytes 2-9/10", Length: 7}, 2, false},
-		{httpsource.Part{Status: 206, Range: "bytes 2-9/10", Length: 8, Encoding: "gzip"}, 2, false},
-		{httpsource.Part{Status: 204, Length: 0}, 0, false},
+		{httpsource.Part{Status: 206, Range: "bytes 2-9/10", Length: 8}, 2, 8, true},
+		{httpsource.Part{Status: 206, Range: "bytes 2-9/*", Length: -1, Encoding: "identity"}, 2, 8, true},
+		{httpsource.Part{Status: 206, Range: "bytes 2-4/10", Length: 3}, 2, 3, true},
+		{httpsource.Part{Status: 206, Range: "bytes 0-0/10", Length: 1}, 0, 1, true},
+		{httpsource.Part{Status: 206, Range: "bytes 0-9/10", Length: 10}, 0, 10, true},
+		{httpsource.Part{Status: 200, Length: 10}, 0, 10, true},
+		{httpsource.Part{Status: 200, Length: 10}, 2, 8, false},
+		{httpsource.Part{Status: 200, Length: 10}, 0, 9, false},
+		{httpsource.Part{Status: 200, Length: 9}, 0, 9, false},
+		{httpsource.Part{Status: 200, Length: 9}, 0, 10, false},
+		{httpsource.Part{Status: 206, Range: "bytes 2-9/11", Length: 8}, 2, 8, false},
+		{httpsource.Part{Status: 206, Range: "bytes 3-9/10", Length: 7}, 2, 8, false},
+		{httpsource.Part{Status: 206, Range: "bytes 2-8/10", Length: 7}, 2, 8, false},
+		{httpsource.Part{Status: 206, Range: "bytes 2-9/10", Length: 7}, 2, 8, false},
+		{httpsource.Part{Status: 206, Range: "bytes 2-9/10", Length: 8}, 2, 3, false},
+		{httpsource.Part{Status: 206, Range: "bytes 2-4/10", Length: 3}, 2, 8, false},
+		{httpsource.Part{Status: 206, Range: "bytes 2-3/10", Length: 2}, 2, 3, false},
+		{httpsource.Part{Status: 206, Range: "bytes 2-4/10", Length: 8}, 2, 3, false},
+		{httpsource.Part{Status: 206, Range: "", Length: 8}, 2, 8, false},
+		{httpsource.Part{Status: 206, Range: "bytes 2-9/10", Length: 8, Encoding: "gzip"}, 2, 8, false},
+		{httpsource.Part{Status: 204, Length: 0}, 0, 10, false},
 	} {
-		if err := c.part.Check(10, c.offset); (err == nil) != c.ok {
-			t.Errorf("%+v from %d is %v, want good: %v", c.part, c.offset, err, c.ok)
+		if err := c.part.Check(10, c.offset, c.length); (err == nil) != c.ok {
+			t.Errorf("%+v for %d bytes from %d is %v, want good: %v", c.part, c.length, c.offset, err, c.ok)
+		}
+	}
+}
+
+func TestRange(t *testing.T) {
+	for _, c := range []struct {
+		offset, length int64
+		want           string
+	}{
+		{0, 10, "bytes=0-"}, {2, 8, "bytes=2-"}, {9, 1, "bytes=9-"}, {0, 9, "bytes=0-8"}, {2, 1, "bytes=2-2"}, {2, 7, "bytes=2-8"},
+	} {
+		if got := httpsource.Range(10, c.offset, c.length); got != c.want {
+			t.Errorf("%d bytes from %d are %s, want %s", c.length, c.offset, got, c.want)
 		}
 	}
 }
@@ -111,6 +139,92 @@ func TestBody(t *testing.T) {
 	if _, err := httpsource.NewBody(ctx, op, "host", http.NoBody, 5).Read(make([]byte, 1)); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context, read %v", err)
 	}
+}
+
+// A chunked body has a mark at its end, which must be read for the connection to
+// serve again.
+func TestBodyKeepsItsConnection(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for range 3 {
+			_, _ = io.WriteString(w, "12345") // a client that left hears nothing
+			_ = http.NewResponseController(w).Flush()
+		}
+	}))
+	t.Cleanup(server.Close)
+	transport := httpsource.NewTransport()
+	t.Cleanup(transport.CloseIdleConnections)
+	fresh := 0
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		if !info.Reused {
+			fresh++
+		}
+	}})
+	read := func(length int) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := httpsource.NewBody(ctx, httpsource.Operation{}, "host", resp.Body, 15)
+		if _, err := io.ReadFull(body, make([]byte, length)); err != nil {
+			t.Error(err)
+		}
+		if err := body.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 5 {
+		read(15)
+	}
+	if fresh != 1 {
+		t.Errorf("five bodies that were read took %d connections, want 1", fresh)
+	}
+	read(7) // what is left of it must not be read before the next
+	read(15)
+	if fresh != 2 {
+		t.Errorf("after a body that was not read there were %d connections, want 2", fresh)
+	}
+}
+
+// A body all of whose bytes have come, and whose end has not.
+type endless struct {
+	io.Reader
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	n, err := e.Reader.Read(p)
+	if n > 0 || !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	<-e.closed
+	return 0, net.ErrClosed
+}
+
+func (e *endless) Close() error {
+	e.once.Do(func() { close(e.closed) })
+	return nil
+}
+
+func TestBodyDoesNotWaitForItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body := httpsource.NewBody(t.Context(), httpsource.Operation{}, "host", &endless{Reader: strings.NewReader("12345"), closed: make(chan struct{})}, 5)
+		if got, err := io.ReadAll(body); err != nil || string(got) != "12345" {
+			t.Errorf("read %q, %v", got, err)
+		}
+		start := time.Now()
+		if err := body.Close(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("closing took %s, want a second", took)
+		}
+	})
 }
 
 func TestPlain(t *testing.T) {

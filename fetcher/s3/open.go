@@ -19,13 +19,13 @@ import (
 
 // Open implements [fetcher.Driver]. The object is asked for by its ETag: once it
 // was replaced, it is refused.
-func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io.ReadCloser, error) {
+func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length int64) (io.ReadCloser, error) {
 	f := obj.File
 	op := httpsource.Operation{Verb: "open", Origin: f.Path + " of " + obj.Source.String()}
-	if err := d.check(ctx, op, obj, offset); err != nil {
+	if err := d.check(ctx, op, obj, offset, length); err != nil {
 		return nil, err
 	}
-	if offset == f.Size {
+	if length == 0 {
 		return http.NoBody, nil
 	}
 	client, err := d.client(ctx, op)
@@ -35,14 +35,17 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io
 	bucket, prefix := httpsource.Bucket(obj.Source)
 	out, err := client.GetObject(ctx, &s3.GetObjectInput{
 		Bucket: aws.String(bucket), Key: aws.String(prefix + f.Path),
-		Range: aws.String(fmt.Sprintf("bytes=%d-", offset)), IfMatch: aws.String(f.Version),
+		Range: aws.String(httpsource.Range(f.Size, offset, length)), IfMatch: aws.String(f.Version),
 	})
 	if err != nil {
 		return nil, classify(ctx, op, err)
 	}
 	host, status := answerer(out.ResultMetadata)
-	part := httpsource.Part{Status: status, Range: aws.ToString(out.ContentRange), Length: aws.ToInt64(out.ContentLength)}
-	if err := part.Check(f.Size, offset); err != nil {
+	part := httpsource.Part{Status: status, Range: aws.ToString(out.ContentRange), Length: -1}
+	if out.ContentLength != nil {
+		part.Length = *out.ContentLength
+	}
+	if err := part.Check(f.Size, offset, length); err != nil {
 		_ = out.Body.Close()
 		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", host, err), "check that no proxy between here and the bucket changes its answers")
 	}
@@ -50,18 +53,19 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset int64) (io
 		_ = out.Body.Close()
 		return nil, changed(op, fmt.Errorf("%s serves the ETag %s, it listed %s", host, httpsource.Plain(got), httpsource.Plain(f.Version)))
 	}
-	return httpsource.NewBody(ctx, op, host, out.Body, f.Size-offset), nil
+	return httpsource.NewBody(ctx, op, host, out.Body, length), nil
 }
 
 // check refuses what can be no object of a listing.
-func (d *Driver) check(ctx context.Context, op httpsource.Operation, obj fetcher.Object, offset int64) error {
+func (d *Driver) check(ctx context.Context, op httpsource.Operation, obj fetcher.Object, offset, length int64) error {
 	switch {
 	case ctx.Err() != nil:
 		return op.Ended(ctx, nil)
 	case obj.Source.Scheme != fetcher.SchemeS3 || obj.File.Version == "":
 		return op.Fail(fetcher.ErrRefused, errors.New("it is no listed object of a bucket"), "list the source first")
-	case offset < 0 || offset > obj.File.Size:
-		return op.Fail(fetcher.ErrRefused, fmt.Errorf("offset %d is outside its %d bytes", offset, obj.File.Size), "list the source again")
+	}
+	if err := obj.File.CheckRange(offset, length); err != nil {
+		return op.Fail(fetcher.ErrRefused, err, "list the source again")
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func TestKinds(t *testing.T) {
 		t.Run(fmt.Sprint(c.status, c.code), func(t *testing.T) {
 			s.proxy.ResetLog()
 			defer s.proxy.Inject(fetchertest.Fault{Effect: answer(c.status, c.code, "")})()
-			_, err := d.Open(t.Context(), obj, 0)
+			_, err := d.Open(t.Context(), obj, 0, obj.File.Size)
 			wantKind(t, err, c.kind, "config.json", c.hint)
 			// A HEAD has no body to put a code in.
 			_, err = d.Vouch(t.Context(), obj)
@@ -102,7 +102,7 @@ func TestReplaced(t *testing.T) {
 	obj := object(t, d, src, "config.json")
 	bucket, _, _ := strings.Cut(src.Path, "/")
 	s.mustPut(t, bucket, "llama/config.json", []byte("other"))
-	_, err := d.Open(t.Context(), obj, 2)
+	_, err := d.Open(t.Context(), obj, 2, obj.File.Size-2)
 	wantKind(t, err, fetcher.ErrRefused, "config.json", "replaced since it was listed")
 	got, err := read(t, d, object(t, d, src, "config.json"), 2)
 	if err != nil || string(got) != "her" {
@@ -137,6 +137,23 @@ func TestAnotherETag(t *testing.T) {
 			_, err := read(t, d, obj, offset)
 			wantKind(t, err, c.kind, "config.json")
 		})
+	}
+	// The front of a file, too.
+	for _, c := range []struct {
+		status        int
+		contentRange  string
+		body          string
+		offset, bytes int64
+	}{
+		{http.StatusOK, "", "first", 0, 3},
+		{http.StatusPartialContent, "bytes 0-4/5", "first", 0, 3},
+		{http.StatusPartialContent, "bytes 1-4/5", "irst", 1, 2},
+		{http.StatusPartialContent, "bytes 1-1/5", "i", 1, 2},
+	} {
+		remove := s.proxy.Inject(fetchertest.Fault{Effect: fetchertest.Answer(c.status, http.Header{"Content-Range": {c.contentRange}, "Etag": {obj.File.Version}}, c.body)})
+		_, err := d.Open(t.Context(), obj, c.offset, c.bytes)
+		remove()
+		wantKind(t, err, fetcher.ErrTransient, "config.json")
 	}
 }
 

@@ -180,10 +180,11 @@ func (s *server) fixture(d *s3.Driver, src fetcher.Source, prefix string) fetche
 		s.proxy.Inject(fetchertest.Fault{Match: fetchertest.Match{Method: http.MethodGet, File: "*/" + path}, Times: 1, Effect: effect})
 	}
 	return fetchertest.Fixture{
-		Driver:  d,
-		Source:  src,
-		Missing: []fetcher.Source{source("no-such-bucket", ""), source("no-such-bucket", "llama"), source(bucket, "no-such-folder"), source(bucket, "config")},
-		Digests: true,
+		Driver:   d,
+		Source:   src,
+		Missing:  []fetcher.Source{source("no-such-bucket", ""), source("no-such-bucket", "llama"), source(bucket, "no-such-folder"), source(bucket, "config")},
+		Digests:  true,
+		Connects: true,
 		Change: func(t *testing.T, path string, content []byte) {
 			t.Helper()
 			s.mustPut(t, bucket, keyOf(prefix, path), content)
@@ -239,10 +240,10 @@ func object(t *testing.T, d fetcher.Driver, src fetcher.Source, path string) fet
 	return fetcher.Object{}
 }
 
-// read opens and reads to the end.
+// read opens at offset and reads to the end.
 func read(t *testing.T, d fetcher.Driver, obj fetcher.Object, offset int64) ([]byte, error) {
 	t.Helper()
-	body, err := d.Open(t.Context(), obj, offset)
+	body, err := d.Open(t.Context(), obj, offset, obj.File.Size-offset)
 	if err != nil {
 		return nil, err
 	}

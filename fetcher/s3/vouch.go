@@ -21,7 +21,7 @@ import (
 func (d *Driver) Vouch(ctx context.Context, obj fetcher.Object) (fetcher.Digest, error) {
 	f := obj.File
 	op := httpsource.Operation{Verb: "look up the checksum of", Origin: f.Path + " of " + obj.Source.String()}
-	if err := d.check(ctx, op, obj, 0); err != nil {
+	if err := d.check(ctx, op, obj, 0, 0); err != nil {
 		return "", err
 	}
 	client, err := d.client(ctx, op)
