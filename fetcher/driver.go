@@ -64,7 +64,9 @@ type Driver interface {
 	// changed under the transfer is ErrRefused and names the file. A body that
 	// ends early returns io.ErrUnexpectedEOF or an ErrTransient from Read, never
 	// io.EOF. The caller closes the reader; ending ctx ends it too. A connection
-	// whose range was read to its last byte serves the next one.
+	// whose range was read to its last byte serves the next one. Where nothing
+	// else pins the content, Close of a body that was not read to its end tells
+	// whether it has changed.
 	Open(ctx context.Context, obj Object, offset, length int64) (io.ReadCloser, error)
 }
 

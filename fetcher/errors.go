@@ -25,6 +25,10 @@ var (
 	// ErrCorrupt is content that does not verify, or file names that no source
 	// may give.
 	ErrCorrupt = store.ErrCorrupt
+	// ErrNoRanges is, within an ErrTransient, a source that sends the whole file
+	// where a part of it was asked for. If it keeps to that, the engine takes
+	// the file from its front, over one connection.
+	ErrNoRanges = errors.New("the source gives no ranges")
 	// ErrNoSpace is a full disk, a used-up quota, or a reserve that would be
 	// crossed.
 	ErrNoSpace = store.ErrNoSpace

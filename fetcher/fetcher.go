@@ -27,6 +27,10 @@ type Options struct {
 	// store yet; an error (ErrNoSpace) stops it before the first byte. Default:
 	// the file system must have room for them.
 	Admit func(ctx context.Context, need int64) error
+	// Memory is how many bytes the page cache may hold of what is transferred;
+	// default: what the machine, or the cgroup, has. Of a pull that is larger
+	// than half of it, pages are dropped as soon as they are on the disk.
+	Memory int64
 	// StallTimeout ends a connection that brought no byte for so long; default
 	// 30 s.
 	StallTimeout time.Duration
@@ -45,6 +49,9 @@ type Fetcher struct {
 func New(o Options) *Fetcher {
 	if o.Jobs <= 0 {
 		o.Jobs = 8
+	}
+	if o.Memory <= 0 {
+		o.Memory = memoryLimit()
 	}
 	if o.StallTimeout <= 0 {
 		o.StallTimeout = 30 * time.Second
@@ -158,7 +165,7 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	if err != nil {
 		return Result{}, err
 	}
-	p := &pull{f: f, req: req, revision: listing.Revision, staging: staging, meter: meter, sums: map[string]string{}}
+	p := &pull{f: f, req: req, revision: listing.Revision, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
 	if err := p.run(ctx, listing.Files, known); err != nil {
 		return Result{}, err
 	}

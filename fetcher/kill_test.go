@@ -3,6 +3,7 @@ package fetcher_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -125,29 +126,59 @@ func kill(t *testing.T, cmd *exec.Cmd) {
 	_ = cmd.Wait() // the exit status is that of the kill
 }
 
-// kept adds up what a killed pull left on the disk.
+// kept adds up what a killed pull left: by their journals, of the contents that
+// come from the CDN.
 func (e *env) kept() int64 {
 	e.t.Helper()
+	const small = 1000
 	var n int64
-	for _, pattern := range []string{"partial/*", "blobs/sha256/*"} {
-		for _, path := range mustGlob(e.t, filepath.Join(e.dir, pattern)) {
-			base := filepath.Base(path)
-			if strings.HasPrefix(base, ".") || strings.HasSuffix(base, ".json") {
-				continue
-			}
-			info, err := os.Stat(path)
-			if err != nil {
-				e.t.Fatal(err)
-			}
-			if info.Size() > 1000 { // the small files do not come from the CDN
-				n += info.Size()
-			}
+	for _, path := range mustGlob(e.t, filepath.Join(e.dir, "blobs/sha256/*")) {
+		info, err := os.Stat(path)
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		if info.Size() > small {
+			n += info.Size()
+		}
+	}
+	for _, path := range mustGlob(e.t, filepath.Join(e.dir, "partial/*.json")) {
+		if _, err := os.Stat(strings.TrimSuffix(path, ".json")); err != nil {
+			continue // killed when the content had its final name already
+		}
+		if size, written := readJournal(e.t, path); size > small {
+			n += written
 		}
 	}
 	return n
 }
 
-func newKillEnv(t *testing.T) (*env, *countingCDN) {
+// readJournal reads a transfer's journal: a first line with what was synced, and
+// a line for each span that was written since.
+func readJournal(t *testing.T, path string) (size, written int64) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+	var first struct {
+		Size   int64
+		Synced store.Spans
+	}
+	if err := json.Unmarshal([]byte(lines[0]), &first); err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	for _, line := range lines[1:] {
+		var numbers [3]int64
+		if json.Unmarshal([]byte(line), &numbers) != nil {
+			break // cut by the kill
+		}
+		first.Synced = first.Synced.Add(store.Span{From: numbers[0], To: numbers[1]})
+	}
+	return first.Size, first.Synced.Bytes()
+}
+
+func newKillEnv(t *testing.T, rate int64) (*env, *countingCDN) {
 	t.Helper()
 	cdn := new(countingCDN)
 	server := httptest.NewUnstartedServer(cdn)
@@ -160,7 +191,7 @@ func newKillEnv(t *testing.T) (*env, *countingCDN) {
 	}
 	server.Start()
 	t.Cleanup(server.Close)
-	e := newEnv(t, fetchertest.HubOptions{BytesPerSecond: 24 << 20, CDNAuthority: strings.TrimPrefix(server.URL, "http://")})
+	e := newEnv(t, fetchertest.HubOptions{BytesPerSecond: rate, CDNAuthority: strings.TrimPrefix(server.URL, "http://")})
 	handler := e.hub.CDNHandler()
 	cdn.handler.Store(&handler)
 	return e, cdn
@@ -184,48 +215,59 @@ func seed(t *testing.T) *rand.Rand {
 // never publishes what is not right.
 func TestKillWhileTransferring(t *testing.T) {
 	const lossPerConnection = 2 << 20
-	e, cdn := newKillEnv(t)
-	r := seed(t)
-	tree := bigTree(1, 8<<20)
-	const weights = 12 << 20
-	commit := e.push(repoID, tree)
+	for name, c := range map[string]struct {
+		tree    fetchertest.Tree
+		weights int64
+		rate    int64
+	}{
+		"two files": {bigTree(1, 8<<20), 12 << 20, 24 << 20},
+		// Longer than the first range.
+		"one file over many connections": {fetchertest.Tree{
+			"config.json": fetchertest.Bytes([]byte("{}")), "model.safetensors": fetchertest.Bytes(random(1, 100<<20)),
+		}, 100 << 20, 96 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, cdn := newKillEnv(t, c.rate)
+			r := seed(t)
+			commit := e.push(repoID, c.tree)
+			var lost int64
+			for round := 0; e.kept() < c.weights; round++ {
+				if round > 100 {
+					t.Fatalf("after %d kills only %d bytes are here", round, e.kept())
+				}
+				before, connections := cdn.sent.Load(), cdn.all.Load()
+				stopAt := before + min(1+r.Int64N(c.weights/4), c.weights-e.kept())
+				pause := time.Duration(r.Int64N(int64(3 * time.Millisecond)))
+				child := e.startChild(t.Context())
+				waitFor(t.Context(), t, "bytes", func() bool { return cdn.sent.Load() >= stopAt })
+				<-time.After(pause)
+				kill(t, child)
+				waitFor(t.Context(), t, "the connections to end", func() bool { return cdn.open.Load() == 0 })
 
-	var lost int64
-	for round := 0; e.kept() < weights; round++ {
-		if round > 100 {
-			t.Fatalf("after %d kills only %d bytes are here", round, e.kept())
-		}
-		before, connections := cdn.sent.Load(), cdn.all.Load()
-		stopAt := before + min(1+r.Int64N(3<<20), weights-e.kept())
-		pause := time.Duration(r.Int64N(int64(3 * time.Millisecond)))
-		child := e.startChild(t.Context())
-		waitFor(t.Context(), t, "bytes", func() bool { return cdn.sent.Load() >= stopAt })
-		<-time.After(pause)
-		kill(t, child)
-		waitFor(t.Context(), t, "the connections to end", func() bool { return cdn.open.Load() == 0 })
-
-		now := cdn.sent.Load() - e.kept()
-		if allowed := lossPerConnection * (cdn.all.Load() - connections); now-lost > allowed {
-			t.Errorf("kill %d lost %d bytes on %d connections, at most %d may be", round, now-lost, cdn.all.Load()-connections, allowed)
-		}
-		lost = now
-		checkStore(t, e.dir)
+				now := cdn.sent.Load() - e.kept()
+				if allowed := lossPerConnection * (cdn.all.Load() - connections); now-lost > allowed {
+					t.Errorf("kill %d lost %d bytes on %d connections, at most %d may be", round, now-lost, cdn.all.Load()-connections, allowed)
+				}
+				lost = now
+				checkStore(t, e.dir)
+			}
+			res := e.mustPull(request("tiny", "main"))
+			if got := checkStore(t, e.dir); !got["tiny@"+commit] {
+				t.Errorf("published %v", got)
+			}
+			checkModel(t, res.Path, c.tree)
+			if sent := cdn.sent.Load(); sent != c.weights+lost {
+				t.Errorf("the CDN sent %d bytes, of which %d were lost to kills; the weights have %d", sent, lost, c.weights)
+			}
+			t.Logf("%d of %d bytes came twice", lost, c.weights)
+		})
 	}
-	res := e.mustPull(request("tiny", "main"))
-	if got := checkStore(t, e.dir); !got["tiny@"+commit] {
-		t.Errorf("published %v", got)
-	}
-	checkModel(t, res.Path, tree)
-	if sent := cdn.sent.Load(); sent != weights+lost {
-		t.Errorf("the CDN sent %d bytes, of which %d were lost to kills; the weights have %d", sent, lost, weights)
-	}
-	t.Logf("%d of %d bytes came twice", lost, weights)
 }
 
 // kill -9 around publishing: whatever is published is right, before and after
 // another pull and a collection.
 func TestKillWhilePublishing(t *testing.T) {
-	e, _ := newKillEnv(t)
+	e, _ := newKillEnv(t, 24<<20)
 	r := seed(t)
 	tree := bigTree(1, 100_000)
 	commit := e.push(repoID, tree)

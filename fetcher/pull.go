@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -22,9 +20,16 @@ type pull struct {
 	revision string
 	staging  *store.Staging
 	meter    *meter
+	driver   Driver
 	gate     gate
+	// dropCache says that the pull would fill the memory with its pages.
+	dropCache bool
 
+	received   atomic.Int64 // bytes, for the pace: in a buffer, or written
 	downloaded atomic.Int64
+	throttled  atomic.Bool   // the source asked for patience since the last look
+	starved    atomic.Bool   // a connection waits for the front of a file to move
+	woken      chan struct{} // it has moved
 
 	mu   sync.Mutex
 	sums map[string]string // content key -> sha256
@@ -77,30 +82,24 @@ func (p *pull) run(ctx context.Context, files []File, known map[string]string) e
 	if err := p.f.o.Admit(ctx, need); err != nil {
 		return err
 	}
-	driver, err := p.f.o.Drivers[p.req.Source.Scheme](p.req.Access)
-	if err != nil {
+	if p.driver, err = p.f.o.Drivers[p.req.Source.Scheme](p.req.Access); err != nil {
 		return err
 	}
+	p.dropCache = need > p.f.o.Memory/2
 	p.meter.phase(PhasePulling)
 	// The largest first: the pull is over when the last one is.
 	slices.SortStableFunc(missing, func(a, b content) int { return cmp.Compare(b.file.Size, a.file.Size) })
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(p.f.o.Jobs)
-	for _, c := range missing {
-		if ctx.Err() != nil {
-			break // one failed: begin nothing more
+	return p.transferAll(ctx, missing)
+}
+
+// wake has the dispatcher look again, if it waits for a file's front.
+func (p *pull) wake() {
+	if p.starved.Load() {
+		select {
+		case p.woken <- struct{}{}:
+		default:
 		}
-		group.Go(func() error {
-			t := &transfer{pull: p, driver: driver, file: c.file}
-			sum, err := t.run(ctx)
-			if err != nil {
-				return err
-			}
-			p.found(c, sum)
-			return nil
-		})
 	}
-	return group.Wait()
 }
 
 // contents folds files with one digest together.

@@ -98,7 +98,7 @@ func (f *Fetcher) retry(ctx context.Context, what string, g *gate, try func(cont
 // retryable says whether trying the same again may help. Errors of no kind
 // come from connections.
 func retryable(err error) bool {
-	for _, final := range []error{ErrRefused, ErrUnsupported, ErrCorrupt, ErrNoSpace, errLocal} {
+	for _, final := range []error{ErrRefused, ErrUnsupported, ErrCorrupt, ErrNoSpace, errLocal, errWhole} {
 		if errors.Is(err, final) {
 			return false
 		}

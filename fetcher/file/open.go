@@ -112,5 +112,12 @@ func (r *reader) changed(format string, args ...any) error {
 	return r.op.fail(fetcher.ErrRefused, fmt.Errorf("the file changed: "+format, args...), "let nothing write to the directory while it is read, and pull again")
 }
 
-// Close implements io.Closer.
-func (r *reader) Close() error { return r.file.Close() }
+// Close implements io.Closer. Who stops before the end hears now whether the
+// file is still the listed one.
+func (r *reader) Close() error {
+	var err error
+	if !r.done {
+		err = r.unchanged()
+	}
+	return errors.Join(err, r.file.Close())
+}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/stoker-project/stoker/fetcher"
 )
 
 // Body reads a transfer and ends without an error only after all the bytes that
@@ -104,7 +106,7 @@ func (p Part) Check(size, offset, length int64) error {
 		}
 	case http.StatusOK:
 		if offset > 0 || length < size {
-			return fmt.Errorf("sends the whole file where %d bytes from %d were asked for", length, offset)
+			return fmt.Errorf("sends the whole file where %d bytes from %d were asked for: %w", length, offset, fetcher.ErrNoRanges)
 		}
 	default:
 		return fmt.Errorf("answered %d", p.Status)

@@ -75,12 +75,12 @@ func admit(t *testing.T, g *store.Staging, content string) {
 	if here {
 		return
 	}
-	p, err := g.OpenPartial(t.Context(), sum, "sha256:"+sum, int64(len(content)))
+	p, err := g.OpenPartial(t.Context(), sum, "sha256:"+sum, int64(len(content)), nil)
 	if err == nil {
 		err = p.Reset()
 	}
 	if err == nil {
-		_, err = p.Write([]byte(content))
+		_, err = p.WriteAt([]byte(content), 0)
 	}
 	if err == nil {
 		err = p.Sync()

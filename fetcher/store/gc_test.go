@@ -62,9 +62,9 @@ func TestGCPartials(t *testing.T) {
 	s := newStore(t)
 	g := stage(t, s, "tiny")
 	begin := func(content string) *store.Partial {
-		p, err := g.OpenPartial(t.Context(), sumOf(content), "sha256:"+sumOf(content), 1000)
+		p, err := g.OpenPartial(t.Context(), sumOf(content), "sha256:"+sumOf(content), 1000, nil)
 		must(t, err)
-		_, err = p.Write([]byte(content))
+		_, err = p.WriteAt([]byte(content), 0)
 		must(t, err)
 		return p
 	}
@@ -203,7 +203,7 @@ func TestUsage(t *testing.T) {
 	}
 	g := stage(t, s, "other")
 	defer closeStaging(t, g)
-	p, err := g.OpenPartial(t.Context(), sumOf("big"), "big", 8<<20)
+	p, err := g.OpenPartial(t.Context(), sumOf("big"), "big", 8<<20, nil)
 	must(t, err)
 	must(t, p.Close())
 	held, err := s.PartialBytes(sumOf("big"))

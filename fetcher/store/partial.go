@@ -2,81 +2,77 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Journal is what is known about a transfer under way. It holds no URL.
-type Journal struct {
-	FormatVersion int `json:"formatVersion"`
-	// Content says what is being transferred: a digest, or source, revision
-	// and path. A journal about other content is not used.
-	Content string `json:"content"`
-	Size    int64  `json:"size"`
-	// Offset is how many bytes from the front were synced to disk and hashed.
-	Offset int64 `json:"offset"`
-	// Hashes are the states of the hashes over those bytes, opaque here.
-	Hashes [][]byte `json:"hashes"`
-	// Boot is the machine's boot when the journal was written: within one
-	// boot, bytes that reached the page cache after the last checkpoint are
-	// there for certain, too.
-	Boot string `json:"boot"`
-}
-
-// Partial is a transfer under way: a file that is written from the front, and
-// its journal. One process at a time has it. It is not safe for concurrent use.
+// Partial is a transfer under way: a file, written in any order, and its
+// journal. One process at a time has it. WriteAt, ReadAt, Written and
+// Checkpoint are safe for concurrent use, the rest is not.
 type Partial struct {
-	path string
-	file *os.File
-	boot string
-	// Journal is the last checkpoint; Offset 0 when there is none that can be
-	// used.
-	Journal Journal
-	// Written is how many bytes from the front are in the file: at least
-	// Journal.Offset. What lies between was written in this boot and not
-	// hashed yet as far as the journal knows.
-	Written int64
 	// Waited says that somebody else had the transfer when OpenPartial was
 	// called, and may have finished it.
 	Waited bool
+	// Hashes are the states of the hashes over the first Hashed bytes as they
+	// were at the last checkpoint of whoever began the transfer; Hashed is 0
+	// when there is none that can be used.
+	Hashed int64
+	Hashes [][]byte
+
+	path    string
+	file    *os.File
+	content string
+	size    int64
+	boot    string
+
+	checkpointing sync.Mutex // one at a time; taken before mu
+
+	mu      sync.Mutex
+	log     *os.File // the journal, to append to
+	written Spans
+	since   Spans // what the checkpoint being written does not cover
 }
 
 // OpenPartial opens or continues the transfer with this id, which is a sha256
-// in hex. While another process has it, OpenPartial waits until ctx ends.
-// A damaged journal, or one about other content, begins anew. Disk blocks for
-// size bytes are reserved now, so that a full disk shows before the transfer
-// (ErrNoSpace).
-func (g *Staging) OpenPartial(ctx context.Context, id, content string, size int64) (*Partial, error) {
+// in hex. While another process has it, waiting is called once and OpenPartial
+// waits until ctx ends. A damaged journal, or one about other content, begins
+// anew. Disk blocks for size bytes are reserved now, so that a full disk shows
+// before the transfer (ErrNoSpace).
+func (g *Staging) OpenPartial(ctx context.Context, id, content string, size int64, waiting func()) (*Partial, error) {
 	if err := checkSHA256(id); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(g.store.dir, "partial", id)
-	file, waited, err := openLocked(ctx, path)
+	file, waited, err := openLocked(ctx, path, waiting)
 	if err != nil {
 		return nil, err
 	}
-	p := &Partial{path: path, file: file, boot: bootID(), Waited: waited}
-	if err := p.restore(content, size); err != nil {
+	p := &Partial{Waited: waited, path: path, file: file, content: content, size: size, boot: bootID()}
+	if err := p.restore(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
-	if err := p.reserve(size); err != nil {
+	if err := p.reserve(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
+// writeBackMin is the shortest write that is sent to the disk at once.
+const writeBackMin = 256 << 10
+
 // openLocked opens the file and takes its flock. The file may have been
 // renamed or removed between the two: then the name is opened again.
-func openLocked(ctx context.Context, path string) (f *os.File, waited bool, err error) {
+func openLocked(ctx context.Context, path string, waiting func()) (f *os.File, waited bool, err error) {
 	ticker := time.NewTicker(lockPoll)
 	defer ticker.Stop()
 	for {
@@ -100,6 +96,9 @@ func openLocked(ctx context.Context, path string) (f *os.File, waited bool, err 
 		}
 		if !errors.Is(err, ErrBusy) {
 			return nil, waited, err
+		}
+		if !waited && waiting != nil {
+			waiting()
 		}
 		waited = true
 		select {
@@ -128,92 +127,176 @@ func sameFile(f *os.File, path string) (bool, error) {
 func (p *Partial) journalPath() string { return p.path + ".json" }
 
 // restore decides how much of what is in the file can be used.
-func (p *Partial) restore(content string, size int64) error {
-	fresh := Journal{FormatVersion: formatVersion, Content: content, Size: size, Boot: p.boot}
+func (p *Partial) restore() error {
 	info, err := p.file.Stat()
 	if err != nil {
 		return err
 	}
-	var j Journal
-	err = readJSON(p.journalPath(), &j)
+	j, since, err := readJournal(p.journalPath())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
 		return err
 	}
-	usable := err == nil && j.FormatVersion == formatVersion && j.Content == content && j.Size == size &&
-		j.Offset >= 0 && j.Offset <= info.Size() && info.Size() <= size
-	if !usable {
-		p.Journal = fresh
+	length := info.Size()
+	if err != nil || j.Content != p.content || j.Size != p.size || length > p.size || !j.Synced.check(length) {
 		if err := p.file.Truncate(0); err != nil {
 			return asStoreError(err)
 		}
 		// From the first byte on, the journal says whose bytes these are, so
 		// that a kill before the first checkpoint loses none of them.
-		return p.writeJournal(fresh)
+		return p.writeJournal(nil, 0, nil)
 	}
-	p.Journal = j
-	p.Written = j.Offset
-	if j.Boot == p.boot && p.boot != "" {
-		p.Written = info.Size()
-		return nil
+	p.written, p.Hashed, p.Hashes = slices.Clone(j.Synced), j.Hashed, j.Hashes
+	if j.Boot == p.boot && p.boot != "" && since.check(length) {
+		for _, s := range since {
+			p.written = p.written.Add(s)
+		}
+		p.since = since
 	}
-	// After a power cut only what was synced before the journal counts.
-	if err := p.file.Truncate(j.Offset); err != nil {
-		return asStoreError(err)
-	}
-	// What is written from here on is of this boot: a kill must not lose it.
-	j.Boot = p.boot
-	return p.writeJournal(j)
+	// After a power cut only what was synced counts. What is written from here
+	// on is of this boot: a kill must not lose it.
+	return p.writeJournal(j.Synced, j.Hashed, j.Hashes)
 }
 
-// reserve allocates the blocks without changing the file's length, which says
-// how much was written.
-func (p *Partial) reserve(size int64) error {
-	if size == 0 {
+// reserve allocates the blocks without changing the file's length.
+func (p *Partial) reserve() error {
+	if p.size == 0 {
 		return nil
 	}
-	err := unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+	err := unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, p.size)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
 		return nil // the disk will say so later instead of now
 	}
 	if err != nil {
 		// Some file systems keep what they could allocate: the length as it is
 		// gives back what lies behind it.
-		return errors.Join(fmt.Errorf("reserve %d bytes: %w", size, asStoreError(err)), p.file.Truncate(p.Written))
+		info, statErr := p.file.Stat()
+		if statErr == nil {
+			statErr = p.file.Truncate(info.Size())
+		}
+		return errors.Join(fmt.Errorf("reserve %d bytes: %w", p.size, asStoreError(err)), statErr)
 	}
 	return nil
 }
 
-// ReadAt reads back what was written, to hash what the journal does not cover.
+// ReadAt reads back what was written.
 func (p *Partial) ReadAt(b []byte, off int64) (int, error) { return p.file.ReadAt(b, off) }
 
-// Write appends at Written.
-func (p *Partial) Write(b []byte) (int, error) {
-	n, err := p.file.WriteAt(b, p.Written)
-	p.Written += int64(n)
+// WriteAt writes, and notes in the journal what is written: a kill loses
+// nothing of it, a power cut what came after the last checkpoint.
+func (p *Partial) WriteAt(b []byte, off int64) (int, error) {
+	n, err := p.file.WriteAt(b, off)
+	if n == 0 {
+		return 0, asStoreError(err)
+	}
+	if n >= writeBackMin {
+		// The disk is to work while the network does, not when all has come. It
+		// is no promise of durability, and where it cannot be, nothing is lost.
+		_ = unix.SyncFileRange(int(p.file.Fd()), off, int64(n), unix.SYNC_FILE_RANGE_WRITE)
+	}
+	s := Span{off, off + int64(n)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.written = p.written.Add(s)
+	p.since = p.since.Add(s)
+	if _, logErr := p.log.Write(spanLine(s)); err == nil {
+		err = logErr
+	}
 	return n, asStoreError(err)
 }
 
-// Checkpoint makes everything written so far durable and then says so in the
-// journal. hashes are the states over exactly those bytes.
-func (p *Partial) Checkpoint(hashes [][]byte) error {
-	if err := p.Sync(); err != nil {
-		return err
-	}
-	j := p.Journal
-	j.Offset, j.Hashes, j.Boot = p.Written, hashes, p.boot
-	return p.writeJournal(j)
+// Written is what is in the file.
+func (p *Partial) Written() Spans {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.written)
 }
 
-func (p *Partial) writeJournal(j Journal) error {
-	data, err := json.Marshal(j)
+// Front is how many bytes from the file's begin are in it.
+func (p *Partial) Front() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.written.Front()
+}
+
+// Checkpoint makes everything written so far durable and then says so in the
+// journal. hashes are the states over the first hashed bytes, which have been
+// written.
+func (p *Partial) Checkpoint(hashed int64, hashes [][]byte) error {
+	p.checkpointing.Lock()
+	defer p.checkpointing.Unlock()
+	p.mu.Lock()
+	synced := slices.Clone(p.written)
+	p.since = nil
+	p.mu.Unlock()
+	if err := asStoreError(unix.Fdatasync(int(p.file.Fd()))); err != nil {
+		return err
+	}
+	return p.writeJournal(synced, hashed, hashes)
+}
+
+// writeJournal replaces the journal. What was written meanwhile is in its
+// further lines. If a power cut undoes the renaming, the checkpoint before is
+// as true as this one.
+func (p *Partial) writeJournal(synced Spans, hashed int64, hashes [][]byte) (err error) {
+	j := journal{
+		FormatVersion: journalVersion, Content: p.content, Size: p.size, Boot: p.boot,
+		Synced: synced, Hashed: hashed, Hashes: hashes,
+	}
+	line, err := j.line()
 	if err != nil {
 		return err
 	}
-	if err := writeFile(p.journalPath(), data, true); err != nil {
-		return fmt.Errorf("write journal: %w", err)
+	log, err := os.CreateTemp(filepath.Dir(p.path), tempPrefix+"*")
+	if err != nil {
+		return fmt.Errorf("write journal: %w", asStoreError(err))
 	}
-	p.Journal = j
+	defer func() {
+		if err != nil {
+			_ = log.Close()
+			_ = os.Remove(log.Name()) // best effort: gc collects what stays
+			err = fmt.Errorf("write journal: %w", asStoreError(err))
+		}
+	}()
+	if _, err = log.Write(line); err == nil {
+		err = log.Chmod(fileMode)
+	}
+	if err == nil && len(synced) > 0 {
+		err = log.Sync() // before it replaces one that is on the disk
+	}
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.since {
+		if _, err = log.Write(spanLine(s)); err != nil {
+			return err
+		}
+	}
+	if err = os.Rename(log.Name(), p.journalPath()); err != nil {
+		return err
+	}
+	old := p.log
+	p.log = log
+	if old != nil {
+		_ = old.Close() // it has no name any more
+	}
 	return nil
+}
+
+// DropCache takes the pages of these bytes, which are no longer needed, out of
+// the page cache once they are on the disk.
+func (p *Partial) DropCache(s Span) error {
+	fd := int(p.file.Fd())
+	const written = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	err := unix.SyncFileRange(fd, s.From, s.Bytes(), written)
+	if err == nil {
+		err = unix.Fadvise(fd, s.From, s.Bytes(), unix.FADV_DONTNEED)
+	}
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ESPIPE) {
+		return nil // this file system has no such cache
+	}
+	return asStoreError(err)
 }
 
 // Sync makes the bytes durable.
@@ -224,15 +307,21 @@ func (p *Partial) Reset() error {
 	if err := p.file.Truncate(0); err != nil {
 		return asStoreError(err)
 	}
-	p.Written = 0
-	j := p.Journal
-	j.Offset, j.Hashes = 0, nil
-	return p.writeJournal(j)
+	p.mu.Lock()
+	p.written, p.since, p.Hashed, p.Hashes = nil, nil, 0, nil
+	p.mu.Unlock()
+	if err := p.writeJournal(nil, 0, nil); err != nil {
+		return err
+	}
+	return p.reserve()
 }
 
 // Close lets go of the partial; bytes and journal stay for the next try. Closing
 // again does nothing.
 func (p *Partial) Close() error {
+	if p.log != nil {
+		_ = p.log.Close() // its lines are in the page cache, or an error was told
+	}
 	if err := p.file.Close(); !errors.Is(err, fs.ErrClosed) {
 		return err
 	}

@@ -5,11 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +38,7 @@ func staging(t *testing.T) *Staging {
 
 func openPartial(t *testing.T, g *Staging) *Partial {
 	t.Helper()
-	p, err := g.OpenPartial(t.Context(), partialID, "content", partialSize)
+	p, err := g.OpenPartial(t.Context(), partialID, "content", partialSize, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,23 +50,27 @@ func openPartial(t *testing.T, g *Staging) *Partial {
 	return p
 }
 
-// interrupted leaves a transfer with 100 bytes behind the last checkpoint and
-// 50 after it, as a kill does.
+// interrupted leaves a transfer as a kill does: 100 bytes from the front and 50
+// from 300 on are behind the last checkpoint, 50 more in either place after it.
 func interrupted(t *testing.T, g *Staging) {
 	t.Helper()
 	p := openPartial(t, g)
-	_, err := p.Write([]byte(strings.Repeat("a", 100)))
-	if err == nil {
-		err = p.Checkpoint([][]byte{[]byte("state")})
-	}
-	if err == nil {
-		_, err = p.Write([]byte(strings.Repeat("b", 50)))
-	}
-	if err == nil {
-		err = p.Close()
-	}
-	if err != nil {
+	write(t, p, 300, strings.Repeat("c", 50))
+	write(t, p, 0, strings.Repeat("a", 100))
+	if err := p.Checkpoint(90, [][]byte{[]byte("state")}); err != nil {
 		t.Fatal(err)
+	}
+	write(t, p, 100, strings.Repeat("b", 50))
+	write(t, p, 350, strings.Repeat("d", 50))
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t *testing.T, p *Partial, at int64, text string) {
+	t.Helper()
+	if n, err := p.WriteAt([]byte(text), at); n != len(text) || err != nil {
+		t.Fatal(n, err)
 	}
 }
 
@@ -75,25 +78,45 @@ func journalFile(g *Staging) string {
 	return filepath.Join(g.store.dir, "partial", partialID+".json")
 }
 
-func readJournal(t *testing.T, g *Staging) Journal {
+func mustReadJournal(t *testing.T, g *Staging) (journal, Spans) {
 	t.Helper()
-	var j Journal
-	if err := readJSON(journalFile(g), &j); err != nil {
+	j, since, err := readJournal(journalFile(g))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return j
+	return j, since
+}
+
+// replaceJournal writes a journal with a right checksum.
+func replaceJournal(t *testing.T, g *Staging, j journal, lines ...string) {
+	t.Helper()
+	line, err := j.line()
+	if err == nil {
+		err = os.WriteFile(journalFile(g), []byte(string(line)+strings.Join(lines, "")), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestPartialResumes(t *testing.T) {
 	g := staging(t)
 	interrupted(t, g)
-	p := openPartial(t, g)
-	if p.Written != 150 || p.Journal.Offset != 100 || string(p.Journal.Hashes[0]) != "state" || p.Waited {
-		t.Errorf("resumed at %d, journal %+v", p.Written, p.Journal)
-	}
-	b := make([]byte, 200)
-	if n, err := p.ReadAt(b, 0); n != 150 || !errors.Is(err, io.EOF) || string(b[:n]) != strings.Repeat("a", 100)+strings.Repeat("b", 50) {
-		t.Errorf("read %d bytes, %v", n, err)
+	for range 2 { // nothing is lost by opening and closing either
+		p := openPartial(t, g)
+		if !slices.Equal(p.Written(), Spans{{0, 150}, {300, 400}}) || p.Front() != 150 || p.Hashed != 90 || string(p.Hashes[0]) != "state" || p.Waited {
+			t.Errorf("resumed %+v", p)
+		}
+		b := make([]byte, 150)
+		if n, err := p.ReadAt(b, 0); n != 150 || err != nil || string(b) != strings.Repeat("a", 100)+strings.Repeat("b", 50) {
+			t.Errorf("read %q, %v", b[:n], err)
+		}
+		if n, err := p.ReadAt(b[:100], 300); n != 100 || err != nil || string(b[:100]) != strings.Repeat("c", 50)+strings.Repeat("d", 50) {
+			t.Errorf("read %q, %v", b[:n], err)
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if text, err := os.ReadFile(journalFile(g)); err != nil || strings.Contains(string(text), "://") {
 		t.Errorf("the journal holds a URL: %s, %v", text, err)
@@ -105,69 +128,123 @@ func TestPartialResumes(t *testing.T) {
 func TestPartialAfterAPowerCut(t *testing.T) {
 	g := staging(t)
 	interrupted(t, g)
-	j := readJournal(t, g)
+	j, since := mustReadJournal(t, g)
 	if j.Boot == "" {
 		t.Skip("SKIPPED, this kernel names no boot")
 	}
+	if !slices.Equal(since, Spans{{100, 150}, {350, 400}}) {
+		t.Fatalf("written since: %v", since)
+	}
 	j.Boot = "another"
-	if err := writeJSON(journalFile(g), j, true); err != nil {
-		t.Fatal(err)
-	}
+	replaceJournal(t, g, j, string(spanLine(since[0])), string(spanLine(since[1])))
 	p := openPartial(t, g)
-	if info, err := p.file.Stat(); err != nil || info.Size() != 100 || p.Written != 100 {
-		t.Errorf("%d bytes left, written %d, %v", info.Size(), p.Written, err)
+	synced := Spans{{0, 100}, {300, 350}}
+	if !slices.Equal(p.Written(), synced) || p.Hashed != 90 {
+		t.Errorf("resumed %+v", p)
 	}
-	if now := readJournal(t, g); now.Boot != bootID() || now.Offset != 100 || string(now.Hashes[0]) != "state" {
-		t.Errorf("journal %+v", now)
+	if now, since := mustReadJournal(t, g); now.Boot != bootID() || !slices.Equal(now.Synced, synced) || len(since) > 0 || now.Hashed != 90 || string(now.Hashes[0]) != "state" {
+		t.Errorf("journal %+v, since %v", now, since)
 	}
-	if _, err := p.Write([]byte("more")); err != nil {
-		t.Fatal(err)
-	}
+	write(t, p, 100, "more")
 	if err := p.Close(); err != nil { // a kill now
 		t.Fatal(err)
 	}
-	if p = openPartial(t, g); p.Written != 104 {
-		t.Errorf("after the kill %d bytes count, 104 were written", p.Written)
+	if p = openPartial(t, g); p.Front() != 104 {
+		t.Errorf("after the kill %d bytes count, 104 were written", p.Front())
 	}
 }
 
 func TestPartialWithDamagedJournal(t *testing.T) {
-	for name, spoil := range map[string]func(j *Journal) string{
-		"no JSON":                func(*Journal) string { return "{" },
-		"empty":                  func(*Journal) string { return "" },
-		"zeros":                  func(*Journal) string { return strings.Repeat("\x00", 100) },
-		"null":                   func(*Journal) string { return "null" },
-		"other types":            func(*Journal) string { return `{"offset":"x"}` },
-		"about other content":    func(j *Journal) string { j.Content = "other"; return "" },
-		"about another size":     func(j *Journal) string { j.Size++; return "" },
-		"of another format":      func(j *Journal) string { j.FormatVersion++; return "" },
-		"more than there is":     func(j *Journal) string { j.Offset = 151; return "" },
-		"negative":               func(j *Journal) string { j.Offset = -1; return "" },
-		"more than there can be": func(j *Journal) string { j.Offset = 1 << 62; return "" },
+	for name, spoil := range map[string]func(j *journal, text string) string{
+		"no JSON":                   func(*journal, string) string { return "{" },
+		"empty":                     func(*journal, string) string { return "" },
+		"zeros":                     func(*journal, string) string { return strings.Repeat("\x00", 100) },
+		"null":                      func(*journal, string) string { return "null" },
+		"other types":               func(*journal, string) string { return `{"synced":"x"}` },
+		"a state that changed":      func(_ *journal, text string) string { return strings.Replace(text, "c3RhdGU=", "c3RhdWU=", 1) },
+		"a span that changed":       func(_ *journal, text string) string { return strings.Replace(text, "[300,350]", "[300,390]", 1) },
+		"without its check":         func(_ *journal, text string) string { return strings.Replace(text, `"check":"`, `"other":"`, 1) },
+		"about other content":       func(j *journal, _ string) string { j.Content = "other"; return "?" },
+		"about another size":        func(j *journal, _ string) string { j.Size++; return "?" },
+		"of another format":         func(j *journal, _ string) string { j.FormatVersion++; return "?" },
+		"more than there is":        func(j *journal, _ string) string { j.Synced = Spans{{0, 401}}; return "?" },
+		"more hashed than is there": func(j *journal, _ string) string { j.Hashed = 101; return "?" },
+		"negative":                  func(j *journal, _ string) string { j.Synced = Spans{{-1, 100}}; return "?" },
+		"hashed negative":           func(j *journal, _ string) string { j.Hashed = -1; return "?" },
+		"unsorted":                  func(j *journal, _ string) string { j.Synced = Spans{{300, 350}, {0, 100}}; return "?" },
+		"more than there can be":    func(j *journal, _ string) string { j.Synced = Spans{{0, 1 << 62}}; return "?" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := staging(t)
 			interrupted(t, g)
-			j := readJournal(t, g)
-			text := spoil(&j)
-			if text == "" && name != "empty" {
-				b, err := json.Marshal(j)
-				if err != nil {
-					t.Fatal(err)
-				}
-				text = string(b)
+			j, _ := mustReadJournal(t, g)
+			before, err := os.ReadFile(journalFile(g))
+			if err != nil {
+				t.Fatal(err)
 			}
-			if err := os.WriteFile(journalFile(g), []byte(text), 0o644); err != nil {
+			text := spoil(&j, string(before))
+			if text == "?" {
+				replaceJournal(t, g, j)
+			} else if err := os.WriteFile(journalFile(g), []byte(text), 0o644); err != nil || text == string(before) {
 				t.Fatal(err)
 			}
 			p := openPartial(t, g)
-			if info, err := p.file.Stat(); err != nil || info.Size() != 0 || p.Written != 0 || p.Journal.Offset != 0 {
-				t.Errorf("%d bytes left, written %d, journal %+v, %v", info.Size(), p.Written, p.Journal, err)
+			if info, err := p.file.Stat(); err != nil || info.Size() != 0 || len(p.Written()) > 0 || p.Hashed != 0 {
+				t.Errorf("%d bytes left, %+v, %v", info.Size(), p, err)
 			}
-			if now := readJournal(t, g); now.Content != "content" || now.Offset != 0 || now.Boot != bootID() {
-				t.Errorf("journal %+v", now)
+			if now, since := mustReadJournal(t, g); now.Content != "content" || len(now.Synced) > 0 || len(since) > 0 || now.Boot != bootID() {
+				t.Errorf("journal %+v, %v", now, since)
 			}
 		})
+	}
+}
+
+// Of the spans after the checkpoint, those before the first damaged line count.
+func TestPartialWithDamagedLine(t *testing.T) {
+	good := string(spanLine(Span{100, 150}))
+	for name, line := range map[string]string{
+		"cut":              strings.TrimSuffix(string(spanLine(Span{350, 400})), "\n"),
+		"an end changed":   strings.Replace(string(spanLine(Span{350, 400})), "400", "401", 1),
+		"no JSON":          "[\n",
+		"empty":            "\n",
+		"zeros":            strings.Repeat("\x00", 20) + "\n",
+		"negative":         string(spanLine(Span{-1, 400})),
+		"the wrong way":    string(spanLine(Span{400, 350})),
+		"behind the end":   string(spanLine(Span{350, partialSize + 1})),
+		"spaces":           strings.Replace(string(spanLine(Span{350, 400})), ",", ", ", 1),
+		"a fourth number":  "[350,400,1,2]\n",
+		"something behind": strings.Replace(string(spanLine(Span{350, 400})), "]", "]]", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := staging(t)
+			interrupted(t, g)
+			j, _ := mustReadJournal(t, g)
+			replaceJournal(t, g, j, good, line, string(spanLine(Span{200, 210})))
+			if p := openPartial(t, g); !slices.Equal(p.Written(), Spans{{0, 150}, {300, 350}}) {
+				t.Errorf("written %v", p.Written())
+			}
+		})
+	}
+}
+
+// What lies between the spans of two checkpoints is in the second's.
+func TestPartialCheckpoints(t *testing.T) {
+	g := staging(t)
+	p := openPartial(t, g)
+	for at := range int64(10) {
+		write(t, p, at*100, strings.Repeat("x", 50))
+		if at%3 == 2 {
+			if err := p.Checkpoint(0, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		j, since := mustReadJournal(t, g)
+		for _, s := range since {
+			j.Synced = j.Synced.Add(s)
+		}
+		if !slices.Equal(j.Synced, p.Written()) || len(j.Synced) != int(at)+1 || len(since) != int(at+1)%3 {
+			t.Fatalf("after %d spans the journal has %v, of which %v since; written %v", at+1, j.Synced, since, p.Written())
+		}
 	}
 }
 
@@ -177,8 +254,8 @@ func TestPartialLongerThanItsContent(t *testing.T) {
 	if err := os.Truncate(filepath.Join(g.store.dir, "partial", partialID), partialSize+1); err != nil {
 		t.Fatal(err)
 	}
-	if p := openPartial(t, g); p.Written != 0 {
-		t.Errorf("resumed at %d", p.Written)
+	if p := openPartial(t, g); len(p.Written()) > 0 {
+		t.Errorf("resumed with %v", p.Written())
 	}
 }
 
@@ -189,8 +266,8 @@ func TestPartialWithoutFile(t *testing.T) {
 	if err := os.Remove(filepath.Join(g.store.dir, "partial", partialID)); err != nil {
 		t.Fatal(err)
 	}
-	if p := openPartial(t, g); p.Written != 0 || p.Journal.Offset != 0 {
-		t.Errorf("resumed at %d", p.Written)
+	if p := openPartial(t, g); len(p.Written()) > 0 || p.Hashed != 0 {
+		t.Errorf("resumed %+v", p)
 	}
 }
 
@@ -198,17 +275,17 @@ func TestPartialReset(t *testing.T) {
 	g := staging(t)
 	interrupted(t, g)
 	p := openPartial(t, g)
-	if err := p.Reset(); err != nil || p.Written != 0 || p.Journal.Offset != 0 || p.Journal.Hashes != nil {
+	if err := p.Reset(); err != nil || len(p.Written()) > 0 || p.Hashed != 0 || p.Hashes != nil {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if j := readJournal(t, g); j.Offset != 0 || len(j.Hashes) != 0 {
-		t.Errorf("journal %+v", j)
+	if j, since := mustReadJournal(t, g); len(j.Synced) > 0 || len(j.Hashes) > 0 || len(since) > 0 {
+		t.Errorf("journal %+v, %v", j, since)
 	}
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if p = openPartial(t, g); p.Written != 0 {
-		t.Errorf("resumed at %d", p.Written)
+	if p = openPartial(t, g); len(p.Written()) > 0 {
+		t.Errorf("resumed with %v", p.Written())
 	}
 }
 
@@ -225,7 +302,7 @@ func TestPartialIsOnesAtATime(t *testing.T) {
 			first := openPartial(t, g)
 			opened := make(chan *Partial)
 			go func() {
-				p, err := g.OpenPartial(t.Context(), partialID, "content", partialSize)
+				p, err := g.OpenPartial(t.Context(), partialID, "content", partialSize, nil)
 				if err != nil {
 					t.Error(err)
 				}
@@ -258,10 +335,10 @@ func TestPartialWaitEnds(t *testing.T) {
 	openPartial(t, g)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*lockPoll)
 	defer cancel()
-	if _, err := g.OpenPartial(ctx, partialID, "content", partialSize); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := g.OpenPartial(ctx, partialID, "content", partialSize, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("ended with %v", err)
 	}
-	if _, err := g.OpenPartial(t.Context(), "../../escaped", "content", 1); !errors.Is(err, ErrCorrupt) {
+	if _, err := g.OpenPartial(t.Context(), "../../escaped", "content", 1, nil); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a hostile id: %v", err)
 	}
 }
@@ -271,10 +348,11 @@ func TestPartialReserveFails(t *testing.T) {
 	g := staging(t)
 	interrupted(t, g)
 	p := openPartial(t, g)
-	if err := p.reserve(1 << 60); !errors.Is(err, ErrNoSpace) {
+	p.size = 1 << 60
+	if err := p.reserve(); !errors.Is(err, ErrNoSpace) {
 		t.Fatalf("reserved 2^60 bytes: %v", err)
 	}
-	if info, err := p.file.Stat(); err != nil || info.Size() != 150 || diskBytes(info) > 1<<20 {
+	if info, err := p.file.Stat(); err != nil || info.Size() != 400 || diskBytes(info) > 1<<20 {
 		t.Errorf("%d bytes, %d on disk, %v", info.Size(), diskBytes(info), err)
 	}
 }
@@ -361,11 +439,17 @@ func FuzzJournal(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	good, err := json.Marshal(Journal{FormatVersion: 1, Content: "content", Size: partialSize, Offset: 10, Hashes: [][]byte{state}, Boot: bootID()})
+	good, err := journal{
+		FormatVersion: journalVersion, Content: "content", Size: partialSize, Boot: bootID(),
+		Synced: Spans{{0, 10}, {15, 20}}, Hashed: 10, Hashes: [][]byte{state},
+	}.line()
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, text := range []string{string(good), "", "{", "null", strings.Replace(string(good), ":10", ":-1", 1), strings.Replace(string(good), ":10", ":99999999999", 1)} {
+	for _, text := range []string{
+		string(good), "", "{", "null", strings.Replace(string(good), ":10", ":-1", 1),
+		string(good) + string(spanLine(Span{10, 15})), string(good) + string(spanLine(Span{10, 15}))[:5], string(good) + string(spanLine(Span{15, 999})),
+	} {
 		f.Add([]byte(text), 20)
 	}
 	s, err := Open(f.TempDir())
@@ -385,13 +469,16 @@ func FuzzJournal(f *testing.F) {
 		if err := os.WriteFile(path+".json", text, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		p, err := g.OpenPartial(t.Context(), partialID, "content", partialSize)
+		p, err := g.OpenPartial(t.Context(), partialID, "content", partialSize, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		info, err := p.file.Stat()
-		if err != nil || p.Written != info.Size() || p.Journal.Offset > p.Written || p.Journal.Offset < 0 || p.Written > partialSize {
-			t.Errorf("%q: written %d of %d, journal %+v, %v", text, p.Written, info.Size(), p.Journal, err)
+		if err != nil || !p.Written().check(min(info.Size(), partialSize)) || p.Hashed > p.Front() || p.Hashed < 0 {
+			t.Errorf("%q: %d bytes, %+v, %v", text, info.Size(), p, err)
+		}
+		if _, _, err := readJournal(path + ".json"); err != nil {
+			t.Errorf("%q: the journal afterwards: %v", text, err)
 		}
 		if err := p.Discard(); err != nil {
 			t.Error(err)

@@ -59,12 +59,12 @@ func exercise(t *testing.T, s *store.Store) {
 				must(t, err)
 				continue
 			}
-			p, err := g.OpenPartial(ctx, sum, "sha256:"+sum, int64(len(content)))
+			p, err := g.OpenPartial(ctx, sum, "sha256:"+sum, int64(len(content)), nil)
 			if err != nil {
 				return err
 			}
 			must(t, p.Reset())
-			if _, err := p.Write([]byte(content)); err != nil {
+			if _, err := p.WriteAt([]byte(content), 0); err != nil {
 				return err
 			}
 			must(t, p.Sync())

@@ -116,7 +116,7 @@ func admitOnce(ctx context.Context, g *store.Staging, content string) (err error
 	if here, err := g.Has(ctx, sum, int64(len(content)), nil); here || err != nil {
 		return err
 	}
-	p, err := g.OpenPartial(ctx, sum, "sha256:"+sum, int64(len(content)))
+	p, err := g.OpenPartial(ctx, sum, "sha256:"+sum, int64(len(content)), nil)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func admitOnce(ctx context.Context, g *store.Staging, content string) (err error
 	if err := p.Reset(); err != nil {
 		return err
 	}
-	if _, err := p.Write([]byte(content)); err != nil {
+	if _, err := p.WriteAt([]byte(content), 0); err != nil {
 		return err
 	}
 	if err := p.Sync(); err != nil {

@@ -1,0 +1,337 @@
+package fetcher
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+// How a pull's connections are shared out.
+const (
+	// A range lasts about as long, so that the request before it costs little
+	// and what is written ahead of a file's front stays in the page cache.
+	chunkTime          = 4 * time.Second
+	chunkMin, chunkMax = 8 << 20, 128 << 20
+	chunkFirst         = 32 << 20 // while the rate is not known
+	// A range is divided between two connections if one would take longer.
+	divideAfter = 2 * time.Second
+	divideMin   = 256 << 10
+	// openMost bounds the files that are open at once.
+	openMost = 64
+	// A power cut costs what was written since the last checkpoint.
+	checkpointEvery = 5 * time.Second
+	checkpointBytes = 1 << 30
+)
+
+// dispatcher shares a pull's connections out among its files. While there are
+// as many files as connections, each gets one, which hashes what it brings out
+// of its own buffer; the last and the largest files are fetched in ranges over
+// several. All of its state belongs to the goroutine of run; whoever has done
+// something tells it by an event.
+type dispatcher struct {
+	p       *pull
+	group   *errgroup.Group
+	events  chan func()
+	waiting []content   // not begun
+	open    []*transfer // begun and not in the store yet
+	opening int         // about to take a connection
+	blocked int         // opening, but another pull has the file
+	busy    int         // connections at work
+	left    int         // contents that are not in the store yet
+	buffers [][]byte    // that no connection uses
+
+	pace  *pace
+	full  bool    // since the last look there was work for every connection
+	rate  float64 // bytes per second, at the last look
+	chunk int64   // how long a range is that does not go to the file's end
+	last  struct {
+		look        time.Time
+		bytes       int64
+		checkpoint  time.Time
+		checkpoints int64 // bytes downloaded then
+	}
+	checkpointing bool
+}
+
+// transferAll brings the contents into the store, in the order given.
+func (p *pull) transferAll(ctx context.Context, contents []content) error {
+	group, ctx := errgroup.WithContext(ctx)
+	d := &dispatcher{
+		p: p, group: group, events: make(chan func()), waiting: contents, left: len(contents),
+		pace: newPace(p.f.o.Jobs), chunk: chunkFirst,
+	}
+	group.Go(func() error { return d.run(ctx) })
+	errs := []error{group.Wait()}
+	for _, t := range d.open {
+		errs = append(errs, t.close())
+	}
+	return errors.Join(errs...)
+}
+
+func (d *dispatcher) run(ctx context.Context) error {
+	ticker := time.NewTicker(paceEvery)
+	defer ticker.Stop()
+	d.last.look = time.Now()
+	d.last.checkpoint = d.last.look
+	for d.left > 0 {
+		d.assign(ctx)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case event := <-d.events:
+			event()
+		case <-d.p.woken:
+		case now := <-ticker.C:
+			d.look(now)
+			d.checkpoint(ctx, now)
+		}
+	}
+	return nil
+}
+
+// tell has the event happen in the goroutine of run.
+func (d *dispatcher) tell(ctx context.Context, event func()) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case d.events <- event:
+		return nil
+	}
+}
+
+// assign gives every connection that is free something to do.
+func (d *dispatcher) assign(ctx context.Context) {
+	d.p.starved.Store(false)
+	for ctx.Err() == nil && d.busy+d.opening < d.pace.target {
+		if len(d.waiting) > 0 && len(d.open)+d.opening+d.blocked < openMost && d.fetching()+d.opening < d.pace.target {
+			d.begin(ctx)
+			continue
+		}
+		c := d.next()
+		if c == nil {
+			d.full = false
+			return
+		}
+		d.connect(ctx, c)
+	}
+}
+
+// fetching is how many of the open files are not written whole.
+func (d *dispatcher) fetching() int {
+	n := 0
+	for _, t := range d.open {
+		if !t.finishing {
+			n++
+		}
+	}
+	return n
+}
+
+// begin opens the next file.
+func (d *dispatcher) begin(ctx context.Context) {
+	t := &transfer{pull: d.p, content: d.waiting[0], file: d.waiting[0].file}
+	d.waiting = d.waiting[1:]
+	d.opening++
+	d.group.Go(func() error {
+		counted := &d.opening
+		sum, err := t.open(ctx, func() {
+			if d.tell(ctx, func() { d.opening--; d.blocked++ }) == nil {
+				counted = &d.blocked
+			}
+		})
+		if err == nil {
+			err = d.tell(ctx, func() {
+				*counted--
+				if sum != "" {
+					d.done(t, sum)
+					return
+				}
+				d.open = append(d.open, t)
+				d.finishIfWhole(ctx, t)
+			})
+		}
+		if err != nil {
+			return errors.Join(err, t.close())
+		}
+		return nil
+	})
+}
+
+func (d *dispatcher) done(t *transfer, sum string) {
+	d.left--
+	d.p.found(t.content, sum)
+}
+
+// next is the range that a free connection should bring, or nil. The file with
+// the fewest connections comes first.
+func (d *dispatcher) next() *claim {
+	var best *transfer
+	var gap store.Span
+	for _, t := range d.open {
+		if t.finishing || best != nil && len(t.claims) >= len(best.claims) {
+			continue
+		}
+		g := t.gap()
+		if g.Bytes() == 0 {
+			continue
+		}
+		if g.From-t.order.front() > min(2*int64(d.pace.target)*d.chunk, d.p.f.o.Memory/8) {
+			// What is written so far ahead would leave the page cache before it
+			// is hashed.
+			d.p.starved.Store(true)
+			continue
+		}
+		best, gap = t, g
+	}
+	if best == nil {
+		return d.divide(time.Now())
+	}
+	if best.noRanges.Load() {
+		// What is here behind the gap comes again as well.
+		d.p.meter.add(gap.From - best.partial.Written().Bytes())
+		gap.To = best.file.Size
+		c := newClaim(best, gap)
+		c.whole = true
+		return c
+	}
+	if d.fetching()+len(d.waiting) < d.pace.target {
+		gap.To = min(gap.To, gap.From+d.chunk)
+	}
+	return newClaim(best, gap)
+}
+
+// divide takes a part of the range that would take longest.
+func (d *dispatcher) divide(now time.Time) *claim {
+	var longest *claim
+	var its float64 // rate
+	most := divideAfter.Seconds()
+	for _, t := range d.open {
+		for _, c := range t.claims {
+			rate, known := c.rate(now)
+			if left := float64(c.rest().Bytes()) / max(rate, 1); known && left > most && !c.whole {
+				longest, its, most = c, rate, left
+			}
+		}
+	}
+	if longest == nil {
+		return nil
+	}
+	// As much stays with it as it brings while a usual connection brings the
+	// rest, but nothing that is about to arrive is given away. A range that is
+	// much longer than usual was given out when there was a file for every
+	// connection: the front of what is left stays.
+	rest := longest.rest()
+	usual := max(d.rate/float64(max(d.busy, 1)), its, 1)
+	keep := max(float64(rest.Bytes())*its/(its+usual), its*divideAfter.Seconds()/2)
+	at := rest.From + min(int64(keep), d.chunk)
+	if rest.To-at < divideMin || !longest.cut(at) {
+		return nil
+	}
+	return newClaim(longest.t, store.Span{From: at, To: min(rest.To, at+d.chunk)})
+}
+
+// connect has a connection bring the claim.
+func (d *dispatcher) connect(ctx context.Context, c *claim) {
+	t := c.t
+	t.claims = append(t.claims, c)
+	d.busy++
+	buf := d.buffer()
+	d.group.Go(func() error {
+		if err := d.p.fetch(ctx, c, buf); err != nil {
+			return err
+		}
+		return d.tell(ctx, func() {
+			d.busy--
+			d.buffers = append(d.buffers, buf)
+			for i := range t.claims {
+				if t.claims[i] == c {
+					t.claims = append(t.claims[:i], t.claims[i+1:]...)
+					break
+				}
+			}
+			d.finishIfWhole(ctx, t)
+		})
+	})
+}
+
+func (d *dispatcher) buffer() []byte {
+	if n := len(d.buffers); n > 0 {
+		buf := d.buffers[n-1]
+		d.buffers = d.buffers[:n-1]
+		return buf
+	}
+	return make([]byte, bufferSize)
+}
+
+func (d *dispatcher) finishIfWhole(ctx context.Context, t *transfer) {
+	if len(t.claims) > 0 || t.gap().Bytes() > 0 {
+		return
+	}
+	t.finishing = true
+	d.group.Go(func() error {
+		sum, err := t.finish(ctx)
+		if err != nil {
+			return err
+		}
+		return d.tell(ctx, func() {
+			if sum == "" { // they did not verify
+				t.finishing = false
+				return
+			}
+			for i := range d.open {
+				if d.open[i] == t {
+					d.open = append(d.open[:i], d.open[i+1:]...)
+					break
+				}
+			}
+			d.done(t, sum)
+		})
+	})
+}
+
+// look adapts the number of connections and the length of ranges to the rate.
+func (d *dispatcher) look(now time.Time) {
+	bytes := d.p.received.Load()
+	rate := float64(bytes-d.last.bytes) / now.Sub(d.last.look).Seconds()
+	d.last.look, d.last.bytes, d.rate = now, bytes, rate
+	if d.p.throttled.Swap(false) {
+		d.pace.throttled()
+	} else {
+		before := d.pace.target
+		d.pace.look(rate, d.full)
+		if d.pace.target != before {
+			d.p.f.o.Logger.Debug("changing the number of connections", "from", before, "to", d.pace.target, "bytes_per_second", int64(rate))
+		}
+	}
+	d.full = true
+	if rate > 0 && d.busy > 0 {
+		chunk := int64(rate * chunkTime.Seconds() / float64(d.busy))
+		d.chunk = max(min(chunk, chunkMax, d.p.f.o.Memory/64), chunkMin) &^ (bufferSize - 1)
+	}
+}
+
+// checkpoint makes what was written durable, when it is time.
+func (d *dispatcher) checkpoint(ctx context.Context, now time.Time) {
+	bytes := d.p.downloaded.Load()
+	if d.checkpointing || now.Sub(d.last.checkpoint) < checkpointEvery && bytes-d.last.checkpoints < checkpointBytes {
+		return
+	}
+	d.checkpointing = true
+	d.last.checkpoint, d.last.checkpoints = now, bytes
+	open := append([]*transfer(nil), d.open...)
+	d.group.Go(func() error {
+		for _, t := range open {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := t.checkpoint(); err != nil {
+				return err
+			}
+		}
+		return d.tell(ctx, func() { d.checkpointing = false })
+	})
+}

@@ -1,0 +1,304 @@
+package fetcher_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/fetchertest"
+	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+const mib = 1 << 20
+
+// link is a source of one file behind a link whose rates are known exactly: its
+// tests run in the time of a synctest bubble.
+type link struct {
+	content []byte
+	// rate is what the connection gets, in bytes per second, given which one it
+	// is, from 0 on, and how many are open.
+	rate func(connection, open int) float64
+	// refuse, if not nil, may answer a request with an error.
+	refuse func(request int, offset, length int64) error
+
+	mu       sync.Mutex
+	requests []linkRequest
+	open     int
+	most     int
+	sent     int64
+}
+
+type linkRequest struct {
+	offset, length int64
+	at             time.Time
+}
+
+func (l *link) List(context.Context, fetcher.Source) (fetcher.Listing, error) {
+	return fetcher.Listing{Revision: "r1", Files: []fetcher.File{{Path: "model.safetensors", Size: int64(len(l.content))}}}, nil
+}
+
+func (l *link) Open(ctx context.Context, _ fetcher.Object, offset, length int64) (io.ReadCloser, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	number := len(l.requests)
+	l.requests = append(l.requests, linkRequest{offset, length, time.Now()})
+	if l.refuse != nil {
+		if err := l.refuse(number, offset, length); err != nil {
+			return nil, err
+		}
+	}
+	l.open++
+	l.most = max(l.most, l.open)
+	return &linkBody{ctx: ctx, link: l, number: number, left: l.content[offset : offset+length]}, nil
+}
+
+type linkBody struct {
+	ctx    context.Context //nolint:containedctx // the reader lives as long as the ctx of Open, by contract
+	link   *link
+	number int
+	left   []byte
+}
+
+// Read gives a 64th of a MiB when its time has come.
+func (b *linkBody) Read(p []byte) (int, error) {
+	if len(b.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p[:min(len(p), mib/64)], b.left)
+	b.link.mu.Lock()
+	rate := b.link.rate(b.number, b.link.open)
+	b.link.mu.Unlock()
+	timer := time.NewTimer(time.Duration(float64(n) / rate * float64(time.Second)))
+	defer timer.Stop()
+	select {
+	case <-b.ctx.Done():
+		return 0, b.ctx.Err()
+	case <-timer.C:
+	}
+	b.left = b.left[n:]
+	b.link.mu.Lock()
+	b.link.sent += int64(n)
+	b.link.mu.Unlock()
+	return n, nil
+}
+
+func (b *linkBody) Close() error {
+	b.link.mu.Lock()
+	b.link.open--
+	b.link.mu.Unlock()
+	return nil
+}
+
+// perConnection is a link that gives every connection the same rate.
+func perConnection(rate float64) func(int, int) float64 {
+	return func(int, int) float64 { return rate }
+}
+
+// shared is a link that divides its rate between its connections.
+func shared(rate float64) func(int, int) float64 {
+	return func(_, open int) float64 { return rate / float64(open) }
+}
+
+// pull pulls over the link into dir and returns how long it took.
+func (l *link) pull(ctx context.Context, dir string, change func(*fetcher.Options)) (fetcher.Result, time.Duration, error) {
+	s, err := store.Open(dir)
+	if err != nil {
+		return fetcher.Result{}, 0, err
+	}
+	o := fetcher.Options{
+		Store: s, Logger: slog.New(slog.DiscardHandler), Admit: alwaysAdmit,
+		Drivers: fetcher.Drivers{fetcher.SchemeS3: func(fetcher.Access) (fetcher.Driver, error) { return l, nil }},
+	}
+	if change != nil {
+		change(&o)
+	}
+	begin := time.Now()
+	res, err := fetcher.New(o).Pull(ctx, memoryRequest("m"))
+	return res, time.Since(begin), err
+}
+
+// mustPull pulls and compares every byte.
+func (l *link) mustPull(t *testing.T, change func(*fetcher.Options)) (fetcher.Result, time.Duration) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "store")
+	res, took, err := l.pull(t.Context(), dir, change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkModel(t, res.Path, fetchertest.Tree{"model.safetensors": fetchertest.Bytes(l.content)})
+	if l.open != 0 {
+		t.Errorf("%d bodies are still open", l.open)
+	}
+	return res, took
+}
+
+// Where each connection has a rate of its own, a file comes over as many as are
+// allowed, and almost nothing of it twice.
+func TestOneFileOverManyConnections(t *testing.T) {
+	for _, jobs := range []int{1, 2, 8, 16} {
+		t.Run(itoa(jobs), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &link{content: random(1, 80*mib), rate: perConnection(mib)}
+				res, took := l.mustPull(t, func(o *fetcher.Options) { o.Jobs = jobs })
+				ideal := time.Duration(80/jobs) * time.Second
+				if took > ideal*5/4+5*time.Second || took < ideal {
+					t.Errorf("took %s over %d connections, ideal is %s", took, jobs, ideal)
+				}
+				if l.most > jobs {
+					t.Errorf("%d connections at once, %d are allowed", l.most, jobs)
+				}
+				if extra := l.sent - int64(len(l.content)); extra < 0 || extra > 2*mib {
+					t.Errorf("%d bytes were sent in vain", extra)
+				}
+				if res.DownloadedBytes != int64(len(l.content)) {
+					t.Errorf("downloaded %d bytes", res.DownloadedBytes)
+				}
+			})
+		})
+	}
+}
+
+// Where more connections bring nothing, they are not kept.
+func TestNoMoreConnectionsThanHelp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &link{content: random(1, 96*mib), rate: shared(4 * mib)}
+		_, took := l.mustPull(t, func(o *fetcher.Options) { o.Jobs = 64 })
+		if l.most > 8 {
+			t.Errorf("%d connections at once; 4 fill the link", l.most)
+		}
+		if ideal := 24 * time.Second; took > ideal+ideal/10 {
+			t.Errorf("took %s, ideal is %s", took, ideal)
+		}
+		if len(l.requests) > 40 {
+			t.Errorf("%d requests", len(l.requests))
+		}
+	})
+}
+
+// A connection that crawls holds nobody up: the others take its work.
+func TestSlowConnectionIsRelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &link{content: random(1, 64*mib), rate: func(connection, _ int) float64 {
+			if connection == 0 { // which has the file's front
+				return mib / 32
+			}
+			return 2 * mib
+		}}
+		_, took := l.mustPull(t, func(o *fetcher.Options) { o.Jobs = 4 })
+		// Three bring 6 MiB/s. The slow one's buffer and the divisions of its
+		// range, each of which has to be worth it, come after.
+		if took > 30*time.Second {
+			t.Errorf("took %s; over three connections it would be 11 s", took)
+		}
+	})
+}
+
+// What was brought over many connections before an interruption is not brought
+// again.
+func TestResumeOfRanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &link{content: random(1, 64*mib), rate: perConnection(3 * mib)}
+		dir := filepath.Join(t.TempDir(), "store")
+		var downloaded int64
+		for i := 0; ; i++ {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(900+150*i)*time.Millisecond)
+			res, _, err := l.pull(ctx, dir, nil)
+			cancel()
+			if err == nil {
+				downloaded = l.sent
+				checkModel(t, res.Path, fetchertest.Tree{"model.safetensors": fetchertest.Bytes(l.content)})
+				break
+			}
+			if !errors.Is(err, context.DeadlineExceeded) || i > 20 {
+				t.Fatalf("pull %d ends with %v", i, err)
+			}
+			checkStore(t, dir)
+		}
+		if downloaded != int64(len(l.content)) {
+			t.Errorf("%d bytes came for %d", downloaded, len(l.content))
+		}
+	})
+}
+
+// A server that knows no ranges, or forgets that it does, costs time but not the
+// model.
+func TestSourceWithoutRanges(t *testing.T) {
+	noRanges := &fetcher.Error{Kind: fetcher.ErrTransient, Op: "open", Err: fmt.Errorf("200: %w", fetcher.ErrNoRanges)}
+	for name, c := range map[string]struct {
+		refuse func(request int, offset, length, size int64) error
+		extra  int64 // bytes that come in vain
+	}{
+		"never any": {func(_ int, offset, length, size int64) error {
+			if offset > 0 || length < size {
+				return noRanges
+			}
+			return nil
+		}, 0},
+		"only the first part": {func(_ int, offset, length, size int64) error {
+			if offset > 0 {
+				return noRanges
+			}
+			return nil
+		}, 33 * mib},
+		"not once": {func(request int, _, _, _ int64) error {
+			if request == 1 {
+				return noRanges
+			}
+			return nil
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				size := int64(48 * mib)
+				l := &link{content: random(1, int(size)), rate: perConnection(4 * mib)}
+				l.refuse = func(request int, offset, length int64) error { return c.refuse(request, offset, length, size) }
+				l.mustPull(t, nil)
+				if l.sent > size+c.extra {
+					t.Errorf("%d bytes were sent for %d", l.sent, size)
+				}
+			})
+		})
+	}
+}
+
+// A source that asks for patience is not asked by any connection before, and by
+// fewer after.
+func TestThrottledConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &link{content: random(1, 64*mib), rate: perConnection(2 * mib)}
+		var told time.Time
+		l.refuse = func(request int, _, _ int64) error {
+			if request != 5 {
+				return nil
+			}
+			told = time.Now()
+			return &fetcher.Error{Kind: fetcher.ErrThrottled, Op: "open", Err: errors.New("too many requests"), RetryAfter: 40 * time.Second}
+		}
+		l.mustPull(t, nil)
+		for i, r := range l.requests[6:] {
+			// Those sent at the same moment could not know.
+			if r.at.After(told) && r.at.Before(told.Add(40*time.Second)) {
+				t.Errorf("request %d came %s after the source had asked for 40 s", 6+i, r.at.Sub(told))
+			}
+		}
+	})
+}
+
+// MaxRate holds for all connections together.
+func TestMaxRateOverManyConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &link{content: random(1, 64*mib), rate: perConnection(64 * mib)}
+		_, took := l.mustPull(t, func(o *fetcher.Options) { o.MaxRate = 4 * mib })
+		if took < 15*time.Second || took > 20*time.Second {
+			t.Errorf("64 MiB at 4 MiB/s took %s", took)
+		}
+	})
+}
