@@ -161,6 +161,9 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	if err != nil {
 		return Result{}, err
 	}
+	if err := f.fits(listing.Files); err != nil {
+		return Result{}, err
+	}
 	known, err := f.knownContent(staging)
 	if err != nil {
 		return Result{}, err
@@ -215,6 +218,20 @@ func (f *Fetcher) contents(ctx context.Context, req Request) (Listing, error) {
 		return Listing{}, err
 	}
 	return l, f.vouch(ctx, req, l)
+}
+
+// fits asks before the first byte what the store's file system would refuse
+// only in the middle of a transfer, or when all of it is done.
+func (f *Fetcher) fits(files []File) error {
+	volume, err := f.o.Store.Probe()
+	if err != nil {
+		return err
+	}
+	sizes := make(map[string]int64, len(files))
+	for _, file := range files {
+		sizes[file.Path] = file.Size
+	}
+	return volume.Fits(sizes)
 }
 
 // listed is a manifest's file as the source listed it.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/fetcher"
-	"github.com/stoker-project/stoker/fetcher/store"
 )
 
 type agentFlags struct {
@@ -59,7 +58,7 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	defer func() { err = errors.Join(err, devices.Close()) }()
 	logger := c.logger(slog.LevelInfo)
 	klog.SetSlogLogger(logger)
-	s, err := store.Open(f.store)
+	s, err := openToPull(f.store, logger)
 	if err != nil {
 		return err
 	}

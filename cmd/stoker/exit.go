@@ -58,7 +58,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitNoSpace
 	case errors.Is(err, fetcher.ErrCorrupt):
 		return exitCorrupt
-	case errors.Is(err, fetcher.ErrNothingSelected), errors.Is(err, fetcher.ErrUnsupported), errors.Is(err, store.ErrNotFound):
+	case errors.Is(err, fetcher.ErrNothingSelected), errors.Is(err, fetcher.ErrUnsupported), errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrUnfit):
 		return exitUsage
 	case errors.Is(err, fetcher.ErrRefused):
 		return exitRefused
@@ -76,6 +76,8 @@ func advice(err error) string {
 	switch {
 	case errors.As(err, &u), errors.As(err, &a), errors.As(err, &e) && e.Hint != "":
 		return ""
+	case errors.Is(err, store.ErrFileTooLarge):
+		return "choose a store on a file system that takes larger files"
 	case errors.Is(err, fetcher.ErrNoSpace):
 		return "free some space (stoker rm, stoker gc) or choose another store"
 	case errors.Is(err, store.ErrReadOnly), errors.Is(err, syscall.EROFS):

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/stoker-project/stoker/fetcher"
-	"github.com/stoker-project/stoker/fetcher/store"
 )
 
 type pullFlags struct {
@@ -105,12 +104,12 @@ func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f p
 	if _, err := driverFor(src); err != nil { // before a store is made for nothing
 		return err
 	}
-	s, err := store.Open(f.store)
+	logger := c.logger(slog.LevelWarn)
+	s, err := openToPull(f.store, logger)
 	if err != nil {
 		return err
 	}
 	c.interrupted = "; what was transferred stays for the next try"
-	logger := c.logger(slog.LevelWarn)
 	logger.DebugContext(ctx, "pulling", "source", src.String(), "name", f.name, "store", s.Dir(), "jobs", f.jobs,
 		"max_rate", rate, "include", f.include, "exclude", f.exclude)
 	puller := fetcher.New(fetcher.Options{Store: s, Drivers: drivers(), Logger: logger, Jobs: f.jobs, MaxRate: rate})

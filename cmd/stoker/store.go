@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -22,6 +23,29 @@ func checkStore(dir string) error {
 		return fmt.Errorf("--store %s is not a directory; name one, or one that can be made", dir)
 	}
 	return nil
+}
+
+// openToPull opens a store that models are pulled into, and makes it if it is
+// not there. Where the file system cannot hold one, it says so before anything
+// is looked up or begun; what a store can do without is a warning.
+func openToPull(dir string, logger *slog.Logger) (*store.Store, error) {
+	s, err := store.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	volume, err := s.Probe()
+	switch {
+	case errors.Is(err, store.ErrUnfit):
+		return nil, err
+	case err != nil:
+		// A full or read-only disk: models that are here may be used all the
+		// same, and whoever writes hears of it.
+		logger.Warn("cannot find out what the store's file system can do", "error", err)
+	case !volume.Reserves:
+		logger.Warn("the file system reserves no room: a full disk shows in the middle of a transfer, not before it",
+			"store", s.Dir(), "type", volume.Type, "mount", volume.Mount)
+	}
+	return s, nil
 }
 
 // openToRead opens a store that must be there; it changes nothing, not even in

@@ -1,6 +1,9 @@
 package store
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // What code branches on.
 var (
@@ -10,6 +13,12 @@ var (
 	// ErrNoSpace is a full disk, a used-up quota, or a reserve that would be
 	// crossed.
 	ErrNoSpace = errors.New("no room on the disk")
+	// ErrFileTooLarge is an ErrNoSpace that freeing space does not help: the
+	// file system holds no file of that size.
+	ErrFileTooLarge = fmt.Errorf("%w for a file of that size", ErrNoSpace)
+	// ErrUnfit is a file system that lacks what a store, or this model in it,
+	// needs: trying again does not help, another directory does.
+	ErrUnfit = errors.New("the file system is not fit for it")
 	// ErrNotFound is a model that is not published in this store.
 	ErrNotFound = errors.New("no such model in the store")
 	// ErrReadOnly is a store that cannot be written.
@@ -17,3 +26,13 @@ var (
 	// ErrBusy is a model that another process is working on.
 	ErrBusy = errors.New("another process is working on it")
 )
+
+// worded is an error of a kind in a sentence of its own, which the kind's text
+// would only repeat.
+type worded struct {
+	kind error
+	text string
+}
+
+func (w *worded) Error() string { return w.text }
+func (w *worded) Unwrap() error { return w.kind }

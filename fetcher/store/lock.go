@@ -65,6 +65,9 @@ func (s *Store) tryLock(what string) (*Lock, error) {
 		return nil, fmt.Errorf("lock %s: %w", what, asStoreError(err))
 	}
 	if err := flock(f); err != nil {
+		if unsupported(err) {
+			err = volumeAt(path).unfit(noFlock(err))
+		}
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", what, err), f.Close())
 	}
 	return &Lock{file: f}, nil
@@ -80,8 +83,6 @@ func flock(f *os.File) error {
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EWOULDBLOCK):
 			return ErrBusy
-		case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOLCK), errors.Is(err, unix.ENOSYS):
-			return fmt.Errorf("the file system has no flock; put the store on a local file system: %w", err)
 		default:
 			return err
 		}

@@ -51,6 +51,13 @@ func (s *Store) publish(m Manifest) error {
 			return err
 		}
 	}
+	volume, err := s.findVolume()
+	if err != nil {
+		return err
+	}
+	if err := volume.Fits(m.sizes()); err != nil {
+		return err
+	}
 	if err := s.linkFiles(s.Path(m.Name, m.Revision), m.Files); err != nil {
 		return err
 	}
@@ -82,12 +89,20 @@ func (s *Store) publish(m Manifest) error {
 	return s.pruneLinks(s.Path(m.Name, m.Revision), m.Files)
 }
 
+func (m *Manifest) sizes() map[string]int64 {
+	sizes := make(map[string]int64, len(m.Files))
+	for _, f := range m.Files {
+		sizes[f.Path] = f.Size
+	}
+	return sizes
+}
+
 // linkFiles makes every file's link in dir and syncs the directories.
 func (s *Store) linkFiles(dir string, files []ManifestFile) error {
 	if err := s.makeDir(dir); err != nil {
 		return err
 	}
-	dirs := map[string]bool{dir: true}
+	dirs, targets := map[string]bool{dir: true}, make(map[string]string, len(files))
 	for _, f := range files {
 		link := filepath.Join(dir, filepath.FromSlash(f.Path))
 		for d := filepath.Dir(link); !dirs[d]; d = filepath.Dir(d) {
@@ -103,11 +118,37 @@ func (s *Store) linkFiles(dir string, files []ManifestFile) error {
 		if err := replaceLink(target, link); err != nil {
 			return err
 		}
+		targets[link] = target
+	}
+	if err := checkLinks(dir, targets); err != nil {
+		return err
 	}
 	for d := range dirs {
 		if err := syncDir(d); err != nil {
 			return asStoreError(err)
 		}
+	}
+	return nil
+}
+
+// checkLinks looks whether each link just made below dir is still what it was
+// made: where a file system folds names, a later one may have replaced it.
+func checkLinks(dir string, targets map[string]string) error {
+	for link, target := range targets {
+		have, err := os.Readlink(link)
+		if err != nil {
+			return err
+		}
+		if have == target {
+			continue
+		}
+		name := strings.TrimPrefix(link, dir+string(filepath.Separator))
+		for other, its := range targets {
+			if its == have && strings.EqualFold(other, link) {
+				return volumeAt(dir).oneName(strings.TrimPrefix(other, dir+string(filepath.Separator)), name)
+			}
+		}
+		return volumeAt(dir).oneName(name, "another")
 	}
 	return nil
 }

@@ -26,6 +26,9 @@ func (s *Store) Stage(ctx context.Context, name string, waiting func()) (*Stagin
 	if err := checkFolder(name); err != nil {
 		return nil, err
 	}
+	if _, err := s.Probe(); err != nil {
+		return nil, err
+	}
 	lock, err := s.LockModel(ctx, name, waiting)
 	if err != nil {
 		return nil, err

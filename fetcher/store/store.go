@@ -15,7 +15,8 @@
 // store read-only, so no URL, header or token ever stands in it.
 //
 // Several processes may work in one store on one machine: they take flocks
-// under agent/locks. It is not for: network file systems without flock, or
+// under agent/locks. What a file system has to be able to do for that, Probe
+// finds out. It is not for: several machines that write into one store, or
 // deciding what a store should hold.
 package store
 
@@ -25,6 +26,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,9 +44,13 @@ const (
 type Store struct {
 	dir      string
 	writable bool
+
+	probe  sync.Mutex
+	volume *Volume // what Probe found, nil before
 }
 
-// Open opens the store at dir for writing and creates what is missing.
+// Open opens the store at dir for writing and creates what is missing. A new
+// store is made only where [Store.Probe] finds what it needs (ErrUnfit).
 func Open(dir string) (*Store, error) {
 	s, err := newStore(dir)
 	if err != nil {
@@ -58,12 +64,30 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
 	}
-	for _, d := range []string{"blobs", "blobs/sha256", "partial", "models", "manifests", "status", "agent", "agent/locks", "agent/pulls", "agent/verified", "agent/quarantine", "agent/withdrawn", "hub"} {
+	if err := s.makeAgentDir(); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
+	}
+	for _, d := range []string{"blobs", "blobs/sha256", "partial", "models", "manifests", "status", "agent/locks", "agent/pulls", "agent/verified", "agent/quarantine", "agent/withdrawn", "hub"} {
 		if err := makeRealDir(filepath.Join(s.dir, d), false); err != nil {
 			return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
 		}
 	}
 	return s, nil
+}
+
+// makeAgentDir makes the folder of the store that probing needs. If it was not
+// there, the store is new: where none can be, none is begun.
+func (s *Store) makeAgentDir() error {
+	dir := filepath.Join(s.dir, "agent")
+	_, err := os.Lstat(dir)
+	isNew := errors.Is(err, fs.ErrNotExist)
+	if err := makeRealDir(dir, false); err != nil || !isNew {
+		return err
+	}
+	if _, err := s.findVolume(); errors.Is(err, ErrUnfit) {
+		return errors.Join(err, os.Remove(dir))
+	}
+	return nil // what else went wrong shows again where it matters
 }
 
 // OpenReadOnly opens an existing store to look at it; it writes nothing, and
@@ -146,7 +170,9 @@ func asStoreError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EFBIG):
+	case errors.Is(err, unix.EFBIG):
+		return fmt.Errorf("%w: %w", ErrFileTooLarge, err)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	case errors.Is(err, unix.EROFS):
 		return fmt.Errorf("%w: %w", ErrReadOnly, err)

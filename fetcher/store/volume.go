@@ -1,0 +1,273 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Volume is what the file system under a store can do, as [Store.Probe] found.
+type Volume struct {
+	// Type is the file system's name as the kernel has it ("ext4", "fuse.sshfs"),
+	// Mount where it is mounted. Where the kernel does not tell, Type is a number
+	// and Mount the store.
+	Type, Mount string
+	// Reserves says that blocks can be reserved before they are written
+	// (fallocate), so that a full disk shows before a transfer and not in it.
+	Reserves bool
+	// FoldsCase says that names that differ in nothing but case name one file.
+	FoldsCase bool
+	// MaxFile is how many bytes a file can have at most.
+	MaxFile int64
+}
+
+// Probe finds out what the store's file system can do, by doing it with a few
+// empty files under agent. Without locks that exclude, symlinks, and renames
+// that replace, no store can keep what it promises: that is ErrUnfit, and the
+// error names the file system and everything that it lacks. Other errors say
+// that it could not be found out. What was found is remembered for as long as
+// the store is open.
+func (s *Store) Probe() (Volume, error) {
+	if err := s.checkWritable(); err != nil {
+		return Volume{}, err
+	}
+	v, err := s.findVolume()
+	if err != nil {
+		return Volume{}, fmt.Errorf("use store %s: %w", s.dir, err)
+	}
+	return v, nil
+}
+
+func (s *Store) findVolume() (Volume, error) {
+	s.probe.Lock()
+	defer s.probe.Unlock()
+	if s.volume != nil {
+		return *s.volume, nil
+	}
+	v, err := probeVolume(filepath.Join(s.dir, "agent"))
+	if err != nil {
+		return Volume{}, asStoreError(err)
+	}
+	s.volume = &v
+	return v, nil
+}
+
+// probeVolume tries in dir what a store does.
+func probeVolume(dir string) (v Volume, err error) {
+	v = volumeAt(dir)
+	f, err := os.CreateTemp(dir, tempPrefix+"probe-*")
+	if err != nil {
+		return v, err
+	}
+	p := &probe{path: f.Name(), file: f}
+	defer func() { err = errors.Join(err, p.clean()) }()
+	var missing []string
+	for _, try := range []func() (string, error){p.locks, p.symlinks, p.renames} {
+		lacks, err := try()
+		if err != nil {
+			return v, err
+		}
+		if lacks != "" {
+			missing = append(missing, lacks)
+		}
+	}
+	if len(missing) > 0 {
+		return v, v.unfit(strings.Join(missing, ", and "))
+	}
+	if v.Reserves, err = p.reserves(); err != nil {
+		return v, err
+	}
+	if v.FoldsCase, err = p.foldsCase(); err != nil {
+		return v, err
+	}
+	v.MaxFile = p.maxFile()
+	return v, nil
+}
+
+// volumeAt names what path is on, and knows nothing about it yet.
+func volumeAt(path string) Volume {
+	v := Volume{MaxFile: math.MaxInt64}
+	v.Type, v.Mount = mountOf(path)
+	return v
+}
+
+func (v Volume) unfit(lacks string) error {
+	return &worded{ErrUnfit, fmt.Sprintf("%s, mounted at %s, cannot hold a store: it %s; choose a directory on a local file system like ext4 or xfs", v.Type, v.Mount, lacks)}
+}
+
+// Fits reports why files of these sizes cannot be in the store together, however
+// much room there is, or nil: ErrFileTooLarge, or ErrUnfit where two names are
+// one.
+func (v Volume) Fits(sizes map[string]int64) error {
+	folded := map[string]string{}
+	for _, path := range slices.Sorted(maps.Keys(sizes)) {
+		if size := sizes[path]; size > v.MaxFile {
+			return &worded{ErrFileTooLarge, fmt.Sprintf("%s has %d bytes, and %s, mounted at %s, holds files of at most %d", path, size, v.Type, v.Mount, v.MaxFile)}
+		}
+		if !v.FoldsCase {
+			continue
+		}
+		for name := path; name != "."; name = filepath.Dir(name) {
+			fold := strings.ToLower(name)
+			if other, ok := folded[fold]; ok && other != name {
+				return v.oneName(other, name)
+			}
+			folded[fold] = name
+		}
+	}
+	return nil
+}
+
+func (v Volume) oneName(a, b string) error {
+	return &worded{ErrUnfit, fmt.Sprintf("%s, mounted at %s, takes %q and %q for one name; choose a directory on a file system that tells them apart, or leave one out", v.Type, v.Mount, a, b)}
+}
+
+// probe is one look at a file system, with a file and a few names beside it.
+type probe struct {
+	path string
+	file *os.File
+}
+
+func (p *probe) other() string { return p.path + "-other" }
+
+func (p *probe) clean() error {
+	return errors.Join(p.file.Close(), removeIfExists(p.path), removeIfExists(p.other()))
+}
+
+// locks tells whether flock is there and keeps a second open file out. It has
+// nothing to say about other machines.
+func (p *probe) locks() (lacks string, err error) {
+	second, err := os.OpenFile(p.path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, second.Close()) }()
+	err = flock(p.file)
+	if err == nil {
+		err = flock(second)
+	}
+	switch {
+	case err == nil:
+		return "gives one flock to two at once, so two pulls would write over each other", nil
+	case errors.Is(err, ErrBusy):
+		return "", nil
+	case unsupported(err):
+		return noFlock(err), nil
+	}
+	return "", err
+}
+
+func noFlock(err error) string {
+	return fmt.Sprintf("has no flock (%v), so two pulls would write over each other", cause(err))
+}
+
+// symlinks tells whether models can be links to blobs.
+func (p *probe) symlinks() (lacks string, err error) {
+	err = os.Symlink("target", p.other())
+	switch {
+	case err == nil:
+		return "", os.Remove(p.other())
+	// FAT answers EPERM, which a folder that may not be written does not.
+	case unsupported(err), errors.Is(err, unix.EPERM):
+		return fmt.Sprintf("has no symlinks (%v), which are what a model's folder consists of", cause(err)), nil
+	}
+	return "", err
+}
+
+// renames tells whether a file takes another's place at once.
+func (p *probe) renames() (lacks string, err error) {
+	other, err := os.OpenFile(p.other(), os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, fileMode)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, other.Close()) }()
+	err = os.Rename(p.other(), p.path)
+	switch {
+	case err == nil:
+	case unsupported(err), errors.Is(err, unix.EPERM), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EEXIST):
+		return fmt.Sprintf("does not rename one file over another (%v), by which a store changes at once or not at all", cause(err)), nil
+	default:
+		return "", err
+	}
+	if same, err := sameFile(other, p.path); err != nil || same {
+		return "", err
+	}
+	return "renames one file over another without replacing it, by which a store changes at once or not at all", nil
+}
+
+func (p *probe) reserves() (bool, error) {
+	err := fallocate(p.file, 1)
+	switch {
+	case err == nil, errors.Is(asStoreError(err), ErrNoSpace): // a full disk that knows it
+		return true, nil
+	case unsupported(err):
+		return false, nil
+	}
+	return false, err
+}
+
+func (p *probe) foldsCase() (bool, error) {
+	mine, err := os.Lstat(p.path)
+	if err != nil {
+		return false, err
+	}
+	shouted, err := os.Lstat(filepath.Join(filepath.Dir(p.path), strings.ToUpper(filepath.Base(p.path))))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(mine, shouted), err
+}
+
+// maxFile asks where a file may end, without writing there: the kernel lets
+// nobody seek beyond it.
+func (p *probe) maxFile() int64 {
+	may := func(size int64) bool {
+		_, err := p.file.Seek(size, io.SeekStart)
+		return err == nil
+	}
+	least, most := int64(0), int64(math.MaxInt64)
+	if may(most) {
+		return most
+	}
+	for most-least > 1 {
+		if middle := least + (most-least)/2; may(middle) {
+			least = middle
+		} else {
+			most = middle
+		}
+	}
+	return least
+}
+
+// unsupported says that a file system does not know an operation.
+func unsupported(err error) bool {
+	return errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.ENOTTY)
+}
+
+// cause is the operating system's own word for an error, without the names of
+// probing.
+func cause(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
+// fallocate reserves blocks for size bytes and leaves the file's length.
+func fallocate(f *os.File, size int64) error {
+	for {
+		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package volumes
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// faults are what a file system cannot do; the zero value can do everything.
+type faults struct {
+	// flock and renameOver are what the calls are answered, if not OK.
+	flock, symlink, rename, fallocate fuse.Status
+	// flockLies grants every flock, whoever has it.
+	flockLies bool
+	// folds keeps names in small letters, as FAT kept them in large, and accents
+	// in one of the two ways that Unicode knows.
+	folds bool
+}
+
+// faulty is the file system of a directory, less its faults.
+type faulty struct {
+	fuse.RawFileSystem
+	faults
+}
+
+// mount shows dir at a new path, with faults, until the test ends.
+func mount(t *testing.T, dir string, f faults) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("SKIPPED, not root: what weak file systems do is not tested here")
+	}
+	root, err := fs.NewLoopbackRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(t.TempDir(), "mounted")
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	server, err := fuse.NewServer(&faulty{fs.NewNodeFS(root, &fs.Options{}), f}, at, &fuse.MountOptions{
+		Name: "weak", DirectMountStrict: true,
+		// Otherwise the kernel keeps locks itself, and grants them all.
+		EnableLocks: true,
+	})
+	if err != nil {
+		t.Skipf("SKIPPED, no FUSE here (%v): what weak file systems do is not tested", err)
+	}
+	go server.Serve()
+	t.Cleanup(func() {
+		if err := server.Unmount(); err != nil {
+			t.Error(err)
+		}
+		server.Wait()
+	})
+	if err := server.WaitMount(); err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+func (f *faulty) name(name string) string {
+	if f.folds {
+		return strings.ReplaceAll(strings.ToLower(name), "e\u0301", "\u00e9")
+	}
+	return name
+}
+
+func (f *faulty) SetLk(cancel <-chan struct{}, in *fuse.LkIn) fuse.Status {
+	switch {
+	case !f.flock.Ok():
+		return f.flock
+	case f.flockLies:
+		return fuse.OK
+	}
+	return f.RawFileSystem.SetLk(cancel, in)
+}
+
+func (f *faulty) SetLkw(cancel <-chan struct{}, in *fuse.LkIn) fuse.Status {
+	switch {
+	case !f.flock.Ok():
+		return f.flock
+	case f.flockLies:
+		return fuse.OK
+	}
+	return f.RawFileSystem.SetLkw(cancel, in)
+}
+
+func (f *faulty) Symlink(cancel <-chan struct{}, header *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	if !f.symlink.Ok() {
+		return f.symlink
+	}
+	return f.RawFileSystem.Symlink(cancel, header, target, f.name(name), out)
+}
+
+func (f *faulty) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	if !f.fallocate.Ok() {
+		return f.fallocate
+	}
+	return f.RawFileSystem.Fallocate(cancel, in)
+}
+
+// Rename refuses to replace: where nothing is in the way, it renames.
+func (f *faulty) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to string) fuse.Status {
+	if !f.rename.Ok() {
+		header := in.InHeader
+		header.NodeId = in.Newdir
+		var out fuse.EntryOut
+		if f.RawFileSystem.Lookup(cancel, &header, f.name(to), &out).Ok() {
+			f.Forget(out.NodeId, 1)
+			return f.rename
+		}
+	}
+	return f.RawFileSystem.Rename(cancel, in, f.name(from), f.name(to))
+}
+
+func (f *faulty) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	return f.RawFileSystem.Lookup(cancel, header, f.name(name), out)
+}
+
+func (f *faulty) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	return f.RawFileSystem.Mkdir(cancel, in, f.name(name), out)
+}
+
+func (f *faulty) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	return f.RawFileSystem.Create(cancel, in, f.name(name), out)
+}
+
+func (f *faulty) Unlink(cancel <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
+	return f.RawFileSystem.Unlink(cancel, header, f.name(name))
+}
+
+func (f *faulty) Rmdir(cancel <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
+	return f.RawFileSystem.Rmdir(cancel, header, f.name(name))
+}
+
+// A file system of faults would prove nothing if it had others as well.
+func TestFaultless(t *testing.T) {
+	t.Parallel()
+	at := mount(t, t.TempDir(), faults{})
+	first, err := os.Create(filepath.Join(at, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	second, err := os.Open(filepath.Join(at, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if err := syscall.Flock(int(first.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(second.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != syscall.EWOULDBLOCK {
+		t.Errorf("a second flock gives %v", err)
+	}
+	var out bytes.Buffer
+	if code := stoker(t, &out, "pull", source(t, nil), "--store", filepath.Join(at, "store")); code != 0 || strings.Contains(out.String(), "WARN") {
+		t.Errorf("pull ends with %d: %s", code, out.String())
+	}
+}
