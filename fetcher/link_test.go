@@ -242,7 +242,7 @@ func TestSourceWithoutRanges(t *testing.T) {
 			}
 			return nil
 		}, 0},
-		"only the first part": {func(_ int, offset, length, size int64) error {
+		"only the first part": {func(_ int, offset, _, _ int64) error {
 			if offset > 0 {
 				return noRanges
 			}
