@@ -63,6 +63,21 @@ test-cluster: $(GOTESTSUM) control-plane ## tests against the real control plane
 	@cd test && $(GOTESTSUM) --format pkgname --jsonfile $(REPORTS)/cluster.json -- \
 		-ldflags "-extldflags=-Wl,-z,lazy" -timeout 30m ./...
 
+# What bench runs, and how much of it. Only a full run (2 GiB, 7 rounds or more) writes bench/README.md.
+SIZE ?= 2GiB
+ROUNDS ?= 7
+PARTS ?= hub,s3,memory,link
+BENCH_DIR ?= $(CACHE)/bench
+
+.PHONY: bench
+bench: build ## compare with other tools, in about 40 minutes (SIZE, ROUNDS, PARTS make it shorter)
+	@for peer in $(VERSITYGW) $(S5CMD) $(RCLONE) $(if $(HAVE_PYTHON),$(VENV)/ready); do \
+		test -e $$peer || $(MAKE) --no-print-directory $$peer || echo "MISSING: $$peer could not be built" >&2; done
+	@go build -trimpath -buildvcs=false -ldflags "-s -w" -o bin/floor ./bench/floor
+	@go build -trimpath -buildvcs=false -ldflags "-s -w" -o bin/bench ./bench
+	@bin/bench -readme bench/README.md -size $(SIZE) -rounds $(ROUNDS) -parts $(PARTS) -dir $(BENCH_DIR) \
+		-versitygw $(VERSITYGW) -s5cmd $(S5CMD) -rclone $(RCLONE) -python $(VENV)/bin/python
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## run the linters on all modules
 	$(GOLANGCI_LINT) run --allow-parallel-runners ./...
@@ -129,6 +144,23 @@ $(FAKE_GCS): SERVER := github.com/fsouza/fake-gcs-server@$(FAKE_GCS_VERSION)
 $(VERSITYGW) $(FAKE_GCS):
 	@echo "building $(SERVER) (some minutes, once)"
 	@new=$(@D).$$$$; GOBIN=$$new GOFLAGS= go install $(SERVER) || { rm -rf $$new; exit 1; }; rm -rf $(@D) && mv $$new $(@D)
+
+# Peers that bench compares with. s5cmd cannot be installed by go install: its go.mod replaces a module.
+S5CMD_VERSION := v2.3.0
+RCLONE_VERSION := v1.76.0
+S5CMD := $(TOOLS)/s5cmd-$(S5CMD_VERSION)/s5cmd
+RCLONE := $(TOOLS)/rclone-$(RCLONE_VERSION)/rclone
+
+$(S5CMD):
+	@echo "building s5cmd $(S5CMD_VERSION) (once)"
+	@new=$(@D).$$$$; mkdir -p $$new && cd $$new && export GOFLAGS=-mod=mod CGO_ENABLED=0 && go mod init bench/peer 2>/dev/null && \
+		go mod edit -require=github.com/peak/s5cmd/v2@$(S5CMD_VERSION) && go build -o s5cmd github.com/peak/s5cmd/v2 || \
+		{ rm -rf $$new; exit 1; }; rm -rf $(@D) && mv $$new $(@D)
+
+$(RCLONE):
+	@echo "building rclone $(RCLONE_VERSION) (some minutes, once)"
+	@new=$(@D).$$$$; GOBIN=$$new GOFLAGS= CGO_ENABLED=0 go install github.com/rclone/rclone@$(RCLONE_VERSION) || \
+		{ rm -rf $$new; exit 1; }; rm -rf $(@D) && mv $$new $(@D)
 
 $(GOLANGCI_LINT):
 	@echo "building golangci-lint $(GOLANGCI_LINT_VERSION) (some minutes, once)"
