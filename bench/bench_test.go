@@ -67,7 +67,7 @@ func TestBench(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, want := range []string{
-		"| floor | no | 0.", "| verified floor | sha256 | 0.", "| verified floor, fsync | sha256 |", "| stoker pull | sha256 |",
+		"| floor | no | 0.", "| verified floor | sha256 | 0.", "| the same, fsync | sha256 |", "| the same, tuned | sha256 |", "| stoker pull | sha256 |",
 		"| 1.00 (1.00-1.00) |", "huggingface_hub, wall / stoker pull | at least 2.5 | ? | not measured |", "MISSING: curl is not here",
 		"Not here, so not compared: curl, aria2c,", "SKIPPED: s3: there is no S3 server", "12 MiB in ", "README.md stays as it is",
 	} {

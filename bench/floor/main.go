@@ -1,7 +1,9 @@
+//go:build linux
+
 // Command floor fetches files as plainly as it can be done, for the comparison
 // in bench: one stream a file, several files at once, GET -> (sha256 ->) file
-// through a buffer of 1 MiB. It retries nothing, resumes nothing, and syncs
-// only if told to: what any fetcher that verifies must do, and no more.
+// through a buffer. It retries nothing, resumes nothing, and allocates ahead and
+// syncs only if told to: what any fetcher that verifies must do, and no more.
 //
 // Standard input has a line a file: URL, path and sha256, separated by tabs.
 package main
@@ -14,6 +16,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash"
 	"io"
 	"net/http"
 	"os"
@@ -22,9 +25,8 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
-
-const bufferSize = 1 << 20
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -38,9 +40,10 @@ func main() {
 
 // floor is what the flags say.
 type floor struct {
-	dir          string
-	verify, sync bool
-	client       http.Client
+	dir                       string
+	verify, sync, preallocate bool
+	buffer                    int
+	client                    http.Client
 }
 
 func run(ctx context.Context, args []string, list io.Reader) error {
@@ -49,9 +52,14 @@ func run(ctx context.Context, args []string, list io.Reader) error {
 	flags.StringVar(&f.dir, "dir", ".", "write below this directory")
 	flags.BoolVar(&f.verify, "verify", false, "compute sha256 in line and compare")
 	flags.BoolVar(&f.sync, "sync", false, "fsync every file")
+	flags.BoolVar(&f.preallocate, "preallocate", false, "allocate every file before it is written")
+	flags.IntVar(&f.buffer, "buffer", 1<<20, "read and write so many bytes at once")
 	streams := flags.Int("streams", 4, "fetch so many files at once")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if f.buffer < 1 || *streams < 1 {
+		return fmt.Errorf("buffer %d and streams %d must be positive", f.buffer, *streams)
 	}
 	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: *streams}
 	defer transport.CloseIdleConnections()
@@ -96,25 +104,15 @@ func (f *floor) fetch(ctx context.Context, url, path, want string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
+	if f.preallocate && resp.ContentLength > 0 {
+		if err := unix.Fallocate(int(file.Fd()), 0, 0, resp.ContentLength); err != nil {
+			return fmt.Errorf("allocate: %w", err)
+		}
+	}
 	sum := sha256.New()
-	buf := make([]byte, bufferSize)
-	var size int64
-	for {
-		n, readErr := io.ReadFull(resp.Body, buf)
-		size += int64(n)
-		if f.verify {
-			sum.Write(buf[:n])
-		}
-		if _, err := file.Write(buf[:n]); err != nil {
-			return err
-		}
-		// The last buffer is seldom full.
-		if errors.Is(readErr, io.EOF) || errors.Is(readErr, io.ErrUnexpectedEOF) {
-			break
-		}
-		if readErr != nil {
-			return readErr
-		}
+	size, err := f.copy(file, sum, resp.Body)
+	if err != nil {
+		return err
 	}
 	if resp.ContentLength >= 0 && size != resp.ContentLength {
 		return fmt.Errorf("%d bytes of %d: %w", size, resp.ContentLength, io.ErrUnexpectedEOF)
@@ -126,4 +124,27 @@ func (f *floor) fetch(ctx context.Context, url, path, want string) (err error) {
 		return file.Sync()
 	}
 	return nil
+}
+
+// copy reads until the body ends, and says how many bytes that were.
+func (f *floor) copy(file *os.File, sum hash.Hash, body io.Reader) (int64, error) {
+	buf := make([]byte, f.buffer)
+	var size int64
+	for {
+		n, err := io.ReadFull(body, buf)
+		size += int64(n)
+		if f.verify {
+			sum.Write(buf[:n])
+		}
+		if _, err := file.Write(buf[:n]); err != nil {
+			return size, err
+		}
+		// The last buffer is seldom full.
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return size, nil
+		}
+		if err != nil {
+			return size, err
+		}
+	}
 }
