@@ -36,6 +36,7 @@ type dispatcher struct {
 	p       *pull
 	group   *errgroup.Group
 	events  chan func()
+	ended   chan struct{} // nobody hears events any more: all is here
 	waiting []content   // not begun
 	open    []*transfer // begun and not in the store yet
 	opening int         // about to take a connection
@@ -61,7 +62,7 @@ type dispatcher struct {
 func (p *pull) transferAll(ctx context.Context, contents []content) error {
 	group, ctx := errgroup.WithContext(ctx)
 	d := &dispatcher{
-		p: p, group: group, events: make(chan func()), waiting: contents, left: len(contents),
+		p: p, group: group, events: make(chan func()), ended: make(chan struct{}), waiting: contents, left: len(contents),
 		pace: newPace(p.f.o.Jobs), chunk: chunkFirst,
 	}
 	group.Go(func() error { return d.run(ctx) })
@@ -73,6 +74,7 @@ func (p *pull) transferAll(ctx context.Context, contents []content) error {
 }
 
 func (d *dispatcher) run(ctx context.Context) error {
+	defer close(d.ended)
 	ticker := time.NewTicker(paceEvery)
 	defer ticker.Stop()
 	d.last.look = time.Now()
@@ -93,11 +95,14 @@ func (d *dispatcher) run(ctx context.Context) error {
 	return nil
 }
 
-// tell has the event happen in the goroutine of run.
+// tell has the event happen in the goroutine of run. It does not happen if all
+// contents are here by then: a checkpoint may end later than what it was for.
 func (d *dispatcher) tell(ctx context.Context, event func()) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-d.ended:
+		return nil
 	case d.events <- event:
 		return nil
 	}
