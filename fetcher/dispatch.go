@@ -36,14 +36,15 @@ type dispatcher struct {
 	p       *pull
 	group   *errgroup.Group
 	events  chan func()
-	ended   chan struct{} // nobody hears events any more: all is here
-	waiting []content   // not begun
-	open    []*transfer // begun and not in the store yet
-	opening int         // about to take a connection
-	blocked int         // opening, but another pull has the file
-	busy    int         // connections at work
-	left    int         // contents that are not in the store yet
-	buffers [][]byte    // that no connection uses
+	ended   chan struct{}              // nobody hears events any more: all is here
+	small   []content                  // not begun, of one buffer at most
+	large   []content                  // not begun
+	open    []*transfer                // begun and not in the store yet
+	opening struct{ small, large int } // about to take a connection
+	blocked int                        // opening, but another pull has the file
+	busy    int                        // connections at work
+	left    int                        // contents that are not in the store yet
+	buffers [][]byte                   // that no connection uses
 
 	pace  *pace
 	full  bool    // since the last look there was work for every connection
@@ -62,8 +63,15 @@ type dispatcher struct {
 func (p *pull) transferAll(ctx context.Context, contents []content) error {
 	group, ctx := errgroup.WithContext(ctx)
 	d := &dispatcher{
-		p: p, group: group, events: make(chan func()), ended: make(chan struct{}), waiting: contents, left: len(contents),
+		p: p, group: group, events: make(chan func()), ended: make(chan struct{}), left: len(contents),
 		pace: newPace(p.f.o.Jobs), chunk: chunkFirst,
+	}
+	for _, c := range contents {
+		if c.file.Size <= bufferSize {
+			d.small = append(d.small, c)
+		} else {
+			d.large = append(d.large, c)
+		}
 	}
 	group.Go(func() error { return d.run(ctx) })
 	errs := []error{group.Wait()}
@@ -111,10 +119,17 @@ func (d *dispatcher) tell(ctx context.Context, event func()) error {
 // assign gives every connection that is free something to do.
 func (d *dispatcher) assign(ctx context.Context) {
 	d.p.starved.Store(false)
-	for ctx.Err() == nil && d.busy+d.opening < d.pace.target {
-		if len(d.waiting) > 0 && len(d.open)+d.opening+d.blocked < openMost && d.fetching()+d.opening < d.pace.target {
-			d.begin(ctx)
-			continue
+	for ctx.Err() == nil && d.busy+d.opening.small+d.opening.large < d.pace.target {
+		if len(d.open)+d.opening.small+d.opening.large+d.blocked < openMost {
+			small, large := d.fetching()
+			if len(d.small) > 0 && (small+d.opening.small < (d.pace.target+1)/2 || len(d.large) == 0) {
+				d.begin(ctx, &d.small, &d.opening.small)
+				continue
+			}
+			if len(d.large) > 0 && large+d.opening.large < d.pace.target {
+				d.begin(ctx, &d.large, &d.opening.large)
+				continue
+			}
 		}
 		c := d.next()
 		if c == nil {
@@ -126,25 +141,30 @@ func (d *dispatcher) assign(ctx context.Context) {
 }
 
 // fetching is how many of the open files are not written whole.
-func (d *dispatcher) fetching() int {
-	n := 0
+func (d *dispatcher) fetching() (small, large int) {
 	for _, t := range d.open {
-		if !t.finishing {
-			n++
+		switch {
+		case t.finishing:
+		case t.file.Size <= bufferSize:
+			small++
+		default:
+			large++
 		}
 	}
-	return n
+	return small, large
 }
 
-// begin opens the next file.
-func (d *dispatcher) begin(ctx context.Context) {
-	t := &transfer{pull: d.p, content: d.waiting[0], file: d.waiting[0].file}
-	d.waiting = d.waiting[1:]
-	d.opening++
+// begin opens the next of the files. Half of the connections begin with the
+// small ones: their round trips and syncs take place beside the transfer of the
+// large ones, and not after it.
+func (d *dispatcher) begin(ctx context.Context, waiting *[]content, opening *int) {
+	t := &transfer{pull: d.p, content: (*waiting)[0], file: (*waiting)[0].file}
+	*waiting = (*waiting)[1:]
+	*opening++
 	d.group.Go(func() error {
-		counted := &d.opening
+		counted := opening
 		sum, err := t.open(ctx, func() {
-			if d.tell(ctx, func() { d.opening--; d.blocked++ }) == nil {
+			if d.tell(ctx, func() { *opening--; d.blocked++ }) == nil {
 				counted = &d.blocked
 			}
 		})
@@ -203,7 +223,7 @@ func (d *dispatcher) next() *claim {
 		c.whole = true
 		return c
 	}
-	if d.fetching()+len(d.waiting) < d.pace.target {
+	if _, large := d.fetching(); large+len(d.large) < d.pace.target {
 		gap.To = min(gap.To, gap.From+d.chunk)
 	}
 	return newClaim(best, gap)

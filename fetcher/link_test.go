@@ -19,10 +19,11 @@ import (
 
 const mib = 1 << 20
 
-// link is a source of one file behind a link whose rates are known exactly: its
+// link is a source of one file, and perhaps small ones, behind a link whose rates are known exactly: its
 // tests run in the time of a synctest bubble.
 type link struct {
 	content []byte
+	small   int // files of one KiB
 	// rate is what the connection gets, in bytes per second, given which one it
 	// is, from 0 on, and how many are open.
 	rate func(connection, open int) float64
@@ -37,19 +38,24 @@ type link struct {
 }
 
 type linkRequest struct {
+	path           string
 	offset, length int64
 	at             time.Time
 }
 
 func (l *link) List(context.Context, fetcher.Source) (fetcher.Listing, error) {
-	return fetcher.Listing{Revision: "r1", Files: []fetcher.File{{Path: "model.safetensors", Size: int64(len(l.content))}}}, nil
+	files := []fetcher.File{{Path: "model.safetensors", Size: int64(len(l.content))}}
+	for i := range l.small {
+		files = append(files, fetcher.File{Path: fmt.Sprintf("%d.json", i), Size: 1 << 10})
+	}
+	return fetcher.Listing{Revision: "r1", Files: files}, nil
 }
 
-func (l *link) Open(ctx context.Context, _ fetcher.Object, offset, length int64) (io.ReadCloser, error) {
+func (l *link) Open(ctx context.Context, obj fetcher.Object, offset, length int64) (io.ReadCloser, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	number := len(l.requests)
-	l.requests = append(l.requests, linkRequest{offset, length, time.Now()})
+	l.requests = append(l.requests, linkRequest{obj.File.Path, offset, length, time.Now()})
 	if l.refuse != nil {
 		if err := l.refuse(number, offset, length); err != nil {
 			return nil, err
@@ -179,6 +185,35 @@ func TestNoMoreConnectionsThanHelp(t *testing.T) {
 		}
 		if len(l.requests) > 40 {
 			t.Errorf("%d requests", len(l.requests))
+		}
+	})
+}
+
+// Small files come beside the large one: neither waits for the other.
+func TestSmallFilesBesideLargeOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &link{content: random(1, 40*mib), small: 60, rate: perConnection(mib)}
+		begin := time.Now()
+		_, _, err := l.pull(t.Context(), filepath.Join(t.TempDir(), "store"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(l.requests) < 61 {
+			t.Fatalf("%d requests", len(l.requests))
+		}
+		first := map[string]time.Duration{}
+		for _, r := range l.requests {
+			if at, ok := first[r.path]; !ok || r.at.Sub(begin) < at {
+				first[r.path] = r.at.Sub(begin)
+			}
+		}
+		for path, at := range first {
+			if at > time.Second {
+				t.Errorf("%s was asked for after %s", path, at)
+			}
+		}
+		if at := first["model.safetensors"]; at != 0 {
+			t.Errorf("the large file was asked for after %s", at)
 		}
 	})
 }
