@@ -161,7 +161,7 @@ func TestOneFileOverManyConnections(t *testing.T) {
 				if l.most > jobs {
 					t.Errorf("%d connections at once, %d are allowed", l.most, jobs)
 				}
-				if extra := l.sent - int64(len(l.content)); extra < 0 || extra > 2*mib {
+				if extra := l.sent - int64(len(l.content)); extra < 0 || extra > 4*mib {
 					t.Errorf("%d bytes were sent in vain", extra)
 				}
 				if res.DownloadedBytes != int64(len(l.content)) {
@@ -212,7 +212,7 @@ func TestSmallFilesBesideLargeOnes(t *testing.T) {
 				t.Errorf("%s was asked for after %s", path, at)
 			}
 		}
-		if at := first["model.safetensors"]; at != 0 {
+		if at := first["model.safetensors"]; at > 100*time.Millisecond {
 			t.Errorf("the large file was asked for after %s", at)
 		}
 	})
