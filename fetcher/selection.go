@@ -137,8 +137,10 @@ func checkListing(l Listing) error {
 		}
 		sizes[f.Digest] = f.Size
 	}
+	folders := map[string]bool{".": true}
 	for _, f := range l.Files {
-		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
+		for dir := path.Dir(f.Path); !folders[dir]; dir = path.Dir(dir) {
+			folders[dir] = true
 			if seen[dir] {
 				return fmt.Errorf("%q is both a file and the folder of %q: %w", dir, f.Path, ErrCorrupt)
 			}

@@ -141,7 +141,7 @@ func TestCheckListing(t *testing.T) {
 		"escape":                 filesOf("\x1b[2Jx"),
 		"C1 control":             filesOf("a\u0085b"),
 		"no UTF-8":               filesOf("a\xffb"),
-		"4096 characters":        filesOf(strings.Repeat("abcdefg/", 512)),
+		"4096 characters":        filesOf(strings.Repeat("abcdefg/", 511) + "abcdefgh"),
 		"long part":              filesOf(strings.Repeat("x", 256)),
 		"reserved":               filesOf("a/.stoker-tmp-1"),
 		"twice":                  filesOf("a", "b", "a"),

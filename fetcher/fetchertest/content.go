@@ -77,7 +77,7 @@ func (c *Content) GitBlob() (string, error) {
 
 func (c *Content) digest() (sums, error) {
 	whole, blob := sha256.New(), newGitHash("blob", c.size)
-	n, err := io.CopyBuffer(io.MultiWriter(whole, blob), onlyReader{c.Reader()}, make([]byte, 1<<20))
+	n, err := io.CopyBuffer(io.MultiWriter(whole, blob), onlyReader{c.Reader()}, make([]byte, min(max(c.size, 1), 1<<20)))
 	if err != nil {
 		return sums{}, fmt.Errorf("digest content: %w", err)
 	}

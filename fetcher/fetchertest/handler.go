@@ -152,16 +152,13 @@ func (h *Hub) knows(token string) bool {
 func (h *Hub) serveTree(a *answer, r *http.Request, rt route, c *commit) {
 	query := r.URL.Query()
 	recursive := strings.EqualFold(query.Get("recursive"), "true") || query.Get("recursive") == "1"
-	list := c.below(rt.file, recursive)
-	if rt.file != "" && len(list) == 0 {
+	cursor := query.Get("cursor")
+	list, more := c.below(rt.file, cursor, recursive, h.options.PageSize)
+	if rt.file != "" && cursor == "" && len(list) == 0 {
 		a.fail(http.StatusNotFound, "EntryNotFound", rt.file+" does not exist on "+rt.revision)
 		return
 	}
-	if cursor := query.Get("cursor"); cursor != "" {
-		list = slices.DeleteFunc(list, func(e entry) bool { return e.Path <= cursor })
-	}
-	if len(list) > h.options.PageSize {
-		list = list[:h.options.PageSize]
+	if more {
 		query.Set("cursor", list[len(list)-1].Path)
 		a.Header().Set("Link", "<http://"+r.Host+r.URL.EscapedPath()+"?"+query.Encode()+`>; rel="next"`)
 	}
@@ -192,7 +189,12 @@ func servePaths(a *answer, r *http.Request, c *commit) {
 		}
 		asked.Paths, asked.Expand = r.PostForm["paths"], strings.EqualFold(r.PostForm.Get("expand"), "true")
 	}
-	list := slices.DeleteFunc(c.below("", true), func(e entry) bool { return !slices.Contains(asked.Paths, e.Path) })
+	list := []entry{}
+	for _, e := range c.entries {
+		if slices.Contains(asked.Paths, e.Path) {
+			list = append(list, e)
+		}
+	}
 	if asked.Expand {
 		list = expanded(list, c)
 	}

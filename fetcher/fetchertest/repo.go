@@ -183,20 +183,32 @@ func (c *commit) addFolder(prefix string, files []entry) ([]byte, error) {
 	return gitObject("tree", body), nil
 }
 
-// below returns the entries of a folder ("" is the root), of all levels if
-// recursive.
-func (c *commit) below(folder string, recursive bool) []entry {
+// below returns the entries of a folder ("" is the root) behind the path after
+// ("" is all), of all levels if recursive: at most the given number of them, and
+// whether there are more.
+func (c *commit) below(folder, after string, recursive bool, most int) (list []entry, more bool) {
 	if folder != "" {
 		folder += "/"
 	}
-	list := []entry{}
-	for _, e := range c.entries {
-		rest, inside := strings.CutPrefix(e.Path, folder)
-		if inside && (recursive || !strings.Contains(rest, "/")) {
-			list = append(list, e)
-		}
+	from, found := slices.BinarySearchFunc(c.entries, max(folder, after), func(e entry, path string) int { return strings.Compare(e.Path, path) })
+	if found {
+		from++
 	}
-	return list
+	list = []entry{}
+	for _, e := range c.entries[from:] {
+		rest, inside := strings.CutPrefix(e.Path, folder)
+		if !inside {
+			break
+		}
+		if !recursive && strings.Contains(rest, "/") {
+			continue
+		}
+		if len(list) == most {
+			return list, true
+		}
+		list = append(list, e)
+	}
+	return list, false
 }
 
 // resolve finds the commit that a revision names.

@@ -340,3 +340,53 @@ func TestHasWithoutRecord(t *testing.T) {
 		})
 	}
 }
+
+// Of many bad blobs each is put aside, with every model that uses one withdrawn,
+// also when somebody ends the look before it has seen all.
+func TestVerifyOfMuchDamage(t *testing.T) {
+	for name, stop := range map[string]bool{"to the end": false, "ended": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			m := publish(t, s, "tiny", repo, commitA, map[string]string{"a": "first", "b": "second", "c": "third", "d": "fourth"})
+			publish(t, s, "other", repo, commitB, map[string]string{"x": "second"})
+			publish(t, s, "good", repo, commitB, map[string]string{"x": "third"})
+			for _, content := range []string{"first", "second"} {
+				must(t, os.Truncate(s.BlobPath(sumOf(content)), 1))
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			res, err := s.Verify(ctx, m, func(n int) {
+				if stop && n == len("third") {
+					cancel()
+				}
+			})
+			if stop != errors.Is(err, context.Canceled) || len(res.Problems) != 2 {
+				t.Errorf("%+v, %v", res, err)
+			}
+			if got := published(t, s); got != "good@"+commitB {
+				t.Errorf("published %q", got)
+			}
+			if aside, err := filepath.Glob(s.AgentFile("quarantine/*")); err != nil || len(aside) != 2 {
+				t.Errorf("quarantined %q, %v", aside, err)
+			}
+			for _, content := range []string{"first", "second"} {
+				if exists(t, s.BlobPath(sumOf(content))) {
+					t.Errorf("the blob of %q is still in place", content)
+				}
+			}
+		})
+	}
+}
+
+// What finds nothing wrong and nothing new writes nothing.
+func TestVerifyAgainWritesNothing(t *testing.T) {
+	s := newStore(t)
+	m := publish(t, s, "tiny", repo, commitA, tiny)
+	before := snapshot(t, s.AgentFile("verified"))
+	if res, err := s.Verify(t.Context(), m, nil); err != nil || len(res.Problems) > 0 {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if after := snapshot(t, s.AgentFile("verified")); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}

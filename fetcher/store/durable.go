@@ -15,7 +15,11 @@ import (
 // durable. Below the store's own folders, a link or file in a directory's place
 // is removed: it could lead out of the store. The store's directory itself is
 // never made here: when its volume is gone, that has to be an error.
-func (s *Store) makeDir(dir string) error {
+func (s *Store) makeDir(dir string) error { return s.makeDirs(dir, true) }
+
+// makeDirs is makeDir; unless durable, the caller syncs the folders that get new
+// names.
+func (s *Store) makeDirs(dir string, durable bool) error {
 	rel, err := filepath.Rel(s.dir, dir)
 	if err != nil {
 		return err
@@ -26,17 +30,17 @@ func (s *Store) makeDir(dir string) error {
 	at := s.dir
 	for i, part := range strings.Split(rel, string(filepath.Separator)) {
 		at = filepath.Join(at, part)
-		if err := makeRealDir(at, i > 0); err != nil {
+		if err := makeRealDir(at, i > 0, durable); err != nil {
 			return asStoreError(err)
 		}
 	}
 	return nil
 }
 
-func makeRealDir(dir string, replace bool) error {
+func makeRealDir(dir string, replace, durable bool) error {
 	err := os.Mkdir(dir, dirMode)
 	if err == nil {
-		if err := openToAll(dir); err != nil {
+		if err := openToAll(dir); err != nil || !durable {
 			return err
 		}
 		return syncDir(filepath.Dir(dir))
@@ -56,7 +60,7 @@ func makeRealDir(dir string, replace bool) error {
 	if err := os.Remove(dir); err != nil {
 		return err
 	}
-	return makeRealDir(dir, false)
+	return makeRealDir(dir, false, durable)
 }
 
 // isRealDir says whether a directory is there, and no link to one. Nothing there
@@ -151,8 +155,15 @@ const tempPrefix = ".stoker-tmp-"
 // replaceLink makes link a symlink to target, atomically unless a directory is
 // in its place.
 func replaceLink(target, link string) error {
-	if have, err := os.Readlink(link); err == nil && have == target {
+	have, err := os.Readlink(link)
+	if err == nil && have == target {
 		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		// A new name appears at once anyway.
+		if err := os.Symlink(target, link); !errors.Is(err, fs.ErrExist) {
+			return asStoreError(err)
+		}
 	}
 	if info, err := os.Lstat(link); err == nil && info.IsDir() {
 		if err := os.RemoveAll(link); err != nil {

@@ -241,6 +241,16 @@ func (s *Store) collectQuarantine(res *GCResult) error {
 	return nil
 }
 
+// busy says that somebody is at work on a folder of temporary files.
+func busy(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	err = flock(f)
+	return errors.Join(err, f.Close()) != nil
+}
+
 // collectTemps removes files and links that a crash left before they were
 // renamed into place. Young ones may be somebody's. It stays out of folders
 // that are not the store's, like lost+found.
@@ -251,6 +261,9 @@ func (s *Store) collectTemps(olderThan time.Duration) error {
 		}
 		if err != nil || !isTemp(d.Name()) {
 			return err
+		}
+		if d.IsDir() && busy(path) {
+			return fs.SkipDir
 		}
 		info, err := d.Info()
 		if err != nil || time.Since(info.ModTime()) < max(olderThan, time.Minute) {

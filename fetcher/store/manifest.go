@@ -84,8 +84,10 @@ func (m *Manifest) check() error {
 		seen[f.Path] = true
 		sum += f.Size
 	}
+	folders := map[string]bool{".": true}
 	for _, f := range m.Files {
-		for dir := path.Dir(f.Path); dir != "."; dir = path.Dir(dir) {
+		for dir := path.Dir(f.Path); !folders[dir]; dir = path.Dir(dir) {
+			folders[dir] = true
 			if seen[dir] {
 				return fmt.Errorf("manifest of %s@%s has %q as a file and as a folder: %w", m.Name, m.Revision, dir, ErrCorrupt)
 			}

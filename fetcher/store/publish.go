@@ -105,11 +105,13 @@ func (s *Store) linkFiles(dir string, files []ManifestFile) error {
 	dirs, targets := map[string]bool{dir: true}, make(map[string]string, len(files))
 	for _, f := range files {
 		link := filepath.Join(dir, filepath.FromSlash(f.Path))
-		for d := filepath.Dir(link); !dirs[d]; d = filepath.Dir(d) {
-			if err := s.makeDir(d); err != nil {
+		if d := filepath.Dir(link); !dirs[d] {
+			if err := s.makeDirs(d, false); err != nil {
 				return err
 			}
-			dirs[d] = true
+			for ; !dirs[d]; d = filepath.Dir(d) {
+				dirs[d] = true
+			}
 		}
 		target, err := filepath.Rel(filepath.Dir(link), s.BlobPath(f.SHA256))
 		if err != nil {
@@ -123,12 +125,7 @@ func (s *Store) linkFiles(dir string, files []ManifestFile) error {
 	if err := checkLinks(dir, targets); err != nil {
 		return err
 	}
-	for d := range dirs {
-		if err := syncDir(d); err != nil {
-			return asStoreError(err)
-		}
-	}
-	return nil
+	return asStoreError(s.syncDirs(dirs))
 }
 
 // checkLinks looks whether each link just made below dir is still what it was

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,9 +21,10 @@ import (
 // and found right. As long as size, mtime and inode are the same, the bytes
 // are taken to be the same; silent rot is the scrub's to find.
 type record struct {
-	Size       int64     `json:"size"`
-	MtimeNanos int64     `json:"mtimeNanos"`
-	Inode      uint64    `json:"inode"`
+	Size       int64  `json:"size"`
+	MtimeNanos int64  `json:"mtimeNanos"`
+	Inode      uint64 `json:"inode"`
+	// VerifiedAt is when that was found first.
 	VerifiedAt time.Time `json:"verifiedAt"`
 }
 
@@ -45,9 +47,32 @@ func (s *Store) recordPath(sha256Hex string) string {
 
 // writeRecord remembers that the blob's bytes are right as info shows it, which
 // was taken before they were hashed. Losing a record costs a re-hash, so it is
-// not synced.
+// not synced; one that says so already is left, and a first one needs not be
+// renamed into place: until it is whole nothing is known of the blob, as before.
 func (s *Store) writeRecord(sha256Hex string, info fs.FileInfo) error {
-	return writeJSON(s.recordPath(sha256Hex), recordOf(info), false)
+	path, r := s.recordPath(sha256Hex), recordOf(info)
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	if errors.Is(err, fs.ErrExist) {
+		if s.checkRecord(sha256Hex, info) == nil {
+			return nil
+		}
+		return writeJSON(path, r, false)
+	}
+	if err != nil {
+		return asStoreError(err)
+	}
+	_, err = f.Write(append(data, '\n'))
+	if err == nil {
+		err = f.Chmod(fileMode)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(asStoreError(err), removeIfExists(path))
+	}
+	return nil
 }
 
 // statBlob checks a blob by what stat shows: a regular file of the right size
@@ -127,7 +152,7 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 	if !info.Mode().IsRegular() {
 		return info, fmt.Errorf("blob %s is no regular file: %w", sha256Hex, ErrCorrupt)
 	}
-	got, err := hashReader(ctx, f, onRead)
+	got, err := hashReader(ctx, f, info.Size(), onRead)
 	if err != nil {
 		return info, fmt.Errorf("read blob %s: %w", sha256Hex, err)
 	}
@@ -140,9 +165,10 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 	return info, s.writeRecord(sha256Hex, info)
 }
 
-func hashReader(ctx context.Context, r io.Reader, onRead func(int)) (string, error) {
+// hashReader hashes r to its end, which should come after size bytes.
+func hashReader(ctx context.Context, r io.Reader, size int64, onRead func(int)) (string, error) {
 	h := sha256.New()
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(max(size, 0)+1, 1<<20)) // one byte more than the end needs shows it
 	for {
 		if err := ctx.Err(); err != nil {
 			return "", err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,7 +86,7 @@ func (g *Staging) Has(ctx context.Context, sha256Hex string, size int64, onRead 
 	case errors.Is(err, ErrCorrupt) && info == nil:
 		return false, nil
 	case errors.Is(err, ErrCorrupt):
-		return false, g.store.quarantine(ctx, sha256Hex, info)
+		return false, g.store.quarantine(ctx, map[string]fs.FileInfo{sha256Hex: info})
 	case err != nil:
 		return false, err
 	case info.Size() != size:

@@ -68,7 +68,7 @@ func Open(dir string) (*Store, error) {
 		return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
 	}
 	for _, d := range []string{"blobs", "blobs/sha256", "partial", "models", "manifests", "status", "agent/locks", "agent/pulls", "agent/verified", "agent/quarantine", "agent/withdrawn", "hub"} {
-		if err := makeRealDir(filepath.Join(s.dir, d), false); err != nil {
+		if err := makeRealDir(filepath.Join(s.dir, d), false, true); err != nil {
 			return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
 		}
 	}
@@ -81,7 +81,7 @@ func (s *Store) makeAgentDir() error {
 	dir := filepath.Join(s.dir, "agent")
 	_, err := os.Lstat(dir)
 	isNew := errors.Is(err, fs.ErrNotExist)
-	if err := makeRealDir(dir, false); err != nil || !isNew {
+	if err := makeRealDir(dir, false, true); err != nil || !isNew {
 		return err
 	}
 	if _, err := s.findVolume(); errors.Is(err, ErrUnfit) {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -113,36 +114,99 @@ type VerifyResult struct {
 // just those. onRead, if not nil, is told the bytes of each read.
 // The error is about the work itself: what is wrong with files is in Problems.
 func (s *Store) Verify(ctx context.Context, m Manifest, onRead func(int)) (VerifyResult, error) {
-	res := VerifyResult{Problems: []Problem{}}
+	v := &verification{store: s, onRead: onRead, res: VerifyResult{Problems: []Problem{}}}
+	err := v.run(ctx, m)
+	// What was found bad is, also when the rest could not be looked at.
+	if failed := v.quarantine(ctx); failed != nil || v.failed != nil {
+		err = errors.Join(err, v.failed, failed)
+	}
+	if err == nil && len(v.res.Problems) > 0 && s.writable {
+		err = s.withLayout(ctx, func() error { return s.withdrawSame(m) })
+	}
+	if err != nil {
+		return v.res, fmt.Errorf("verify %s: %w", m.Name, err)
+	}
+	return v.res, nil
+}
+
+// verification is one look at every byte of a revision.
+type verification struct {
+	store  *Store
+	onRead func(int)
+	res    VerifyResult
+	// bad blobs wait to be quarantined: each time costs a look at all manifests,
+	// so that many within a second are one.
+	bad    map[string]fs.FileInfo
+	last   time.Time // that some were
+	failed error     // to be quarantined
+}
+
+// How long bad blobs wait at most, and which blob takes longer than that to hash.
+const (
+	quarantineEvery = time.Second
+	slowToHash      = 64 << 20
+)
+
+func (v *verification) run(ctx context.Context, m Manifest) error {
 	judged, folders := map[string]error{}, map[string]bool{}
 	for _, f := range m.Files {
-		err := s.checkLink(m, f, folders)
+		err := v.store.checkLink(m, f, folders)
 		if err == nil {
 			var done bool
 			if err, done = judged[f.SHA256]; !done {
-				err = s.verifyBlob(ctx, f, onRead)
+				err = v.verifyBlob(ctx, f)
 				judged[f.SHA256] = err
 			}
 		}
 		if err != nil && !errors.Is(err, ErrCorrupt) {
-			return res, fmt.Errorf("verify %s: %s: %w", m.Name, f.Path, err)
+			return fmt.Errorf("%s: %w", f.Path, err)
 		}
 		if err != nil {
 			reason := strings.TrimSuffix(err.Error(), ": "+ErrCorrupt.Error())
-			res.Problems = append(res.Problems, Problem{Path: f.Path, SHA256: f.SHA256, Reason: reason})
+			v.res.Problems = append(v.res.Problems, Problem{Path: f.Path, SHA256: f.SHA256, Reason: reason})
 		}
-		res.Files++
-		res.Bytes += f.Size
+		v.res.Files++
+		v.res.Bytes += f.Size
 		if f.VouchedBy == "" {
-			res.Unvouched++
+			v.res.Unvouched++
 		}
 	}
-	if len(res.Problems) > 0 && s.writable {
-		if err := s.withLayout(ctx, func() error { return s.withdrawSame(m) }); err != nil {
-			return res, fmt.Errorf("verify %s: %w", m.Name, err)
+	return nil
+}
+
+func (v *verification) verifyBlob(ctx context.Context, f ManifestFile) error {
+	if f.Size >= slowToHash {
+		v.failed = errors.Join(v.failed, v.quarantine(ctx))
+	}
+	info, err := v.store.hashBlob(ctx, f.SHA256, v.onRead)
+	if errors.Is(err, ErrNoSpace) {
+		// The bytes are right; only the record of that could not be written,
+		// which costs a re-hash and no more.
+		err = nil
+	}
+	if errors.Is(err, ErrCorrupt) && v.store.writable {
+		if v.bad == nil {
+			v.bad = map[string]fs.FileInfo{}
+		}
+		v.bad[f.SHA256] = info
+		if time.Since(v.last) >= quarantineEvery {
+			v.failed = errors.Join(v.failed, v.quarantine(ctx))
 		}
 	}
-	return res, nil
+	if err == nil && info.Size() != f.Size {
+		return fmt.Errorf("blob %s has %d bytes, should have %d: %w", f.SHA256, info.Size(), f.Size, ErrCorrupt)
+	}
+	return err
+}
+
+// quarantine puts aside what was found bad since the last time.
+func (v *verification) quarantine(ctx context.Context) error {
+	if len(v.bad) == 0 {
+		return nil
+	}
+	err := v.store.quarantine(ctx, v.bad)
+	v.bad, v.last = nil, time.Now()
+	return err
 }
 
 // withdrawSame withdraws a revision unless it was removed, or published anew,
@@ -161,22 +225,6 @@ func (s *Store) withdrawSame(m Manifest) error {
 	return s.withdraw(now)
 }
 
-func (s *Store) verifyBlob(ctx context.Context, f ManifestFile, onRead func(int)) error {
-	info, err := s.hashBlob(ctx, f.SHA256, onRead)
-	if errors.Is(err, ErrNoSpace) {
-		// The bytes are right; only the record of that could not be written,
-		// which costs a re-hash and no more.
-		err = nil
-	}
-	if errors.Is(err, ErrCorrupt) && s.writable {
-		return errors.Join(err, s.quarantine(ctx, f.SHA256, info))
-	}
-	if err == nil && info.Size() != f.Size {
-		return fmt.Errorf("blob %s has %d bytes, should have %d: %w", f.SHA256, info.Size(), f.Size, ErrCorrupt)
-	}
-	return err
-}
-
 func (s *Store) withLayout(ctx context.Context, do func() error) error {
 	lock, err := s.lockLayout(ctx)
 	if err != nil {
@@ -185,56 +233,69 @@ func (s *Store) withLayout(ctx context.Context, do func() error) error {
 	return errors.Join(do(), lock.Unlock())
 }
 
-// quarantine withdraws every revision that uses the blob, then moves the blob
-// aside. The order is the point: nothing promises bytes that are gone. judged
-// is what was found wrong, nil for a blob that was missing; if something else
-// is there by now, a pull has brought it, verified, and nothing is done.
-func (s *Store) quarantine(ctx context.Context, sha256Hex string, judged fs.FileInfo) error {
+// quarantine withdraws every revision that uses one of the blobs, then moves the
+// blobs aside. The order is the point: nothing promises bytes that are gone. With
+// each digest comes what was found wrong, nil for a blob that was missing; if
+// something else is there by now, a pull has brought it, verified, and nothing is
+// done.
+func (s *Store) quarantine(ctx context.Context, judged map[string]fs.FileInfo) error {
 	return s.withLayout(ctx, func() error {
-		now, err := os.Lstat(s.BlobPath(sha256Hex))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err == nil && (judged == nil || !os.SameFile(now, judged)) {
-			return nil
-		}
-		names, err := s.Names()
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			revisions, err := s.Revisions(name)
-			if err != nil {
+		bad := make(map[string]bool, len(judged))
+		for sha256Hex, was := range judged {
+			now, err := os.Lstat(s.BlobPath(sha256Hex))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
-			for _, m := range revisions {
-				if !m.uses(sha256Hex) {
-					continue
-				}
-				if err := s.withdraw(m); err != nil {
-					return err
-				}
-			}
+			bad[sha256Hex] = err != nil || was != nil && os.SameFile(now, was)
 		}
-		if err := removeIfExists(s.recordPath(sha256Hex)); err != nil {
+		if err := s.withdrawUsers(bad); err != nil {
 			return err
 		}
-		aside := filepath.Join(s.dir, "agent", "quarantine", fmt.Sprintf("%s-%d", sha256Hex, time.Now().UnixNano()))
-		err = os.Rename(s.BlobPath(sha256Hex), aside)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+		for sha256Hex, isBad := range bad {
+			if !isBad {
+				continue
+			}
+			if err := s.moveAside(sha256Hex); err != nil {
+				return err
+			}
 		}
-		return asStoreError(err)
+		return nil
 	})
 }
 
-func (m *Manifest) uses(sha256Hex string) bool {
-	for _, f := range m.Files {
-		if f.SHA256 == sha256Hex {
-			return true
+// withdrawUsers withdraws every revision that uses a bad blob.
+func (s *Store) withdrawUsers(bad map[string]bool) error {
+	names, err := s.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		revisions, err := s.Revisions(name)
+		if err != nil {
+			return err
+		}
+		for _, m := range revisions {
+			if !slices.ContainsFunc(m.Files, func(f ManifestFile) bool { return bad[f.SHA256] }) {
+				continue
+			}
+			if err := s.withdraw(m); err != nil {
+				return err
+			}
 		}
 	}
-	return false
+	return nil
+}
+
+func (s *Store) moveAside(sha256Hex string) error {
+	if err := removeIfExists(s.recordPath(sha256Hex)); err != nil {
+		return err
+	}
+	aside := filepath.Join(s.dir, "agent", "quarantine", fmt.Sprintf("%s-%d", sha256Hex, time.Now().UnixNano()))
+	err := os.Rename(s.BlobPath(sha256Hex), aside)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return asStoreError(err)
 }
 
 func (s *Store) withdrawnDir(name string) string {
