@@ -16,16 +16,13 @@ const bufferSize = 1 << 20
 // other.
 func (p *pull) fetch(ctx context.Context, c *claim, buf []byte) error {
 	refusals := 0
-	err := p.f.retry(ctx, "fetch "+c.t.file.Path, &p.gate, func(ctx context.Context) (bool, error) {
+	err := p.retry(ctx, c.t.file, func(ctx context.Context) (bool, error) {
 		if c.t.noRanges.Load() && !c.whole {
 			return false, errWhole
 		}
 		before := c.rest().From
 		err := p.connection(ctx, c, buf)
-		switch {
-		case errors.Is(err, ErrThrottled):
-			p.throttled.Store(true)
-		case errors.Is(err, ErrNoRanges):
+		if errors.Is(err, ErrNoRanges) {
 			if refusals++; refusals >= noRangesAfter {
 				return false, errWhole
 			}
@@ -37,6 +34,17 @@ func (p *pull) fetch(ctx context.Context, c *claim, buf []byte) error {
 		return nil // the dispatcher gives out what is left in another way
 	}
 	return err
+}
+
+// retry tries to get on with a file, until it is here or there is no use.
+func (p *pull) retry(ctx context.Context, f File, try func(context.Context) (progressed bool, err error)) error {
+	return p.f.retry(ctx, "fetch "+f.Path, &p.gate, func(ctx context.Context) (bool, error) {
+		progressed, err := try(ctx)
+		if errors.Is(err, ErrThrottled) {
+			p.throttled.Store(true)
+		}
+		return progressed, err
+	})
 }
 
 // noRangesAfter is how often a range must be answered with the whole file until

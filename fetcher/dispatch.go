@@ -36,15 +36,14 @@ type dispatcher struct {
 	p       *pull
 	group   *errgroup.Group
 	events  chan func()
-	ended   chan struct{}              // nobody hears events any more: all is here
-	small   []content                  // not begun, of one buffer at most
-	large   []content                  // not begun
-	open    []*transfer                // begun and not in the store yet
-	opening struct{ small, large int } // about to take a connection
-	blocked int                        // opening, but another pull has the file
-	busy    int                        // connections at work
-	left    int                        // contents that are not in the store yet
-	buffers [][]byte                   // that no connection uses
+	ended   chan struct{} // nobody hears events any more: all is here
+	large   []content     // not begun
+	open    []*transfer   // begun and not in the store yet
+	opening int           // about to take a connection
+	blocked int           // opening, but another pull has the file
+	busy    int           // connections at work
+	left    int           // contents that are not in the store yet
+	buffers [][]byte      // that no connection uses
 
 	pace  *pace
 	full  bool    // since the last look there was work for every connection
@@ -57,6 +56,8 @@ type dispatcher struct {
 		checkpoints int64 // bytes downloaded then
 	}
 	checkpointing bool
+
+	small smallFiles
 }
 
 // transferAll brings the contents into the store, in the order given.
@@ -67,8 +68,8 @@ func (p *pull) transferAll(ctx context.Context, contents []content) error {
 		pace: newPace(p.f.o.Jobs), chunk: chunkFirst,
 	}
 	for _, c := range contents {
-		if c.file.Size <= bufferSize {
-			d.small = append(d.small, c)
+		if c.file.Size <= smallSize {
+			d.small.waiting = append(d.small.waiting, c)
 		} else {
 			d.large = append(d.large, c)
 		}
@@ -119,17 +120,13 @@ func (d *dispatcher) tell(ctx context.Context, event func()) error {
 // assign gives every connection that is free something to do.
 func (d *dispatcher) assign(ctx context.Context) {
 	d.p.starved.Store(false)
-	for ctx.Err() == nil && d.busy+d.opening.small+d.opening.large < d.pace.target {
-		if len(d.open)+d.opening.small+d.opening.large+d.blocked < openMost {
-			small, large := d.fetching()
-			if len(d.small) > 0 && (small+d.opening.small < (d.pace.target+1)/2 || len(d.large) == 0) {
-				d.begin(ctx, &d.small, &d.opening.small)
-				continue
-			}
-			if len(d.large) > 0 && large+d.opening.large < d.pace.target {
-				d.begin(ctx, &d.large, &d.opening.large)
-				continue
-			}
+	for ctx.Err() == nil && d.busy+d.opening < d.pace.target {
+		if d.beginSmall(ctx) {
+			continue
+		}
+		if len(d.large) > 0 && len(d.open)+d.opening+d.blocked < openMost && d.fetching()+d.opening < d.pace.target {
+			d.begin(ctx)
+			continue
 		}
 		c := d.next()
 		if c == nil {
@@ -141,30 +138,25 @@ func (d *dispatcher) assign(ctx context.Context) {
 }
 
 // fetching is how many of the open files are not written whole.
-func (d *dispatcher) fetching() (small, large int) {
+func (d *dispatcher) fetching() int {
+	n := 0
 	for _, t := range d.open {
-		switch {
-		case t.finishing:
-		case t.file.Size <= bufferSize:
-			small++
-		default:
-			large++
+		if !t.finishing {
+			n++
 		}
 	}
-	return small, large
+	return n
 }
 
-// begin opens the next of the files. Half of the connections begin with the
-// small ones: their round trips and syncs take place beside the transfer of the
-// large ones, and not after it.
-func (d *dispatcher) begin(ctx context.Context, waiting *[]content, opening *int) {
-	t := &transfer{pull: d.p, content: (*waiting)[0], file: (*waiting)[0].file}
-	*waiting = (*waiting)[1:]
-	*opening++
+// begin opens the next large file.
+func (d *dispatcher) begin(ctx context.Context) {
+	t := &transfer{pull: d.p, content: d.large[0], file: d.large[0].file}
+	d.large = d.large[1:]
+	d.opening++
 	d.group.Go(func() error {
-		counted := opening
+		counted := &d.opening
 		sum, err := t.open(ctx, func() {
-			if d.tell(ctx, func() { *opening--; d.blocked++ }) == nil {
+			if d.tell(ctx, func() { d.opening--; d.blocked++ }) == nil {
 				counted = &d.blocked
 			}
 		})
@@ -172,7 +164,7 @@ func (d *dispatcher) begin(ctx context.Context, waiting *[]content, opening *int
 			err = d.tell(ctx, func() {
 				*counted--
 				if sum != "" {
-					d.done(t, sum)
+					d.done(t.content, sum)
 					return
 				}
 				d.open = append(d.open, t)
@@ -186,9 +178,9 @@ func (d *dispatcher) begin(ctx context.Context, waiting *[]content, opening *int
 	})
 }
 
-func (d *dispatcher) done(t *transfer, sum string) {
+func (d *dispatcher) done(c content, sum string) {
 	d.left--
-	d.p.found(t.content, sum)
+	d.p.found(c, sum)
 }
 
 // next is the range that a free connection should bring, or nil. The file with
@@ -223,7 +215,7 @@ func (d *dispatcher) next() *claim {
 		c.whole = true
 		return c
 	}
-	if _, large := d.fetching(); large+len(d.large) < d.pace.target {
+	if d.fetching()+len(d.large) < d.pace.target {
 		gap.To = min(gap.To, gap.From+d.chunk)
 	}
 	return newClaim(best, gap)
@@ -313,7 +305,7 @@ func (d *dispatcher) finishIfWhole(ctx context.Context, t *transfer) {
 					break
 				}
 			}
-			d.done(t, sum)
+			d.done(t.content, sum)
 		})
 	})
 }

@@ -61,9 +61,6 @@ func (t *transfer) doneMeanwhile(ctx context.Context) (string, error) {
 	p := t.pull
 	sum := t.file.Digest.Hex()
 	if t.file.Digest.Algorithm() != SHA256 {
-		if !t.partial.Waited && t.file.Size < bufferSize {
-			return "", nil // dearer to find out than to fetch
-		}
 		known, err := p.f.knownContent(p.staging)
 		if err != nil {
 			return "", err
@@ -128,12 +125,24 @@ func (t *transfer) finish(ctx context.Context) (string, error) {
 	if resetErr := t.partial.Reset(); resetErr != nil {
 		return "", errors.Join(err, t.local("start over", resetErr))
 	}
-	if t.tries++; t.tries < 2 {
-		p.f.o.Logger.Warn("fetching again what did not verify", "source", p.req.Source.String(), "file", t.file.Path)
+	if t.tries++; t.tries < verifyTries {
+		p.tellFetchingAgain(t.file)
 		return "", nil
 	}
-	return "", &Error{
-		Kind: ErrCorrupt, Op: "verify", Origin: t.file.Path, Err: err,
+	return "", wrongBytes(t.file, err)
+}
+
+// verifyTries is how often a content is fetched whose bytes do not verify.
+const verifyTries = 2
+
+func (p *pull) tellFetchingAgain(f File) {
+	p.f.o.Logger.Warn("fetching again what did not verify", "source", p.req.Source.String(), "file", f.Path)
+}
+
+// wrongBytes is a content that never verified.
+func wrongBytes(f File, err error) error {
+	return &Error{
+		Kind: ErrCorrupt, Op: "verify", Origin: f.Path, Err: err,
 		Hint: "the bytes were fetched twice and discarded; ask whoever runs the source, or whatever stands between",
 	}
 }
