@@ -2,6 +2,7 @@ package fetchertest
 
 import (
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
@@ -23,8 +24,18 @@ func (h *Hub) signedURL(repoID string, e entry, now time.Time) string {
 	return "http://" + authority + path + "?" + query.Encode()
 }
 
+// ExpireSignatures makes the CDN refuse every URL that was signed before.
+func (h *Hub) ExpireSignatures() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.signing = []byte(rand.Text())
+}
+
 func (h *Hub) sign(path, filename, expires string) string {
-	mac := hmac.New(sha256.New, h.signing)
+	h.mu.Lock()
+	key := h.signing
+	h.mu.Unlock()
+	mac := hmac.New(sha256.New, key)
 	_, _ = mac.Write([]byte(path + "\n" + filename + "\n" + expires)) // a hash never fails
 	return hex.EncodeToString(mac.Sum(nil))
 }

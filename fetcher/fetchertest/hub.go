@@ -40,7 +40,6 @@ type HubOptions struct {
 // addresses. All its methods are safe for concurrent use.
 type Hub struct {
 	options  HubOptions
-	signing  []byte // key of the CDN's signatures
 	api      *window
 	resolves *window
 	pace     pacer
@@ -48,11 +47,12 @@ type Hub struct {
 
 	hubListener, cdnListener net.Listener
 
-	mu    sync.Mutex
-	repos map[string]*repo
-	blobs map[string]*Content // what the CDN serves, by sha256
-	log   []Request
-	rules []*rule
+	mu      sync.Mutex
+	signing []byte // key of the CDN's signatures
+	repos   map[string]*repo
+	blobs   map[string]*Content // what the CDN serves, by sha256
+	log     []Request
+	rules   []*rule
 }
 
 // NewHub makes a Hub without repositories that does not listen yet.

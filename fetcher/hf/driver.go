@@ -38,6 +38,7 @@ type Driver struct {
 	transport http.RoundTripper
 	userAgent string
 	limits    limits
+	addresses addresses
 }
 
 // New makes a driver; a bad endpoint is an error that shows it, less any
@@ -50,7 +51,7 @@ func New(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{endpoint: endpoint, token: o.Token, transport: o.Transport, userAgent: o.UserAgent}
+	d := &Driver{endpoint: endpoint, token: o.Token, transport: o.Transport, userAgent: o.UserAgent, addresses: addresses{limit: maxAddresses}}
 	if d.token == nil {
 		d.token = func() (string, error) { return "", nil }
 	}

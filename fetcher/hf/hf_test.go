@@ -84,8 +84,9 @@ func fixture(t *testing.T, hub *fetchertest.Hub, files map[string][]byte, token 
 	once := func(path string, effect fetchertest.Effect) {
 		hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN, File: path}, Times: 1, Effect: effect})
 	}
+	d := newDriver(t, hub.URL(), token)
 	f := fetchertest.Fixture{
-		Driver: newDriver(t, hub.URL(), token),
+		Driver: d,
 		Source: source("refs/pr/1"),
 		Missing: []fetcher.Source{
 			{Scheme: fetcher.SchemeHub, Path: "acme/no-such-model"},
@@ -106,8 +107,15 @@ func fixture(t *testing.T, hub *fetchertest.Hub, files map[string][]byte, token 
 				t.Fatal(err)
 			}
 		},
+		KeepsOld: true,
+		Spoil: func(t *testing.T, path string, at int64) func() {
+			t.Helper()
+			return hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN, File: path}, Effect: fetchertest.WrongByte(at)})
+		},
 		Cut: func(t *testing.T, path string, n int64) {
 			t.Helper()
+			// On a kept connection that closes before it answers, net/http asks again.
+			d.CloseIdleConnections()
 			once(path, fetchertest.CutAfter(n))
 		},
 		Stall: func(t *testing.T, path string, n int64) {

@@ -16,8 +16,9 @@ import (
 // range, as some do for small files.
 const maxSkip = 1 << 20
 
-// Open implements [fetcher.Driver]. A signed URL that the CDN refuses as
-// expired is asked for once more.
+// Open implements [fetcher.Driver]. The address of a file on another host is asked
+// for once, by one of those who want it, and remembered until that host refuses it;
+// then it is asked for once more.
 func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length int64) (io.ReadCloser, error) {
 	f := obj.File
 	op := operation{verb: "open", origin: f.Path + " of " + obj.Source.WithoutRevision() + "@" + obj.Revision, repo: obj.Source.Path}
@@ -32,16 +33,13 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	case length == 0:
 		return http.NoBody, nil
 	}
-	target := d.url("/" + obj.Source.Path + "/resolve/" + obj.Revision + "/" + escapePath(f.Path))
 	r := request{
 		limit:  limitResolves,
 		ranged: httpsource.Range(f.Size, offset, length), // from 0 as well: above 50 GB the CDN wants one
 		see:    func(h http.Header) error { return checkIdentity(op, obj, h) },
 	}
-	resp, err := d.get(ctx, op, target, r)
-	if errors.Is(err, errExpired) {
-		resp, err = d.get(ctx, op, target, r)
-	}
+	key := fileKey{obj.Source.Path, obj.Revision, f.Path, f.Digest}
+	resp, err := d.fetch(ctx, op, key, r)
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +47,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	skip, err := checkRange(resp, f.Size, offset, length)
 	if err != nil {
 		_ = resp.Body.Close()
+		d.addresses.forget(key, resp.Request.URL)
 		return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s %w", host, err), "check that no proxy between here and the Hub changes its answers")
 	}
 	if skip > 0 {
@@ -65,6 +64,38 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 		body = &front{io.LimitReader(resp.Body, length), resp.Body}
 	}
 	return httpsource.NewBody(ctx, read, host, body, length), nil
+}
+
+// fetch asks for a file where it is known to be, else at the Hub. It fails after two
+// addresses in a row were refused, the last of them fresh from the Hub.
+func (d *Driver) fetch(ctx context.Context, op operation, key fileKey, r request) (*http.Response, error) {
+	resolve := d.url("/" + key.repo + "/resolve/" + key.commit + "/" + escapePath(key.path))
+	for try := 1; ; try++ {
+		at, settle := d.addresses.find(ctx, key)
+		// Where addresses are good for one use each, only an own one helps.
+		if at != nil && try <= 2 {
+			resp, err := d.ask(ctx, op, at, r)
+			if err == nil || ctx.Err() != nil || errors.Is(err, fetcher.ErrThrottled) {
+				return resp, err
+			}
+			// Also if this may pass: the Hub may name a host that fares better.
+			d.addresses.forget(key, at)
+			if !errors.Is(err, errExpired) {
+				return nil, err
+			}
+			continue
+		}
+		resp, elsewhere, err := d.get(ctx, op, resolve, r)
+		switch {
+		case settle != nil:
+			settle(elsewhere, err)
+		case err == nil:
+			d.addresses.learn(key, elsewhere)
+		}
+		if try > 1 || !errors.Is(err, errExpired) {
+			return resp, err
+		}
+	}
 }
 
 // front is the beginning of a body of which no more is wanted: its end is not

@@ -41,52 +41,82 @@ type request struct {
 	see func(http.Header) error
 }
 
-// errExpired is a signed URL that the CDN refuses.
+// errExpired is a signed address that the CDN refuses.
 var errExpired = errors.New("the CDN refuses the signed address")
 
 // get sends a GET to the endpoint and follows redirects. The answer is a 2xx;
 // everything else is an error of one kind. A 403 of another host also is
-// errExpired.
-func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r request) (*http.Response, error) {
+// errExpired. elsewhere is the address on another host that answered, if the Hub
+// was asked first and never again: then whoever has it needs no token.
+func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r request) (resp *http.Response, elsewhere *url.URL, err error) {
 	token, err := d.token()
 	if err != nil {
-		return nil, op.fail(fetcher.ErrRefused, err, "write the token on one line, as the Hub shows it")
+		return nil, nil, op.fail(fetcher.ErrRefused, err, "write the token on one line, as the Hub shows it")
 	}
 	if wait := d.limits.left(r.limit); wait > 0 {
 		e := op.fail(fetcher.ErrThrottled, fmt.Errorf("the quota of %s at %s is used up", r.limit, d.endpoint.Host), throttledHint(token))
 		e.RetryAfter = wait
-		return nil, e
+		return nil, nil, e
 	}
+	away, back := false, false // from the Hub
 	for range maxRedirects + 1 {
 		own := sameOrigin(target, d.endpoint)
+		away, back = away || !own, back || away && own
 		resp, err := d.send(ctx, target, r, tokenFor(own, token))
 		if err != nil {
-			return nil, op.ended(ctx, op.fail(fetcher.ErrTransient, fmt.Errorf("reach %s: %w", target.Host, err), checkNetwork(target.Host)))
+			return nil, nil, op.unreached(ctx, target, err)
 		}
 		if own {
 			d.limits.learn(r.limit, resp.Header)
 		}
 		if resp.StatusCode >= http.StatusBadRequest || resp.StatusCode == http.StatusNotModified {
 			discard(resp)
-			return nil, classify(op, resp, own, token)
+			return nil, nil, classify(op, resp, own, token)
 		}
 		if own && r.see != nil {
 			if err := r.see(resp.Header); err != nil {
 				discard(resp)
-				return nil, err
+				return nil, nil, err
 			}
 		}
-		if resp.StatusCode < http.StatusMultipleChoices {
-			return resp, nil
+		switch {
+		case resp.StatusCode >= http.StatusMultipleChoices:
+		case !away || back:
+			return resp, nil, nil
+		default:
+			return resp, target, nil
 		}
 		discard(resp)
 		next, err := follow(target, resp.Header.Get("Location"))
 		if err != nil {
-			return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s: %w", target.Host, err), "check the endpoint")
+			return nil, nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s: %w", target.Host, err), "check the endpoint")
 		}
 		target = next
 	}
-	return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("more than %d redirects", maxRedirects), "check the endpoint")
+	return nil, nil, op.fail(fetcher.ErrTransient, fmt.Errorf("more than %d redirects", maxRedirects), "check the endpoint")
+}
+
+// ask sends a GET to an address on another host that get returned, without a token,
+// and follows it nowhere. Answers that say that the address is no good any more are
+// errExpired; the Hub knows a better one.
+func (d *Driver) ask(ctx context.Context, op operation, address *url.URL, r request) (*http.Response, error) {
+	resp, err := d.send(ctx, address, r, "")
+	switch {
+	case err != nil:
+		return nil, op.unreached(ctx, address, err)
+	case resp.StatusCode < http.StatusMultipleChoices:
+		return resp, nil
+	}
+	discard(resp)
+	if resp.StatusCode == http.StatusTooManyRequests || passing(resp.StatusCode) {
+		return nil, classifyCDN(op, resp)
+	}
+	return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%w: %w", errExpired, answered(resp, "")), "try again later")
+}
+
+// unreached is a request that got no answer.
+func (op operation) unreached(ctx context.Context, target *url.URL, err error) error {
+	return op.ended(ctx, op.fail(fetcher.ErrTransient, fmt.Errorf("reach %s: %w", target.Host, err), checkNetwork(target.Host)))
 }
 
 // send makes one exchange. It goes to the transport itself, not through

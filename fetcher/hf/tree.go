@@ -114,7 +114,7 @@ func (d *Driver) nextPage(page *url.URL, header http.Header) (*url.URL, error) {
 func (d *Driver) readJSON(ctx context.Context, op operation, target *url.URL, into any) (http.Header, error) {
 	short, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	resp, err := d.get(short, op, target, request{limit: limitAPI, accept: "application/json"})
+	resp, _, err := d.get(short, op, target, request{limit: limitAPI, accept: "application/json"})
 	if err != nil {
 		return nil, op.ended(ctx, err)
 	}
