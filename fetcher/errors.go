@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -20,6 +21,10 @@ var (
 	// ErrRefused is a source that will not give this: missing, gated, no
 	// access, no such revision. Trying again helps only after somebody acted.
 	ErrRefused = errors.New("refused by the source")
+	// ErrMisconfigured is an ErrRefused that is no word of the source: it could not
+	// be asked, because what this machine gives for it (a token, a credentials
+	// file, an endpoint) cannot be used as it stands.
+	ErrMisconfigured = fmt.Errorf("wrong configuration: %w", ErrRefused)
 	// ErrUnsupported is a source that this build has no driver for.
 	ErrUnsupported = errors.New("unsupported source")
 	// ErrCorrupt is content that does not verify, or file names that no source

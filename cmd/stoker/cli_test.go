@@ -32,6 +32,7 @@ func TestExitCodes(t *testing.T) {
 		{t.Context(), usage(fetcher.ErrRefused), 2},
 		{t.Context(), fetcher.ErrNothingSelected, 2},
 		{t.Context(), fetcher.ErrUnsupported, 2},
+		{t.Context(), fetcher.ErrMisconfigured, 2},
 		{t.Context(), store.ErrNotFound, 2},
 		{t.Context(), fetcher.ErrRefused, 3},
 		{t.Context(), fetcher.ErrCorrupt, 4},

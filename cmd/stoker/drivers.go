@@ -16,16 +16,13 @@ import (
 func drivers() fetcher.Drivers {
 	userAgent := "stoker/" + version
 	return fetcher.Drivers{
-		fetcher.SchemeHub: func(a fetcher.Access) (fetcher.Driver, error) {
+		fetcher.SchemeHub: kept(func(a fetcher.Access) (fetcher.Driver, error) {
 			d, err := hf.FromEnvironment(a, hf.Options{UserAgent: userAgent})
-			if err != nil {
-				if a.Endpoint == "" && os.Getenv("HF_ENDPOINT") != "" {
-					err = fmt.Errorf("HF_ENDPOINT: %w", err)
-				}
-				return nil, usage(err)
+			if err != nil && a.Endpoint == "" && os.Getenv("HF_ENDPOINT") != "" {
+				err = fmt.Errorf("HF_ENDPOINT: %w", err)
 			}
-			return d, nil
-		},
+			return d, err
+		}),
 		fetcher.SchemeS3: kept(func(a fetcher.Access) (fetcher.Driver, error) {
 			return s3.New(a, s3.Options{UserAgent: userAgent})
 		}),
@@ -36,8 +33,8 @@ func drivers() fetcher.Drivers {
 	}
 }
 
-// kept makes one driver for each way of access, so that the token of one pull
-// serves the next as long as it is good.
+// kept makes one driver for each way of access, so that what it knows after one
+// pull (a token that is still good, a quota that is used up) serves the next.
 func kept(newDriver func(fetcher.Access) (fetcher.Driver, error)) func(fetcher.Access) (fetcher.Driver, error) {
 	var mu sync.Mutex
 	made := map[fetcher.Access]fetcher.Driver{}

@@ -58,7 +58,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitNoSpace
 	case errors.Is(err, fetcher.ErrCorrupt):
 		return exitCorrupt
-	case errors.Is(err, fetcher.ErrNothingSelected), errors.Is(err, fetcher.ErrUnsupported), errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrUnfit):
+	case errors.Is(err, fetcher.ErrNothingSelected), errors.Is(err, fetcher.ErrUnsupported), errors.Is(err, fetcher.ErrMisconfigured),
+		errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrUnfit):
 		return exitUsage
 	case errors.Is(err, fetcher.ErrRefused):
 		return exitRefused

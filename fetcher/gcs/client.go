@@ -54,7 +54,7 @@ func (d *Driver) client(ctx context.Context, op httpsource.Operation) (*client, 
 	if dir := d.access.CredentialsDir; dir != "" {
 		var err error
 		if key, err = os.ReadFile(filepath.Join(dir, "key.json")); err != nil {
-			return nil, op.Fail(fetcher.ErrRefused, fmt.Errorf("read credentials: %w", err), "mount a Secret with the key key.json, a Google credentials file")
+			return nil, op.Fail(fetcher.ErrMisconfigured, fmt.Errorf("read credentials: %w", err), "mount a Secret with the key key.json, a Google credentials file")
 		}
 	}
 	d.clients.mu.Lock()
@@ -64,7 +64,7 @@ func (d *Driver) client(ctx context.Context, op httpsource.Operation) (*client, 
 	}
 	c, err := d.newClient(ctx, key)
 	if err != nil {
-		return nil, op.Ended(ctx, op.Fail(fetcher.ErrRefused, err, "check the Google credentials file"))
+		return nil, op.Ended(ctx, op.Fail(fetcher.ErrMisconfigured, err, "check the Google credentials file"))
 	}
 	d.clients.client, d.clients.key = c, key
 	return c, nil

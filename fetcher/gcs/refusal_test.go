@@ -243,9 +243,9 @@ func TestCredentials(t *testing.T) {
 	}
 
 	d := newDriver(t, fetcher.Access{Endpoint: s.proxy.URL(), CredentialsDir: dir}, gcs.Options{})
-	wantKind(t, list(d), fetcher.ErrRefused, "key.json")
+	wantKind(t, list(d), fetcher.ErrMisconfigured, "key.json")
 	write([]byte(`{"type": "SECRET`))
-	wantKind(t, list(d), fetcher.ErrRefused, "key.json")
+	wantKind(t, list(d), fetcher.ErrMisconfigured, "key.json")
 	write(ts.key) // a rotated Secret takes effect
 	if err := list(d); err != nil {
 		t.Fatal(err)

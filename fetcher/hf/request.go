@@ -51,7 +51,7 @@ var errExpired = errors.New("the CDN refuses the signed address")
 func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r request) (resp *http.Response, elsewhere *url.URL, err error) {
 	token, err := d.token()
 	if err != nil {
-		return nil, nil, op.fail(fetcher.ErrRefused, err, "write the token on one line, as the Hub shows it")
+		return nil, nil, op.fail(fetcher.ErrMisconfigured, err, "write the token on one line, as the Hub shows it")
 	}
 	if wait := d.limits.left(r.limit); wait > 0 {
 		e := op.fail(fetcher.ErrThrottled, fmt.Errorf("the quota of %s at %s is used up", r.limit, d.endpoint.Host), throttledHint(token))

@@ -151,6 +151,9 @@ func TestTokenFromEnvironment(t *testing.T) {
 			if (err == nil) != c.allowed {
 				t.Errorf("allowed is %v: %v", err == nil, err)
 			}
+			if wrong := c.says != ""; errors.Is(err, fetcher.ErrMisconfigured) != wrong {
+				t.Errorf("the configuration is wrong: %v, want %v", !wrong, wrong)
+			}
 			if err != nil && (!errors.Is(err, fetcher.ErrRefused) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), token)) {
 				t.Errorf("error is %v, want a refusal that says %q and no token", errors.Is(err, fetcher.ErrRefused), c.says)
 			}
@@ -179,8 +182,8 @@ func TestRotatedToken(t *testing.T) {
 		}
 	}
 	_, err = mustEnv(t, fetcher.Access{Endpoint: hub.URL(), CredentialsDir: filepath.Join(dir, "gone")}).List(t.Context(), source(""))
-	if !errors.Is(err, fetcher.ErrRefused) || !strings.Contains(err.Error(), "gone") {
-		t.Errorf("error is %v, want a refusal that names the directory", err)
+	if !errors.Is(err, fetcher.ErrMisconfigured) || !strings.Contains(err.Error(), "gone") {
+		t.Errorf("error is %v, want a wrong configuration that names the directory", err)
 	}
 }
 

@@ -39,16 +39,16 @@ func (d *Driver) client(ctx context.Context, op httpsource.Operation) (*s3.Clien
 	if err := op.Ended(ctx, nil); err != nil {
 		return nil, err
 	}
-	refused := func(err error, hint string) error {
-		return op.Ended(ctx, op.Fail(fetcher.ErrRefused, err, hint))
+	unusable := func(err error, hint string) error {
+		return op.Ended(ctx, op.Fail(fetcher.ErrMisconfigured, err, hint))
 	}
 	files, err := readFiles(d.access.CredentialsDir)
 	if err != nil {
-		return nil, refused(err, "mount a Secret with the keys config and credentials, as the AWS tools write these files")
+		return nil, unusable(err, "mount a Secret with the keys config and credentials, as the AWS tools write these files")
 	}
 	client, err := d.clients.get(files, func() (*s3.Client, error) { return d.newClient(ctx) })
 	if err != nil {
-		return nil, refused(err, "check AWS's configuration files and variables")
+		return nil, unusable(err, "check AWS's configuration files and variables")
 	}
 	// The client would get them itself; here, what fails can be told apart.
 	if _, err := client.Options().Credentials.Retrieve(ctx); err != nil {

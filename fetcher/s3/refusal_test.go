@@ -253,12 +253,12 @@ func TestCredentials(t *testing.T) {
 		if err := errors.Join(os.Remove(filepath.Join(dir, "config")), os.Remove(filepath.Join(dir, "credentials"))); err != nil {
 			t.Fatal(err)
 		}
-		wantKind(t, list(d), fetcher.ErrRefused, "config and credentials")
+		wantKind(t, list(d), fetcher.ErrMisconfigured, "config and credentials")
 	})
 	t.Run("a folder of damaged files", func(t *testing.T) {
 		dir := t.TempDir()
 		write(dir, "credentials", "aws_access_key_id = "+accessKey+"\n["+secretKey)
-		wantKind(t, list(newDriver(t, fetcher.Access{Endpoint: s.proxy.URL(), CredentialsDir: dir}, s3.Options{})), fetcher.ErrRefused)
+		wantKind(t, list(newDriver(t, fetcher.Access{Endpoint: s.proxy.URL(), CredentialsDir: dir}, s3.Options{})), fetcher.ErrMisconfigured)
 	})
 	t.Run("an endpoint with a password", func(t *testing.T) {
 		_, err := s3.New(fetcher.Access{Endpoint: "https://user:" + "hunter22@example.test"}, s3.Options{})
