@@ -34,23 +34,25 @@ func write(t *testing.T, path string, content []byte) {
 }
 
 func TestDriver(t *testing.T) {
-	fetchertest.TestDriver(t, func(t *testing.T, files map[string][]byte) fetchertest.Fixture {
-		t.Helper()
-		dir := t.TempDir()
-		for path, content := range files {
+	fetchertest.TestDriver(t, fixture)
+}
+
+func fixture(t *testing.T, files map[string][]byte) fetchertest.Fixture {
+	t.Helper()
+	dir := t.TempDir()
+	for path, content := range files {
+		write(t, filepath.Join(dir, path), content)
+	}
+	return fetchertest.Fixture{
+		Driver:  file.New(),
+		Source:  source(dir),
+		Missing: []fetcher.Source{source(filepath.Join(dir, "no-such-folder")), source(filepath.Join(dir, "config.json"))},
+		Change: func(t *testing.T, path string, content []byte) {
+			t.Helper()
 			write(t, filepath.Join(dir, path), content)
-		}
-		return fetchertest.Fixture{
-			Driver:  file.New(),
-			Source:  source(dir),
-			Missing: []fetcher.Source{source(filepath.Join(dir, "no-such-folder")), source(filepath.Join(dir, "config.json"))},
-			Change: func(t *testing.T, path string, content []byte) {
-				t.Helper()
-				write(t, filepath.Join(dir, path), content)
-			},
-			ChangedWhileReading: true,
-		}
-	})
+		},
+		ChangedWhileReading: true,
+	}
 }
 
 func TestListFollowsSymlinksToFiles(t *testing.T) {
