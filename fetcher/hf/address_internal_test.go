@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -176,5 +178,75 @@ func readBack(t *testing.T, d *Driver, repo, commit string, n int) {
 	got, err := io.ReadAll(body)
 	if err := errors.Join(err, body.Close()); err != nil || string(got) != fmt.Sprintf("le %d", n) {
 		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+// Where each address is refused by the time that somebody asks for it, though others
+// find new ones, a reader turns to the Hub after the second.
+func TestAddressesThatAreAlwaysStale(t *testing.T) {
+	hub, cdn := 0, 0
+	key := fileKey{repo: "acme/tiny-llama", commit: strings.Repeat("a", 40), path: "0.bin"}
+	var d *Driver
+	d, err := New(Options{Endpoint: "http://hub.test", Transport: roundTripper(func(r *http.Request) *http.Response {
+		switch {
+		case r.URL.Host == "hub.test":
+			hub++
+			return &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {"https://cdn.test/fresh"}}}
+		case r.URL.Path == "/fresh":
+			return &http.Response{StatusCode: http.StatusOK}
+		}
+		cdn++
+		d.addresses.learn(key, urlOf(cdn))
+		return &http.Response{StatusCode: http.StatusForbidden}
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.addresses.learn(key, urlOf(0))
+	resp, err := d.fetch(t.Context(), operation{}, key, request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if hub != 1 || cdn != 2 {
+		t.Errorf("%d stale addresses were tried, and the Hub asked %d times; want 2 and 1", cdn, hub)
+	}
+	if at, _ := d.addresses.find(t.Context(), key); at == nil || at.Path != "/fresh" {
+		t.Errorf("remembered is %v", at)
+	}
+}
+
+type roundTripper func(*http.Request) *http.Response
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp := f(r)
+	resp.Request, resp.Body = r, http.NoBody
+	return resp, nil
+}
+
+func TestSameOrigin(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"https://hub.test", "https://hub.test/x?y", true},
+		{"https://hub.test", "https://HUB.test:443", true},
+		{"http://hub.test:80", "http://hub.test", true},
+		{"http://hub.test", "https://hub.test", false},
+		{"https://hub.test", "https://hub.test:444", false},
+		{"https://hub.test:80", "http://hub.test:80", false},
+		{"https://cdn.hub.test", "https://hub.test", false},
+		{"https://hub.test.evil", "https://hub.test", false},
+		{"https://xhub.test", "https://hub.test", false},
+	} {
+		a, errA := url.Parse(c.a)
+		b, errB := url.Parse(c.b)
+		if err := errors.Join(errA, errB); err != nil {
+			t.Fatal(err)
+		}
+		if sameOrigin(a, b) != c.want || sameOrigin(b, a) != c.want {
+			t.Errorf("%s and %s: want %v", c.a, c.b, c.want)
+		}
 	}
 }

@@ -3,15 +3,14 @@ package hf_test
 import (
 	"bytes"
 	"errors"
-	"io"
 	"net/http"
-	"net/http/httptest"
-	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
+	"github.com/stoker-project/stoker/fetcher/hf"
 )
 
 func TestExpiredSignatureIsAskedForAgain(t *testing.T) {
@@ -58,12 +57,8 @@ func TestServerIgnoresRange(t *testing.T) {
 		}
 	}
 	for _, span := range [][2]int64{{0, 1}, {77, 1000}, {1 << 20, 5}} {
-		body, err := d.Open(t.Context(), obj, span[0], span[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := io.ReadAll(body)
-		if err := errors.Join(err, body.Close()); err != nil || !bytes.Equal(got, tiny()[weights][span[0]:span[0]+span[1]]) {
+		got, err := readRange(t.Context(), d, obj, span[0], span[1])
+		if err != nil || !bytes.Equal(got, tiny()[weights][span[0]:span[0]+span[1]]) {
 			t.Errorf("%d at %d: read %d bytes, %v", span[1], span[0], len(got), err)
 		}
 	}
@@ -72,25 +67,40 @@ func TestServerIgnoresRange(t *testing.T) {
 	}
 }
 
-// What comes after the range of a server that ignores it is not waited for.
-func TestServerIgnoresRangeAndStalls(t *testing.T) {
+// What comes after the range of a server that ignores it is not asked for.
+func TestServerIgnoresRangeIsReadNoFurther(t *testing.T) {
 	const size = 1 << 20
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Length", strconv.Itoa(size))
-		_, _ = io.WriteString(w, "0123456789") // a client that left hears nothing
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-	}))
-	t.Cleanup(server.Close)
-	obj := fetcher.Object{Source: source(""), Revision: strings.Repeat("a", 40), File: fetcher.File{Path: weights, Size: size}}
-	body, err := newDriver(t, server.URL, "").Open(t.Context(), obj, 2, 8)
+	sent := &rest{t: t, front: strings.NewReader("0123456789")}
+	d, err := hf.New(hf.Options{Endpoint: "http://hub.test", Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, ContentLength: size, Body: sent, Request: r}, nil
+	})})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := io.ReadAll(body)
-	if err := errors.Join(err, body.Close()); err != nil || string(got) != "23456789" {
-		t.Errorf("read %q, %v", got, err)
+	obj := fetcher.Object{Source: source(""), Revision: strings.Repeat("a", 40), File: fetcher.File{Path: weights, Size: size}}
+	got, err := readRange(t.Context(), d, obj, 2, 8)
+	if err != nil || string(got) != "23456789" || !sent.closed {
+		t.Errorf("read %q, %v; closed is %v", got, err, sent.closed)
 	}
+}
+
+// rest is a body of which nothing after its front may be read.
+type rest struct {
+	t      *testing.T
+	front  *strings.Reader
+	closed bool
+}
+
+func (r *rest) Read(p []byte) (int, error) {
+	if r.front.Len() == 0 {
+		r.t.Error("read beyond the range")
+	}
+	return r.front.Read(p)
+}
+
+func (r *rest) Close() error {
+	r.closed = true
+	return nil
 }
 
 // A mirror that serves other bytes under the commit is found out before they
@@ -110,5 +120,31 @@ func TestMirrorServesSomethingElse(t *testing.T) {
 	obj.File.Size++
 	if _, err := d.Open(t.Context(), obj, 0, obj.File.Size); !errors.Is(err, fetcher.ErrTransient) {
 		t.Errorf("other size: error is %v, want a passing one", err)
+	}
+}
+
+// The CDN's own words on when to come back.
+func TestCDNAsksForPatience(t *testing.T) {
+	hub := fetchertest.StartHub(t, fetchertest.HubOptions{})
+	push(t, hub, tiny())
+	for status, kind := range map[int]error{http.StatusTooManyRequests: fetcher.ErrThrottled, http.StatusServiceUnavailable: fetcher.ErrTransient} {
+		d := newDriver(t, hub.URL(), "")
+		obj := object(t, d, weights)
+		refuse := fetchertest.Fault{
+			Match: fetchertest.Match{Kind: fetchertest.KindCDN}, Times: 1,
+			Effect: fetchertest.Answer(status, http.Header{"Retry-After": {"7"}}, ""),
+		}
+		for range 2 { // by way of the Hub, and at the address it named
+			remove := hub.Inject(refuse)
+			_, err := d.Open(t.Context(), obj, 0, 10)
+			remove()
+			var e *fetcher.Error
+			if !errors.As(err, &e) || !errors.Is(err, kind) || e.RetryAfter != 7*time.Second {
+				t.Errorf("%d: error is %v, want one that is %q for 7 seconds", status, err, kind)
+			}
+			if _, err := readRange(t.Context(), d, obj, 0, 10); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }

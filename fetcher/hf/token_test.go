@@ -20,7 +20,14 @@ import (
 
 // net/http would pass the token on to a subdomain, and to another port.
 func TestTokenStaysAtItsOrigin(t *testing.T) {
-	hub := fetchertest.NewHub(fetchertest.HubOptions{CDNAuthority: "cdn.hub.test:81", Tokens: []string{token}})
+	for _, cdn := range []string{"cdn.hub.test:80", "hub.test:81", "cdn.hub.test:81", "test:80", "hub.test.evil:80"} {
+		t.Run(cdn, func(t *testing.T) { testTokenStaysAtItsOrigin(t, cdn) })
+	}
+}
+
+func testTokenStaysAtItsOrigin(t *testing.T, cdn string) {
+	t.Helper()
+	hub := fetchertest.NewHub(fetchertest.HubOptions{CDNAuthority: cdn, Tokens: []string{token}})
 	ctx, cancel := context.WithCancel(t.Context())
 	if err := hub.Listen(ctx, "127.0.0.1:0", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
@@ -37,7 +44,7 @@ func TestTokenStaysAtItsOrigin(t *testing.T) {
 	push(t, hub, tiny())
 	transport := httpsource.NewTransport()
 	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		target := map[string]string{"hub.test:80": hub.URL(), "cdn.hub.test:81": hub.CDNURL()}[addr]
+		target := map[string]string{"hub.test:80": hub.URL(), cdn: hub.CDNURL()}[addr]
 		return new(net.Dialer).DialContext(ctx, network, strings.TrimPrefix(target, "http://"))
 	}
 	d, err := hf.New(hf.Options{Endpoint: "http://hub.test", Transport: transport, Token: func() (string, error) { return token, nil }})
@@ -45,12 +52,15 @@ func TestTokenStaysAtItsOrigin(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.CloseIdleConnections)
-	got, err := read(t, d, object(t, d, weights), 0)
-	if err != nil || !bytes.Equal(got, tiny()[weights]) {
-		t.Fatalf("read %d bytes, %v", len(got), err)
+	obj := object(t, d, weights)
+	for offset := range int64(3) { // the first by way of the Hub
+		got, err := read(t, d, obj, offset)
+		if err != nil || !bytes.Equal(got, tiny()[weights][offset:]) {
+			t.Fatalf("read %d bytes, %v", len(got), err)
+		}
 	}
-	if n := len(hub.Requests(fetchertest.Match{Kind: fetchertest.KindCDN})); n != 1 {
-		t.Errorf("%d requests at the CDN, want 1", n)
+	if n := len(hub.Requests(fetchertest.Match{Kind: fetchertest.KindCDN})); n != 3 {
+		t.Errorf("%d requests at the CDN, want 3", n)
 	}
 	if leaks := hub.Leaks(); len(leaks) > 0 {
 		t.Errorf("the token went to the CDN: %+v", leaks)

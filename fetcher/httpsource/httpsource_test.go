@@ -33,6 +33,10 @@ func TestPart(t *testing.T) {
 		{httpsource.Part{Status: 200, Length: 10}, 2, 8, false},
 		{httpsource.Part{Status: 200, Length: 10}, 0, 9, false},
 		{httpsource.Part{Status: 200, Length: 9}, 0, 9, false},
+		{httpsource.Part{Status: 200, Length: -1}, 0, 10, true},
+		{httpsource.Part{Status: 200, Length: -1}, 0, 9, false},
+		{httpsource.Part{Status: 200, Length: -1}, 2, 8, false},
+		{httpsource.Part{Status: 200, Length: -1}, 2, 3, false},
 		{httpsource.Part{Status: 200, Length: 9}, 0, 10, false},
 		{httpsource.Part{Status: 206, Range: "bytes 2-9/11", Length: 8}, 2, 8, false},
 		{httpsource.Part{Status: 206, Range: "bytes 3-9/10", Length: 7}, 2, 8, false},
@@ -144,12 +148,18 @@ func TestBody(t *testing.T) {
 // A chunked body has a mark at its end, which must be read for the connection to
 // serve again.
 func TestBodyKeepsItsConnection(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		for range 3 {
-			_, _ = io.WriteString(w, "12345") // a client that left hears nothing
-			_ = http.NewResponseController(w).Flush()
-		}
+	wasRead, ended := make(chan struct{}), make(chan struct{}, 1)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "123456789012345") // a client that left hears nothing
+		_ = http.NewResponseController(w).Flush()
+		<-wasRead // so that the mark comes by itself
 	}))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateIdle {
+			ended <- struct{}{}
+		}
+	}
+	server.Start()
 	t.Cleanup(server.Close)
 	transport := httpsource.NewTransport()
 	t.Cleanup(transport.CloseIdleConnections)
@@ -173,6 +183,8 @@ func TestBodyKeepsItsConnection(t *testing.T) {
 		if _, err := io.ReadFull(body, make([]byte, length)); err != nil {
 			t.Error(err)
 		}
+		wasRead <- struct{}{}
+		<-ended
 		if err := body.Close(); err != nil {
 			t.Error(err)
 		}

@@ -103,7 +103,7 @@ func TestReplaced(t *testing.T) {
 	bucket, _, _ := strings.Cut(src.Path, "/")
 	s.mustPut(t, bucket, "llama/config.json", []byte("other"))
 	_, err := d.Open(t.Context(), obj, 2, obj.File.Size-2)
-	wantKind(t, err, fetcher.ErrRefused, "config.json", "replaced since it was listed")
+	wantKind(t, err, fetcher.ErrRefused, "config.json", "replaced since it was listed", "412") // before a byte is sent
 	got, err := read(t, d, object(t, d, src, "config.json"), 2)
 	if err != nil || string(got) != "her" {
 		t.Errorf("listed again, it reads %q, %v", got, err)
