@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -141,10 +140,7 @@ func TestDriver(t *testing.T) {
 
 func (s *server) fixture(d *gcs.Driver, src fetcher.Source, prefix string) fetchertest.Fixture {
 	bucket, _, _ := strings.Cut(src.Path, "/")
-	once := func(path string, effect fetchertest.Effect) {
-		s.proxy.Inject(fetchertest.Fault{Match: fetchertest.Match{Method: http.MethodGet, File: "*/" + path}, Times: 1, Effect: effect})
-	}
-	return fetchertest.Fixture{
+	f := fetchertest.Fixture{
 		Driver:   d,
 		Source:   src,
 		Missing:  []fetcher.Source{source("no-such-bucket", ""), source("no-such-bucket", "llama"), source(bucket, "no-such-folder"), source(bucket, "config")},
@@ -154,29 +150,16 @@ func (s *server) fixture(d *gcs.Driver, src fetcher.Source, prefix string) fetch
 			t.Helper()
 			s.put(t, bucket, keyOf(prefix, path), content)
 		},
-		Cut: func(t *testing.T, path string, n int64) {
-			t.Helper()
-			// On a kept connection that closes before it answers, net/http asks again.
-			d.CloseIdleConnections()
-			once(path, fetchertest.CutAfter(n))
-		},
-		Spoil: func(t *testing.T, path string, at int64) func() {
-			t.Helper()
-			return s.proxy.Inject(fetchertest.Fault{Match: fetchertest.Match{Method: http.MethodGet, File: "*/" + path}, Effect: fetchertest.WrongByte(at)})
-		},
-		Stall: func(t *testing.T, path string, n int64) {
-			t.Helper()
-			once(path, fetchertest.StallAfter(n))
-		},
-		Fail: func(t *testing.T, path string, kind error) {
-			t.Helper()
-			once(path, map[error]fetchertest.Effect{
-				fetcher.ErrTransient: answer(http.StatusServiceUnavailable, "backendError", ""),
-				fetcher.ErrRefused:   answer(http.StatusForbidden, "forbidden", ""),
-				fetcher.ErrThrottled: answer(http.StatusTooManyRequests, "rateLimitExceeded", "2"),
-			}[kind])
-		},
 	}
+	match := func(path string) fetchertest.Match {
+		return fetchertest.Match{Method: http.MethodGet, File: "*/" + path}
+	}
+	f.BreakBy(s.proxy.Inject, match, map[error]fetchertest.Effect{
+		fetcher.ErrTransient: answer(http.StatusServiceUnavailable, "backendError", ""),
+		fetcher.ErrRefused:   answer(http.StatusForbidden, "forbidden", ""),
+		fetcher.ErrThrottled: answer(http.StatusTooManyRequests, "rateLimitExceeded", "2"),
+	})
+	return f
 }
 
 // answer is the JSON API's own way of saying no.
@@ -186,31 +169,4 @@ func answer(status int, reason, retryAfter string) fetchertest.Effect {
 		header.Set("Retry-After", retryAfter)
 	}
 	return fetchertest.Answer(status, header, fmt.Sprintf(`{"error": {"code": %d, "message": "As it is.", "errors": [{"reason": %q, "message": "As it is."}]}}`, status, reason))
-}
-
-// object lists and returns one file.
-func object(t *testing.T, d fetcher.Driver, src fetcher.Source, path string) fetcher.Object {
-	t.Helper()
-	l, err := d.List(t.Context(), src)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range l.Files {
-		if f.Path == path {
-			return fetcher.Object{Source: src, Revision: l.Revision, File: f}
-		}
-	}
-	t.Fatalf("%s is not listed", path)
-	return fetcher.Object{}
-}
-
-// read opens at offset and reads to the end.
-func read(t *testing.T, d fetcher.Driver, obj fetcher.Object, offset int64) ([]byte, error) {
-	t.Helper()
-	body, err := d.Open(t.Context(), obj, offset, obj.File.Size-offset)
-	if err != nil {
-		return nil, err
-	}
-	got, err := io.ReadAll(body)
-	return got, errors.Join(err, body.Close())
 }

@@ -15,8 +15,6 @@ import (
 	"strings"
 	"testing"
 
-	"cloud.google.com/go/auth/credentials"
-
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
 	"github.com/stoker-project/stoker/fetcher/gcs"
@@ -43,7 +41,7 @@ func TestKinds(t *testing.T) {
 	s := startServer(t)
 	src := s.fill(t, "llama", map[string][]byte{"config.json": []byte("{}")})
 	d := newDriver(t, fetcher.Access{}, gcs.Options{})
-	obj := object(t, d, src, "config.json")
+	obj := fetchertest.ObjectOf(t, d, src, "config.json")
 	for _, c := range []struct {
 		status int
 		reason string
@@ -82,12 +80,12 @@ func TestReplaced(t *testing.T) {
 	s := startServer(t)
 	src := s.fill(t, "llama", map[string][]byte{"config.json": []byte("first")})
 	d := newDriver(t, fetcher.Access{}, gcs.Options{})
-	obj := object(t, d, src, "config.json")
+	obj := fetchertest.ObjectOf(t, d, src, "config.json")
 	bucket, _, _ := strings.Cut(src.Path, "/")
 	s.put(t, bucket, "llama/config.json", []byte("other"))
 	_, err := d.Open(t.Context(), obj, 2, obj.File.Size-2)
 	wantKind(t, err, fetcher.ErrRefused, "config.json", "replaced or removed")
-	got, err := read(t, d, object(t, d, src, "config.json"), 2)
+	got, err := fetchertest.ReadFrom(t.Context(), d, fetchertest.ObjectOf(t, d, src, "config.json"), 2)
 	if err != nil || string(got) != "her" {
 		t.Errorf("listed again, it reads %q, %v", got, err)
 	}
@@ -98,7 +96,7 @@ func TestOtherRanges(t *testing.T) {
 	s := startServer(t)
 	src := s.fill(t, "", map[string][]byte{"config.json": []byte("first")})
 	d := newDriver(t, fetcher.Access{}, gcs.Options{})
-	obj := object(t, d, src, "config.json")
+	obj := fetchertest.ObjectOf(t, d, src, "config.json")
 	for name, c := range map[string]struct {
 		status int
 		header http.Header
@@ -113,7 +111,7 @@ func TestOtherRanges(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer s.proxy.Inject(fetchertest.Fault{Effect: fetchertest.Answer(c.status, c.header, c.body)})()
-			_, err := read(t, d, obj, 2)
+			_, err := fetchertest.ReadFrom(t.Context(), d, obj, 2)
 			wantKind(t, err, c.kind, "config.json")
 		})
 	}
@@ -136,8 +134,30 @@ func TestOtherRanges(t *testing.T) {
 	}
 	// Stored compressed, it would come as other bytes than it was listed with.
 	defer s.proxy.Inject(fetchertest.Fault{Effect: fetchertest.Answer(http.StatusOK, http.Header{"X-Goog-Stored-Content-Encoding": {"gzip"}}, "first")})()
-	_, err := read(t, d, obj, 0)
+	_, err := fetchertest.ReadFrom(t.Context(), d, obj, 0)
 	wantKind(t, err, fetcher.ErrRefused, "gzip")
+}
+
+// What reaches the end of a file is asked for without naming it.
+func TestAskedRanges(t *testing.T) {
+	s := startServer(t)
+	src := s.fill(t, "", map[string][]byte{"config.json": []byte("first")})
+	d := newDriver(t, fetcher.Access{}, gcs.Options{})
+	obj := fetchertest.ObjectOf(t, d, src, "config.json")
+	for _, c := range []struct {
+		offset, length int64
+		want           string
+	}{
+		{0, 5, ""}, {2, 3, "bytes=2-"}, {0, 3, "bytes=0-2"}, {2, 1, "bytes=2-2"},
+	} {
+		s.proxy.ResetLog()
+		if _, err := fetchertest.ReadRange(t.Context(), d, obj, c.offset, c.length); err != nil {
+			t.Error(err)
+		}
+		if requests := s.proxy.Requests(fetchertest.Match{}); len(requests) != 1 || requests[0].Range != c.want {
+			t.Errorf("%d bytes from %d: asked %+v, want the range %q", c.length, c.offset, requests, c.want)
+		}
+	}
 }
 
 func TestHostileLists(t *testing.T) {
@@ -294,26 +314,6 @@ func TestNoRedirects(t *testing.T) {
 	wantKind(t, err, fetcher.ErrRefused, "307")
 	if n := len(elsewhere.Requests(fetchertest.Match{})); n != 0 {
 		t.Errorf("%d requests went elsewhere", n)
-	}
-}
-
-// Public buckets need no credentials.
-func TestAnonymous(t *testing.T) {
-	if credentials.OnGCE() {
-		t.Skip("SKIPPED: this machine of Google's has credentials of its own")
-	}
-	s := startServer(t)
-	src := s.fill(t, "", map[string][]byte{"config.json": []byte("{}")})
-	t.Setenv("STORAGE_EMULATOR_HOST", "")
-	d := newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, gcs.Options{})
-	got, err := read(t, d, object(t, d, src, "config.json"), 0)
-	if err != nil || string(got) != "{}" {
-		t.Errorf("read %q, %v", got, err)
-	}
-	for _, r := range s.proxy.Requests(fetchertest.Match{}) {
-		if r.Authorized {
-			t.Errorf("sent credentials of somebody's: %+v", r)
-		}
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -29,7 +28,7 @@ func readRanges(t *testing.T, d *hf.Driver, obj fetcher.Object, n int64, ended f
 	for i := range n {
 		from, to := i*obj.File.Size/n, (i+1)*obj.File.Size/n
 		group.Go(func() {
-			got, err := readRange(t.Context(), d, obj, from, to-from)
+			got, err := fetchertest.ReadRange(t.Context(), d, obj, from, to-from)
 			if err != nil || !bytes.Equal(got, tiny()[weights][from:to]) {
 				t.Errorf("at %d: read %d bytes, %v", from, len(got), err)
 			}
@@ -38,15 +37,6 @@ func readRanges(t *testing.T, d *hf.Driver, obj fetcher.Object, n int64, ended f
 			}
 		})
 	}
-}
-
-func readRange(ctx context.Context, d *hf.Driver, obj fetcher.Object, offset, length int64) ([]byte, error) {
-	body, err := d.Open(ctx, obj, offset, length)
-	if err != nil {
-		return nil, err
-	}
-	got, err := io.ReadAll(body)
-	return got, errors.Join(err, body.Close())
 }
 
 func count(hub *fetchertest.Hub, kind fetchertest.Kind) int {
@@ -76,7 +66,7 @@ func TestRangesCostOneResolve(t *testing.T) {
 	// Another file, and what the Hub serves itself, are asked for by themselves.
 	config := object(t, d, "config.json")
 	for range 3 {
-		if got, err := readRange(t.Context(), d, config, 1, 1); err != nil || string(got) != "}" {
+		if got, err := fetchertest.ReadRange(t.Context(), d, config, 1, 1); err != nil || string(got) != "}" {
 			t.Errorf("read %q, %v", got, err)
 		}
 	}
@@ -131,19 +121,19 @@ func TestAddressIsRefused(t *testing.T) {
 			push(t, hub, tiny())
 			d := newDriver(t, hub.URL(), "")
 			obj := object(t, d, weights)
-			if _, err := readRange(t.Context(), d, obj, 0, 10); err != nil {
+			if _, err := fetchertest.ReadRange(t.Context(), d, obj, 0, 10); err != nil {
 				t.Fatal(err)
 			}
 			hub.ResetLog()
 			// Elsewhere leads nowhere; what the Hub named before is not followed further.
 			header := http.Header{"Location": {"http://127.0.0.1:1/elsewhere"}}
 			hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN}, Times: 1, Effect: fetchertest.Answer(c.status, header, "")})
-			_, err := readRange(t.Context(), d, obj, 10, 10)
+			_, err := fetchertest.ReadRange(t.Context(), d, obj, 10, 10)
 			if c.kind != nil {
 				if !errors.Is(err, c.kind) {
 					t.Errorf("error is %v, want one that is %q", err, c.kind)
 				}
-				_, err = readRange(t.Context(), d, obj, 10, 10)
+				_, err = fetchertest.ReadRange(t.Context(), d, obj, 10, 10)
 			}
 			if err != nil {
 				t.Error(err)
@@ -161,7 +151,7 @@ func TestFreshAddressIsRefused(t *testing.T) {
 	push(t, hub, tiny())
 	d := newDriver(t, hub.URL(), "")
 	obj := object(t, d, weights)
-	if _, err := readRange(t.Context(), d, obj, 0, 10); err != nil {
+	if _, err := fetchertest.ReadRange(t.Context(), d, obj, 0, 10); err != nil {
 		t.Fatal(err)
 	}
 	hub.ResetLog()
@@ -262,7 +252,7 @@ func readHops(t *testing.T, hub *hop) {
 	d := newDriver(t, hub.URL, token)
 	obj := fetcher.Object{Source: source(""), Revision: strings.Repeat("a", 40), File: fetcher.File{Path: weights, Size: int64(len(hopContent))}}
 	for i := range int64(3) {
-		got, err := readRange(t.Context(), d, obj, i, 2)
+		got, err := fetchertest.ReadRange(t.Context(), d, obj, i, 2)
 		if err != nil || string(got) != hopContent[i:i+2] {
 			t.Errorf("read %q, %v", got, err)
 		}
@@ -336,7 +326,7 @@ func TestAddressOfOneUse(t *testing.T) {
 	var group sync.WaitGroup
 	for range 32 {
 		group.Go(func() {
-			if got, err := readRange(t.Context(), d, obj, 3, 4); err != nil || string(got) != hopContent[3:7] {
+			if got, err := fetchertest.ReadRange(t.Context(), d, obj, 3, 4); err != nil || string(got) != hopContent[3:7] {
 				t.Errorf("read %q, %v", got, err)
 			}
 		})
@@ -369,13 +359,13 @@ func TestAddressOfOneWhoGaveUp(t *testing.T) {
 	defer giveUp()
 	first := make(chan error, 1)
 	go func() {
-		_, err := readRange(firstCtx, d, obj, 0, 2)
+		_, err := fetchertest.ReadRange(firstCtx, d, obj, 0, 2)
 		first <- err
 	}()
 	<-arrived
 	impatient, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := readRange(impatient, d, obj, 2, 2); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := fetchertest.ReadRange(impatient, d, obj, 2, 2); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error is %v, want that of the deadline", err)
 	}
 	if n := hub.asked.Load(); n != 1 {
@@ -384,7 +374,7 @@ func TestAddressOfOneWhoGaveUp(t *testing.T) {
 	var group sync.WaitGroup
 	for range 4 {
 		group.Go(func() {
-			if got, err := readRange(t.Context(), d, obj, 4, 2); err != nil || string(got) != "45" {
+			if got, err := fetchertest.ReadRange(t.Context(), d, obj, 4, 2); err != nil || string(got) != "45" {
 				t.Errorf("read %q, %v", got, err)
 			}
 		})

@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 )
 
 // maxMessage bounds what is repeated of a server's words, in characters.
@@ -42,7 +43,7 @@ func classify(op operation, resp *http.Response, own bool, token string) error {
 		e.Hint = missingHint(authenticated)
 	case resp.StatusCode == http.StatusTooManyRequests:
 		e.Kind, e.RetryAfter, e.Hint = fetcher.ErrThrottled, retryAfter(resp.Header), throttledHint(token)
-	case passing(resp.StatusCode):
+	case httpsource.Passing(resp.StatusCode):
 		e.Kind, e.RetryAfter, e.Hint = fetcher.ErrTransient, retryAfter(resp.Header), "try again later"
 	case resp.StatusCode == http.StatusForbidden && authenticated:
 		e.Hint = "give the token permission to read this repository"
@@ -67,17 +68,12 @@ func classifyCDN(op operation, resp *http.Response) error {
 		e.Hint = "check this machine's clock, and that no firewall stands before " + resp.Request.URL.Host
 	case resp.StatusCode == http.StatusTooManyRequests:
 		e.Kind, e.RetryAfter = fetcher.ErrThrottled, retryAfter(resp.Header)
-	case passing(resp.StatusCode):
+	case httpsource.Passing(resp.StatusCode):
 		e.RetryAfter = retryAfter(resp.Header)
 	default:
 		e.Kind, e.Hint = fetcher.ErrRefused, "the Hub names a file that its storage does not give; report it with the request id"
 	}
 	return e
-}
-
-// passing statuses may be answered otherwise the next time.
-func passing(status int) bool {
-	return status == http.StatusRequestTimeout || status == http.StatusTooEarly || status >= http.StatusInternalServerError
 }
 
 func missingHint(authenticated bool) string {

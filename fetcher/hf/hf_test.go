@@ -2,8 +2,6 @@ package hf_test
 
 import (
 	"bytes"
-	"errors"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -81,12 +79,8 @@ func TestDriver(t *testing.T) {
 
 func fixture(t *testing.T, hub *fetchertest.Hub, files map[string][]byte, token string) fetchertest.Fixture {
 	t.Helper()
-	once := func(path string, effect fetchertest.Effect) {
-		hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN, File: path}, Times: 1, Effect: effect})
-	}
-	d := newDriver(t, hub.URL(), token)
 	f := fetchertest.Fixture{
-		Driver: d,
+		Driver: newDriver(t, hub.URL(), token),
 		Source: source("refs/pr/1"),
 		Missing: []fetcher.Source{
 			{Scheme: fetcher.SchemeHub, Path: "acme/no-such-model"},
@@ -108,30 +102,14 @@ func fixture(t *testing.T, hub *fetchertest.Hub, files map[string][]byte, token 
 			}
 		},
 		KeepsOld: true,
-		Spoil: func(t *testing.T, path string, at int64) func() {
-			t.Helper()
-			return hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN, File: path}, Effect: fetchertest.WrongByte(at)})
-		},
-		Cut: func(t *testing.T, path string, n int64) {
-			t.Helper()
-			// On a kept connection that closes before it answers, net/http asks again.
-			d.CloseIdleConnections()
-			once(path, fetchertest.CutAfter(n))
-		},
-		Stall: func(t *testing.T, path string, n int64) {
-			t.Helper()
-			once(path, fetchertest.StallAfter(n))
-		},
-		Fail: func(t *testing.T, path string, kind error) {
-			t.Helper()
-			once(path, map[error]fetchertest.Effect{
-				fetcher.ErrTransient: fetchertest.Status(http.StatusServiceUnavailable),
-				fetcher.ErrRefused:   fetchertest.Status(http.StatusNotFound),
-				fetcher.ErrThrottled: fetchertest.Answer(http.StatusTooManyRequests, http.Header{"Retry-After": {"2"}}, ""),
-			}[kind])
-		},
-		Secrets: []string{"Signature=", "Key-Pair-Id"},
+		Secrets:  []string{"Signature=", "Key-Pair-Id"},
 	}
+	match := func(path string) fetchertest.Match { return fetchertest.Match{Kind: fetchertest.KindCDN, File: path} }
+	f.BreakBy(hub.Inject, match, map[error]fetchertest.Effect{
+		fetcher.ErrTransient: fetchertest.Status(http.StatusServiceUnavailable),
+		fetcher.ErrRefused:   fetchertest.Status(http.StatusNotFound),
+		fetcher.ErrThrottled: fetchertest.Answer(http.StatusTooManyRequests, http.Header{"Retry-After": {"2"}}, ""),
+	})
 	if token != "" {
 		f.Secrets = append(f.Secrets, token)
 	}
@@ -148,26 +126,5 @@ func tiny() map[string][]byte {
 // object lists the source and returns one of its files.
 func object(t *testing.T, d *hf.Driver, path string) fetcher.Object {
 	t.Helper()
-	l, err := d.List(t.Context(), source(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range l.Files {
-		if f.Path == path {
-			return fetcher.Object{Source: source(""), Revision: l.Revision, File: f}
-		}
-	}
-	t.Fatalf("%s is not listed", path)
-	return fetcher.Object{}
-}
-
-// read opens at offset and reads to the end.
-func read(t *testing.T, d *hf.Driver, obj fetcher.Object, offset int64) ([]byte, error) {
-	t.Helper()
-	body, err := d.Open(t.Context(), obj, offset, obj.File.Size-offset)
-	if err != nil {
-		return nil, err
-	}
-	got, err := io.ReadAll(body)
-	return got, errors.Join(err, body.Close())
+	return fetchertest.ObjectOf(t, d, source(""), path)
 }

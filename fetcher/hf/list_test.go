@@ -145,7 +145,7 @@ func TestEndpointWithAPath(t *testing.T) {
 	server := httptest.NewServer(http.StripPrefix("/mirrors/hub", hub.HubHandler()))
 	t.Cleanup(server.Close)
 	d := newDriver(t, server.URL+"/mirrors/hub/", "")
-	got, err := read(t, d, object(t, d, weights), 0)
+	got, err := fetchertest.ReadFrom(t.Context(), d, object(t, d, weights), 0)
 	if err != nil || !bytes.Equal(got, tiny()[weights]) {
 		t.Errorf("read %d bytes, %v", len(got), err)
 	}

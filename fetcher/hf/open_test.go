@@ -3,6 +3,7 @@ package hf_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -19,7 +20,7 @@ func TestExpiredSignatureIsAskedForAgain(t *testing.T) {
 	d := newDriver(t, hub.URL(), "")
 	obj := object(t, d, weights)
 	remove := hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN}, Times: 1, Effect: fetchertest.ExpiredSignature()})
-	got, err := read(t, d, obj, 5)
+	got, err := fetchertest.ReadFrom(t.Context(), d, obj, 5)
 	if err != nil || !bytes.Equal(got, tiny()[weights][5:]) {
 		t.Fatalf("read %d bytes, %v", len(got), err)
 	}
@@ -51,19 +52,52 @@ func TestServerIgnoresRange(t *testing.T) {
 	hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN}, Effect: fetchertest.IgnoreRange()})
 	obj := object(t, d, weights)
 	for _, offset := range []int64{0, 77, 1 << 20} {
-		got, err := read(t, d, obj, offset)
+		got, err := fetchertest.ReadFrom(t.Context(), d, obj, offset)
 		if err != nil || !bytes.Equal(got, tiny()[weights][offset:]) {
 			t.Errorf("at %d: read %d bytes, %v", offset, len(got), err)
 		}
 	}
 	for _, span := range [][2]int64{{0, 1}, {77, 1000}, {1 << 20, 5}} {
-		got, err := readRange(t.Context(), d, obj, span[0], span[1])
+		got, err := fetchertest.ReadRange(t.Context(), d, obj, span[0], span[1])
 		if err != nil || !bytes.Equal(got, tiny()[weights][span[0]:span[0]+span[1]]) {
 			t.Errorf("%d at %d: read %d bytes, %v", span[1], span[0], len(got), err)
 		}
 	}
 	if _, err := d.Open(t.Context(), obj, 1<<20+1, 10); !errors.Is(err, fetcher.ErrTransient) {
 		t.Errorf("far into the file: error is %v, want a passing one", err)
+	}
+}
+
+// Bodies of the right length that are another part of the file, or of another file.
+func TestOtherRanges(t *testing.T) {
+	hub := fetchertest.StartHub(t, fetchertest.HubOptions{})
+	push(t, hub, tiny())
+	d := newDriver(t, hub.URL(), "")
+	obj := object(t, d, weights)
+	size := obj.File.Size
+	for _, c := range []struct {
+		status       int
+		contentRange string
+		ok           bool
+	}{
+		{http.StatusPartialContent, fmt.Sprintf("bytes 2-5/%d", size), true},
+		{http.StatusPartialContent, "bytes 2-5/*", true},
+		{http.StatusPartialContent, fmt.Sprintf("bytes 0-3/%d", size), false},
+		{http.StatusPartialContent, fmt.Sprintf("bytes 2-6/%d", size), false},
+		{http.StatusPartialContent, fmt.Sprintf("bytes 2-5/%d", size+1), false},
+		{http.StatusPartialContent, "", false},
+		{http.StatusOK, "", false},
+		{http.StatusNoContent, "", false},
+	} {
+		remove := hub.Inject(fetchertest.Fault{
+			Match:  fetchertest.Match{Kind: fetchertest.KindCDN},
+			Effect: fetchertest.Answer(c.status, http.Header{"Content-Range": {c.contentRange}}, "abcd"),
+		})
+		got, err := fetchertest.ReadRange(t.Context(), d, obj, 2, 4)
+		remove()
+		if c.ok && (err != nil || string(got) != "abcd") || !c.ok && !errors.Is(err, fetcher.ErrTransient) {
+			t.Errorf("%d with the range %q: read %q, %v", c.status, c.contentRange, got, err)
+		}
 	}
 }
 
@@ -78,7 +112,7 @@ func TestServerIgnoresRangeIsReadNoFurther(t *testing.T) {
 		t.Fatal(err)
 	}
 	obj := fetcher.Object{Source: source(""), Revision: strings.Repeat("a", 40), File: fetcher.File{Path: weights, Size: size}}
-	got, err := readRange(t.Context(), d, obj, 2, 8)
+	got, err := fetchertest.ReadRange(t.Context(), d, obj, 2, 8)
 	if err != nil || string(got) != "23456789" || !sent.closed {
 		t.Errorf("read %q, %v; closed is %v", got, err, sent.closed)
 	}
@@ -142,7 +176,7 @@ func TestCDNAsksForPatience(t *testing.T) {
 			if !errors.As(err, &e) || !errors.Is(err, kind) || e.RetryAfter != 7*time.Second {
 				t.Errorf("%d: error is %v, want one that is %q for 7 seconds", status, err, kind)
 			}
-			if _, err := readRange(t.Context(), d, obj, 0, 10); err != nil {
+			if _, err := fetchertest.ReadRange(t.Context(), d, obj, 0, 10); err != nil {
 				t.Error(err)
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 )
 
 // The Hub's rate limits that this driver meets, by the names that the Hub
@@ -57,7 +59,9 @@ func rateLimitReset(header http.Header) (reset time.Duration, spent bool) {
 		case "r":
 			spent = value == "0"
 		case "t":
-			reset = bounded(value, time.Second)
+			if n, err := strconv.ParseUint(value, 10, 32); err == nil {
+				reset = min(time.Duration(n+1)*time.Second, maxRetryAfter)
+			}
 		}
 	}
 	return reset, spent && reset > 0
@@ -69,18 +73,5 @@ func retryAfter(header http.Header) time.Duration {
 	if reset, spent := rateLimitReset(header); spent {
 		return reset
 	}
-	value := header.Get("Retry-After")
-	if at, err := http.ParseTime(value); err == nil {
-		return min(max(0, time.Until(at)), maxRetryAfter)
-	}
-	return bounded(value, 0)
-}
-
-// bounded reads a number of seconds and adds extra.
-func bounded(seconds string, extra time.Duration) time.Duration {
-	n, err := strconv.ParseUint(seconds, 10, 32)
-	if err != nil {
-		return 0
-	}
-	return min(time.Duration(n)*time.Second+extra, maxRetryAfter)
+	return httpsource.RetryAfter(header)
 }

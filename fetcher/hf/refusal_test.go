@@ -45,6 +45,7 @@ func TestClassification(t *testing.T) {
 		{"throttled", answer(429, "RateLimit", `"api";r=0;t=55`, "Retry-After", "3"), fetcher.ErrThrottled, 56 * time.Second, nil},
 		{"throttled, something left", answer(429, "RateLimit", `"api";r=9;t=55`, "Retry-After", "3"), fetcher.ErrThrottled, 3 * time.Second, nil},
 		{"throttled, silent", answer(429), fetcher.ErrThrottled, 0, nil},
+		{"throttled until a day", answer(429, "Retry-After", "Fri, 31 Dec 2199 23:59:59 GMT"), fetcher.ErrThrottled, time.Hour, nil},
 		{"throttled for ever", answer(429, "Retry-After", "99999999"), fetcher.ErrThrottled, time.Hour, nil},
 		{"no JSON", fetchertest.Answer(200, nil, "<html>Please log in"), fetcher.ErrTransient, 0, []string{"proxy"}},
 		{"no commit", fetchertest.Answer(200, nil, `{"sha": "../../etc"}`), fetcher.ErrTransient, 0, []string{"no commit"}},
@@ -108,7 +109,7 @@ func TestAccess(t *testing.T) {
 				return
 			}
 			f := fetcher.File{Path: weights, Size: int64(len(tiny()[weights]))}
-			_, err = read(t, d, fetcher.Object{Source: source(""), Revision: commit, File: f}, 0)
+			_, err = fetchertest.ReadFrom(t.Context(), d, fetcher.Object{Source: source(""), Revision: commit, File: f}, 0)
 			checkRefusal(t, err, c.weight)
 		})
 	}
@@ -135,12 +136,12 @@ func TestUsedUpQuotaIsNotAskedAgain(t *testing.T) {
 	d := newDriver(t, hub.URL(), "")
 	obj := object(t, d, "config.json")
 	for range 2 {
-		if _, err := read(t, d, obj, 0); err != nil {
+		if _, err := fetchertest.ReadFrom(t.Context(), d, obj, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for range 3 {
-		_, err := read(t, d, obj, 0)
+		_, err := fetchertest.ReadFrom(t.Context(), d, obj, 0)
 		var e *fetcher.Error
 		if !errors.As(err, &e) || !errors.Is(err, fetcher.ErrThrottled) || e.RetryAfter < 30*time.Second || e.RetryAfter > 61*time.Second {
 			t.Fatalf("error is %v, want throttled for about a minute", err)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 )
 
 // maxRedirects is how many hosts may pass a request on.
@@ -108,7 +109,7 @@ func (d *Driver) ask(ctx context.Context, op operation, address *url.URL, r requ
 		return resp, nil
 	}
 	discard(resp)
-	if resp.StatusCode == http.StatusTooManyRequests || passing(resp.StatusCode) {
+	if resp.StatusCode == http.StatusTooManyRequests || httpsource.Passing(resp.StatusCode) {
 		return nil, classifyCDN(op, resp)
 	}
 	return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%w: %w", errExpired, answered(resp, "")), "try again later")

@@ -54,7 +54,7 @@ func testTokenStaysAtItsOrigin(t *testing.T, cdn string) {
 	t.Cleanup(d.CloseIdleConnections)
 	obj := object(t, d, weights)
 	for offset := range int64(3) { // the first by way of the Hub
-		got, err := read(t, d, obj, offset)
+		got, err := fetchertest.ReadFrom(t.Context(), d, obj, offset)
 		if err != nil || !bytes.Equal(got, tiny()[weights][offset:]) {
 			t.Fatalf("read %d bytes, %v", len(got), err)
 		}
@@ -218,7 +218,7 @@ func TestNoRedirectToPlainHTTP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = read(t, d, object(t, d, weights), 0)
+	_, err = fetchertest.ReadFrom(t.Context(), d, object(t, d, weights), 0)
 	if !errors.Is(err, fetcher.ErrTransient) || !strings.Contains(err.Error(), "from https to plain http") {
 		t.Errorf("error is %v, want one that speaks of plain http", err)
 	}

@@ -3,7 +3,9 @@ package s3_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,7 +38,7 @@ func TestKinds(t *testing.T) {
 	s := startServer(t)
 	src := s.fill(t, "llama", map[string][]byte{"config.json": []byte("{}")})
 	d := newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, s3.Options{})
-	obj := object(t, d, src, "config.json")
+	obj := fetchertest.ObjectOf(t, d, src, "config.json")
 	for _, c := range []struct {
 		status int
 		code   string
@@ -99,12 +101,12 @@ func TestReplaced(t *testing.T) {
 	s := startServer(t)
 	src := s.fill(t, "llama", map[string][]byte{"config.json": []byte("first")})
 	d := newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, s3.Options{})
-	obj := object(t, d, src, "config.json")
+	obj := fetchertest.ObjectOf(t, d, src, "config.json")
 	bucket, _, _ := strings.Cut(src.Path, "/")
 	s.mustPut(t, bucket, "llama/config.json", []byte("other"))
 	_, err := d.Open(t.Context(), obj, 2, obj.File.Size-2)
 	wantKind(t, err, fetcher.ErrRefused, "config.json", "replaced since it was listed", "412") // before a byte is sent
-	got, err := read(t, d, object(t, d, src, "config.json"), 2)
+	got, err := fetchertest.ReadFrom(t.Context(), d, fetchertest.ObjectOf(t, d, src, "config.json"), 2)
 	if err != nil || string(got) != "her" {
 		t.Errorf("listed again, it reads %q, %v", got, err)
 	}
@@ -115,7 +117,7 @@ func TestAnotherETag(t *testing.T) {
 	s := startServer(t)
 	src := s.fill(t, "", map[string][]byte{"config.json": []byte("first")})
 	d := newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, s3.Options{})
-	obj := object(t, d, src, "config.json")
+	obj := fetchertest.ObjectOf(t, d, src, "config.json")
 	for name, c := range map[string]struct {
 		status int
 		header http.Header
@@ -134,7 +136,7 @@ func TestAnotherETag(t *testing.T) {
 			if errors.Is(c.kind, fetcher.ErrRefused) {
 				offset = 0
 			}
-			_, err := read(t, d, obj, offset)
+			_, err := fetchertest.ReadFrom(t.Context(), d, obj, offset)
 			wantKind(t, err, c.kind, "config.json")
 		})
 	}
@@ -154,6 +156,29 @@ func TestAnotherETag(t *testing.T) {
 		_, err := d.Open(t.Context(), obj, c.offset, c.bytes)
 		remove()
 		wantKind(t, err, fetcher.ErrTransient, "config.json")
+	}
+}
+
+// A server that does not say how long its answer is.
+func TestUnknownLength(t *testing.T) {
+	noEnvironment(t)
+	t.Setenv("AWS_ACCESS_KEY_ID", accessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", secretKey)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Range", "bytes 2-5/9")
+		w.Header().Set("Etag", `"e"`)
+		w.WriteHeader(http.StatusPartialContent)
+		for _, part := range []string{"ab", "cd"} {
+			_, _ = io.WriteString(w, part) // a client that left hears nothing
+			_ = http.NewResponseController(w).Flush()
+		}
+	}))
+	t.Cleanup(server.Close)
+	d := newDriver(t, fetcher.Access{Endpoint: server.URL}, s3.Options{})
+	obj := fetcher.Object{Source: source("bucket", "llama"), File: fetcher.File{Path: "config.json", Size: 9, Version: `"e"`}}
+	got, err := fetchertest.ReadRange(t.Context(), d, obj, 2, 4)
+	if err != nil || string(got) != "abcd" {
+		t.Errorf("read %q, %v", got, err)
 	}
 }
 

@@ -29,7 +29,7 @@ func TestVouch(t *testing.T) {
 	} {
 		t.Run(string(algorithm), func(t *testing.T) {
 			s.mustPut(t, bucket, "config.json", []byte("123456789"), withChecksum(algorithm))
-			got, err := d.Vouch(t.Context(), object(t, d, source(bucket, ""), "config.json"))
+			got, err := d.Vouch(t.Context(), fetchertest.ObjectOf(t, d, source(bucket, ""), "config.json"))
 			if err != nil || got != want {
 				t.Errorf("vouched by %q, %v; want %q", got, err, want)
 			}
@@ -44,13 +44,13 @@ func TestVouchTakesNoOther(t *testing.T) {
 	bucket := s.newBucket(t)
 	d := newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, s3.Options{})
 	s.multipart(t, bucket, "parts.bin", bytes.Repeat([]byte("x"), 5<<20), []byte("the last part"))
-	got, err := d.Vouch(t.Context(), object(t, d, source(bucket, ""), "parts.bin"))
+	got, err := d.Vouch(t.Context(), fetchertest.ObjectOf(t, d, source(bucket, ""), "parts.bin"))
 	if err != nil || got != "" {
 		t.Errorf("an object in parts is vouched for by %q, %v", got, err)
 	}
 
 	s.mustPut(t, bucket, "plain.bin", []byte("123456789"), withChecksum(types.ChecksumAlgorithmSha1))
-	obj := object(t, d, source(bucket, ""), "plain.bin")
+	obj := fetchertest.ObjectOf(t, d, source(bucket, ""), "plain.bin")
 	for name, header := range map[string]http.Header{
 		"composite":            {"X-Amz-Checksum-Sha256": {"FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU="}, "X-Amz-Checksum-Type": {"COMPOSITE"}},
 		"composite, old":       {"X-Amz-Checksum-Sha256": {"FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU=-2"}},
