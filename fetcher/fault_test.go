@@ -75,6 +75,30 @@ func TestPullThroughFaults(t *testing.T) {
 	}
 }
 
+// A host that answers every range with the whole file is read from the front,
+// over one connection; so it is when the pull is taken up again.
+func TestPullFromHostWithoutRanges(t *testing.T) {
+	const size = 40 << 20
+	e := newEnv(t, fetchertest.HubOptions{BytesPerSecond: 64 << 20})
+	tree := fetchertest.Tree{"config.json": fetchertest.Bytes([]byte("{}")), "model.safetensors": fetchertest.Bytes(random(1, size))}
+	e.push(repoID, tree)
+	e.hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN}, Effect: fetchertest.IgnoreRange()})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req := request("tiny", "")
+	req.Progress = func(p fetcher.Progress) {
+		if p.BytesDone > size/4 {
+			cancel()
+		}
+	}
+	if _, err := e.fetcher(nil).Pull(ctx, req); !errors.Is(err, context.Canceled) {
+		t.Fatalf("the first pull ends with %v", err)
+	}
+	e.hub.SetBytesPerSecond(0)
+	checkModel(t, e.mustPull(request("tiny", "")).Path, tree)
+	checkStore(t, e.dir)
+}
+
 func TestPullWrongBytes(t *testing.T) {
 	for name, file := range map[string]string{"large": shard, "small": "config.json"} {
 		t.Run(name, func(t *testing.T) {
