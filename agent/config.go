@@ -162,7 +162,7 @@ func parseStore(f *fields) StoreConfig {
 func parsePull(f *fields) PullConfig {
 	cfg := PullConfig{
 		ConcurrentModels: int(f.integer("concurrentModels", 2, 1)),
-		Jobs:             int(f.integer("jobs", 8, 1)),
+		Jobs:             int(f.integer("jobs", 16, 1)),
 		MaxRate:          f.size("maxRate", 0),
 	}
 	f.done()

@@ -51,7 +51,7 @@ func TestConfigDefaults(t *testing.T) {
 	want := Config{
 		Models: []Model{},
 		Store:  StoreConfig{Reserve: Reserve{Percent: 20}},
-		Pull:   PullConfig{ConcurrentModels: 2, Jobs: 8},
+		Pull:   PullConfig{ConcurrentModels: 2, Jobs: 16},
 		Intervals: Intervals{
 			Observe: 5 * time.Second, LabelWrites: 2 * time.Second, Progress: 30 * time.Second, GPU: time.Minute,
 			Heartbeat: 10 * time.Second, Verify: 30 * time.Second, RetryMin: 5 * time.Second, RetryMax: 10 * time.Minute,
