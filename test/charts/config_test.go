@@ -61,7 +61,7 @@ func TestFullConfigReachesTheAgent(t *testing.T) {
 	if !slices.Equal(m.Include, []string{"*.safetensors", "*.json"}) || !slices.Equal(m.Exclude, []string{"original/*"}) {
 		t.Errorf("patterns reached the agent as %q and %q", m.Include, m.Exclude)
 	}
-	if got.Store.Quota != 500<<30 || got.Store.Reserve.Bytes != 100<<30 || got.Pull.MaxRate != 500<<20 || got.Pull.Jobs != 16 || got.Pull.ConcurrentModels != 1 {
+	if got.Store.Quota != 500<<30 || got.Store.Reserve.Bytes != 100<<30 || got.Pull.MaxRate != 500<<20 || got.Pull.Jobs != 12 || got.Pull.ConcurrentModels != 1 {
 		t.Errorf("limits reached the agent as %+v and %+v", got.Store, got.Pull)
 	}
 	defaults := agentConfig(t, nil)
