@@ -97,9 +97,13 @@ clean: ## remove what was built here; the cache stays
 # The Hub's own clients, for the tests that hold the stand-in and the store against them.
 REQUIREMENTS := fetcher/fetchertest/requirements.txt
 VENV := $(CACHE)/venv-$(shell cksum < $(REQUIREMENTS) | cut -d' ' -f1)
+# transformers with models, in an environment of its own: it wants an older client of the Hub's.
+JAX_REQUIREMENTS := fetcher/fetchertest/requirements-jax.txt
+JAX_VENV := $(CACHE)/venv-jax-$(shell cksum < $(JAX_REQUIREMENTS) | cut -d' ' -f1)
 NPM_PACKAGE := @huggingface/hub@2.17.5
 NPM_DIR := $(CACHE)/npm-hub-2.17.5
 HAVE_PYTHON := $(shell python3 -c 'import sys, venv, ensurepip; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
+HAVE_JAX := $(if $(HAVE_PYTHON),$(shell python3 -c 'import platform, sys; print("yes" if sys.version_info < (3, 14) and platform.machine() in ("x86_64", "aarch64") else "")'))
 HAVE_NPM := $(shell command -v npm >/dev/null 2>&1 && echo yes)
 
 .PHONY: clients
@@ -111,6 +115,12 @@ ifeq ($(HAVE_PYTHON),yes)
 else
 	@echo "SKIPPED: no Python 3.11 with venv, so no tests with huggingface_hub"
 endif
+ifeq ($(HAVE_JAX),yes)
+	@$(MAKE) --no-print-directory $(JAX_VENV)/ready
+	@echo "export STOKER_TEST_PYTHON_JAX=$(JAX_VENV)/bin/python" >> $(CACHE)/clients.env
+else
+	@echo "SKIPPED: no Python 3.11 to 3.13 on x86-64 or ARM, so no tests in which transformers loads a model"
+endif
 ifeq ($(HAVE_NPM),yes)
 	@$(MAKE) --no-print-directory $(NPM_DIR)/ready
 	@echo "export STOKER_TEST_NPM=$(NPM_DIR)" >> $(CACHE)/clients.env
@@ -119,9 +129,15 @@ else
 endif
 
 $(VENV)/ready: $(REQUIREMENTS)
-	@echo "making a virtual environment with the Hub's own client in $(VENV) (about a minute)"
+	@echo "making a virtual environment with the Hub's own client and transformers in $(VENV) (about a minute)"
 	@rm -rf $(VENV) && python3 -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	@touch $@
+
+$(JAX_VENV)/ready: $(JAX_REQUIREMENTS)
+	@echo "making a virtual environment with transformers and JAX in $(JAX_VENV) (160 MB to download)"
+	@rm -rf $(JAX_VENV) && python3 -m venv $(JAX_VENV)
+	@$(JAX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(JAX_REQUIREMENTS)
 	@touch $@
 
 $(NPM_DIR)/ready:

@@ -14,9 +14,15 @@ import (
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
 )
 
-// python is an interpreter with requirements.txt installed, and its
-// environment: nothing of this process's, and no traffic but to the Hub
-// stand-in.
+// Variables that name interpreters: with requirements.txt and with
+// requirements-jax.txt installed.
+const (
+	withClient = "STOKER_TEST_PYTHON"
+	withModels = "STOKER_TEST_PYTHON_JAX"
+)
+
+// python is an interpreter and its environment: nothing of this process's, and
+// no traffic but to the Hub stand-in.
 type python struct {
 	interpreter string
 	env         []string
@@ -24,9 +30,14 @@ type python struct {
 
 func newPython(t *testing.T, endpoint string, extra ...string) python {
 	t.Helper()
-	interpreter := os.Getenv("STOKER_TEST_PYTHON")
+	return newPythonOf(t, withClient, endpoint, extra...)
+}
+
+func newPythonOf(t *testing.T, variable, endpoint string, extra ...string) python {
+	t.Helper()
+	interpreter := os.Getenv(variable)
 	if interpreter == "" {
-		t.Skip("STOKER_TEST_PYTHON is not set: the Hub's own client is not run; `make test` makes a virtual environment for it")
+		t.Skip(variable + " is not set: what reads models in Python is not run; `make test` makes a virtual environment for it")
 	}
 	home := t.TempDir()
 	return python{interpreter, append([]string{

@@ -66,15 +66,17 @@ func TestRealClientReadsTheStoreOffline(t *testing.T) {
 		name, revision string
 		include        []string
 		wholeTree      bool
+		client         string
 	}{
-		{name: "default choice of a branch"},
-		{name: "all files", include: []string{"*"}, wholeTree: true},
-		{name: "a ref", revision: "refs/pr/1"},
-		{name: "a commit", revision: "commit"},
+		{name: "default choice of a branch", client: withClient},
+		{name: "all files", include: []string{"*"}, wholeTree: true, client: withClient},
+		{name: "a ref", revision: "refs/pr/1", client: withClient},
+		{name: "a commit", revision: "commit", client: withClient},
+		{name: "the client before 1.0", client: withModels},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			hub, tree, _ := startHub(t, fetchertest.HubOptions{})
-			p := newPython(t, "http://127.0.0.1:9", "HF_HUB_OFFLINE=1")
+			p := newPythonOf(t, c.client, "http://127.0.0.1:9", "HF_HUB_OFFLINE=1")
 			tree["additional_chat_templates/tool.jinja"] = fetchertest.Bytes([]byte("{{ tools }}"))
 			tree["empty.txt"] = fetchertest.Bytes(nil)
 			commit, err := hub.Push(t.Context(), repoID, "main", tree)
