@@ -128,13 +128,13 @@ else
 	@echo "SKIPPED: no npm, so no tests with @huggingface/hub"
 endif
 
-$(VENV)/ready: $(REQUIREMENTS)
+$(VENV)/ready:
 	@echo "making a virtual environment with the Hub's own client and transformers in $(VENV) (about a minute)"
 	@rm -rf $(VENV) && python3 -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	@touch $@
 
-$(JAX_VENV)/ready: $(JAX_REQUIREMENTS)
+$(JAX_VENV)/ready:
 	@echo "making a virtual environment with transformers and JAX in $(JAX_VENV) (160 MB to download)"
 	@rm -rf $(JAX_VENV) && python3 -m venv $(JAX_VENV)
 	@$(JAX_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(JAX_REQUIREMENTS)
