@@ -1,6 +1,7 @@
 package fetcher
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -15,6 +16,8 @@ type claim struct {
 	began time.Time
 	// whole claims are of a source that gives no ranges.
 	whole bool
+	// relieved ends the connection: there is nothing left for it to bring.
+	relieved context.CancelFunc
 
 	mu  sync.Mutex
 	at  int64 // what lies before is written, or being written
@@ -57,6 +60,9 @@ func (c *claim) cut(end int64) bool {
 		return false
 	}
 	c.end = end
+	if c.at == end {
+		c.relieved()
+	}
 	return true
 }
 

@@ -257,8 +257,11 @@ func (d *dispatcher) connect(ctx context.Context, c *claim) {
 	t.claims = append(t.claims, c)
 	d.busy++
 	buf := d.buffer()
+	own, relieved := context.WithCancel(ctx)
+	c.relieved = relieved
 	d.group.Go(func() error {
-		if err := d.p.fetch(ctx, c, buf); err != nil {
+		defer relieved()
+		if err := d.p.fetch(own, c, buf); err != nil && (ctx.Err() != nil || c.rest().Bytes() > 0) {
 			return err
 		}
 		return d.tell(ctx, func() {

@@ -139,6 +139,7 @@ func (o *inOrder) hash(b []byte) {
 	o.mu.Lock()
 	o.at += int64(len(b))
 	o.mu.Unlock()
+	o.moved()
 	if o.drop && o.at-o.dropped >= 2*dropBytes {
 		// Not the last ones, which the disk may still be writing.
 		if err := o.partial.DropCache(store.Span{From: o.dropped, To: o.dropped + dropBytes}); err != nil {
@@ -171,7 +172,6 @@ func (o *inOrder) catchUp() {
 		n, err := o.partial.ReadAt(buf[:min(readBack, ready)], at)
 		if n > 0 {
 			o.hash(buf[:n])
-			o.moved()
 		}
 		o.mu.Lock()
 		if n == 0 {

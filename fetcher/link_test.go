@@ -236,6 +236,23 @@ func TestSlowConnectionIsRelieved(t *testing.T) {
 	})
 }
 
+// A connection that brings nothing any more is left to its own, long before it
+// counts as stalled.
+func TestStalledConnectionIsRelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &link{content: random(1, 64*mib), rate: func(connection, _ int) float64 {
+			if connection == 1 {
+				return 0.001
+			}
+			return 2 * mib
+		}}
+		_, took := l.mustPull(t, func(o *fetcher.Options) { o.Jobs, o.StallTimeout = 4, time.Hour })
+		if took > 20*time.Second {
+			t.Errorf("took %s; over three connections it would be 11 s", took)
+		}
+	})
+}
+
 // What was brought over many connections before an interruption is not brought
 // again.
 func TestResumeOfRanges(t *testing.T) {
