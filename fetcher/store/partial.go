@@ -67,8 +67,9 @@ func (g *Staging) OpenPartial(ctx context.Context, id, content string, size int6
 	return p, nil
 }
 
-// writeBackMin is the shortest write that is sent to the disk at once.
-const writeBackMin = 256 << 10
+// writeBack is how much is sent to the disk at a time, when its last byte has
+// been written.
+const writeBack = 4 << 20
 
 // writePiece is how much is given to the kernel at a time. It takes a folio as
 // large as that for the page cache, and large ones are hard to come by on a
@@ -200,10 +201,10 @@ func (p *Partial) WriteAt(b []byte, off int64) (int, error) {
 	if n == 0 {
 		return 0, asStoreError(err)
 	}
-	if n >= writeBackMin {
-		// The disk is to work while the network does, not when all has come. It
-		// is no promise of durability, and where it cannot be, nothing is lost.
-		_ = unix.SyncFileRange(int(p.file.Fd()), off, int64(n), unix.SYNC_FILE_RANGE_WRITE)
+	// The disk is to work while the network does, not when all has come. It is no
+	// promise of durability, and where it cannot be, nothing is lost.
+	if from, to := off/writeBack*writeBack, (off+int64(n))/writeBack*writeBack; to > from {
+		_ = unix.SyncFileRange(int(p.file.Fd()), from, to-from, unix.SYNC_FILE_RANGE_WRITE)
 	}
 	s := Span{off, off + int64(n)}
 	p.mu.Lock()
