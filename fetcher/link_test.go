@@ -253,6 +253,40 @@ func TestStalledConnectionIsRelieved(t *testing.T) {
 	})
 }
 
+// No byte for 30 s is a stall, and a connection that crawls is none.
+func TestStall(t *testing.T) {
+	for name, c := range map[string]struct {
+		rate     float64 // of the first connection
+		requests int
+		second   time.Duration // when it is sent, about
+	}{
+		"nothing comes":         {0.001, 2, 30 * time.Second},
+		"a piece in 29 seconds": {mib / 64 / 29., 1, 0},
+		"a piece in 31 seconds": {mib / 64 / 31., 2, 30 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &link{content: random(1, mib), rate: func(connection, _ int) float64 {
+					if connection == 0 {
+						return c.rate
+					}
+					return mib
+				}}
+				begin := time.Now()
+				l.mustPull(t, func(o *fetcher.Options) { o.Jobs = 1 })
+				if len(l.requests) != c.requests {
+					t.Fatalf("%d requests, want %d", len(l.requests), c.requests)
+				}
+				if c.requests == 2 {
+					if at := l.requests[1].at.Sub(begin); at < c.second || at > c.second+time.Second {
+						t.Errorf("the second request was sent after %s, want %s", at, c.second)
+					}
+				}
+			})
+		})
+	}
+}
+
 // What was brought over many connections before an interruption is not brought
 // again.
 func TestResumeOfRanges(t *testing.T) {
