@@ -2,33 +2,39 @@ package fetcher
 
 import "time"
 
-// How a pull finds out how many connections help.
+// How a pull finds out how many connections help. Rates are bytes per second.
 const (
 	// beginWith is how many connections a pull begins with.
 	beginWith = 4
 	// paceEvery is how often the rate is looked at.
-	paceEvery = time.Second
+	paceEvery = 500 * time.Millisecond
 	// worthwhile is by how much the rate must rise for more connections to
 	// stay. Twice as many bring nothing where the link, the processor or the
-	// disk is full, and up to twice the rate where each has a window or a share
-	// of its own.
+	// disk is full, and up to twice the rate where each has a window, a share or
+	// losses of its own.
 	worthwhile = 1.1
+	// A connection that brings less than slow is held up by the way, and four
+	// times as many are tried; one that brings more than fast is in no hurry to
+	// be helped: the first try waits until fastLooks.
+	slow, fast = 16e6, 64e6
+	fastLooks  = 4
 	// How many looks it takes until the next try after one in vain: doubling.
-	restMin, restMax = 16, 256
+	restMin, restMax = 32, 512
 	// patience is how many looks a source that asked for patience is spared.
-	patience = 60
+	patience = 120
 )
 
-// pace decides how many connections a pull uses: it tries twice as many, keeps
-// them if they bring more, and goes back if not. It is a function of what it is
-// told; the clock is the caller's.
+// pace decides how many connections a pull uses: it tries more, keeps them if
+// they bring more, and goes back if not. It is a function of what it is told;
+// the clock is the caller's.
 type pace struct {
 	limit  int
 	target int
 
 	before  int     // what to go back to, while more are being tried
-	base    float64 // the rate with so many; 0: not known yet
+	base    float64 // the rate with so many
 	settle  bool    // the last change is too young to be judged
+	looks   int     // how many there were
 	resting int     // looks until the next try
 	rest    int     // how long the next rest is
 }
@@ -37,9 +43,10 @@ func newPace(limit int) *pace {
 	return &pace{limit: limit, target: min(beginWith, limit), settle: true, rest: restMin}
 }
 
-// look takes the rate, in bytes per second, since the last look, and whether
-// there was work for all connections all the time.
+// look takes the rate since the last look, and whether there was work for all
+// connections all the time.
 func (p *pace) look(rate float64, full bool) {
+	p.looks++
 	switch {
 	case !full || rate <= 0:
 		return // it says nothing about how many would help
@@ -50,7 +57,9 @@ func (p *pace) look(rate float64, full bool) {
 		p.settle = false
 		return
 	case p.before == 0:
-		p.try(rate)
+		if p.looks >= fastLooks || rate/float64(p.target) < fast {
+			p.try(rate)
+		}
 	case rate >= p.base*worthwhile:
 		p.before, p.rest = 0, restMin
 		p.try(rate)
@@ -66,7 +75,11 @@ func (p *pace) try(rate float64) {
 		return
 	}
 	p.before, p.base = p.target, rate
-	p.target = min(2*p.target, p.limit)
+	more := 2
+	if rate/float64(p.target) < slow {
+		more = 4
+	}
+	p.target = min(more*p.target, p.limit)
 	p.settle = true
 }
 

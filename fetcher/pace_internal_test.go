@@ -30,7 +30,7 @@ func most(targets []int) int {
 
 func TestPace(t *testing.T) {
 	upTo := func(full int) func(int) float64 {
-		return func(n int) float64 { return 10e6 * float64(min(n, full)) }
+		return func(n int) float64 { return 20e6 * float64(min(n, full)) }
 	}
 	for name, c := range map[string]struct {
 		limit int
@@ -41,14 +41,18 @@ func TestPace(t *testing.T) {
 		"each has its own rate":       {32, upTo(1000), 32, 32},
 		"up to sixteen":               {64, upTo(16), 16, 32},
 		"the link is full with four":  {64, upTo(4), 4, 8},
-		"the link is full with one":   {64, upTo(1), 4, 8},
+		"the link is full with one":   {64, upTo(1), 4, 16},
 		"one is allowed":              {1, upTo(1000), 1, 1},
 		"three are allowed":           {3, upTo(1000), 3, 3},
 		"five are allowed":            {5, upTo(1000), 5, 5},
-		"more do harm":                {64, func(n int) float64 { return 100e6 / float64(n) }, 4, 8},
+		"more do harm":                {64, func(n int) float64 { return 100e6 / float64(n) }, 4, 16},
 		"ten percent is no gain":      {64, func(n int) float64 { return 100e6 + float64(n) }, 4, 8},
 		"nothing arrives":             {64, func(int) float64 { return 0 }, 4, 4},
-		"a little more each time":     {64, func(n int) float64 { return 100e6 * (2 - 4/float64(n)) }, 16, 32},
+		"a little more each time":     {64, func(n int) float64 { return 100e6 * (2 - 4/float64(n)) }, 64, 64},
+		"slow, each for itself":       {64, func(n int) float64 { return 1e6 * float64(n) }, 64, 64},
+		"slow, up to sixteen":         {256, func(n int) float64 { return 1e6 * float64(min(n, 16)) }, 16, 64},
+		"fast, each for itself":       {64, func(n int) float64 { return 200e6 * float64(n) }, 64, 64},
+		"fast, and full with four":    {64, func(n int) float64 { return 200e6 * float64(min(n, 4)) }, 4, 8},
 		"the clock stood still (NaN)": {64, func(int) float64 { return -1 }, 4, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -69,10 +73,10 @@ func TestPace(t *testing.T) {
 func TestPaceFollowsTheLink(t *testing.T) {
 	p := newPace(64)
 	looks(p, 100, func(int) float64 { return 50e6 })
-	if p.target > 8 {
+	if p.target > 16 {
 		t.Fatalf("%d connections on a full link", p.target)
 	}
-	targets := looks(p, 600, func(n int) float64 { return 50e6 * float64(n) })
+	targets := looks(p, 1200, func(n int) float64 { return 50e6 * float64(n) })
 	if last := targets[len(targets)-1]; last != 64 {
 		t.Errorf("%d connections, though each brings more", last)
 	}
