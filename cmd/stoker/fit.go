@@ -48,10 +48,12 @@ and the first bytes of the weight files are read), or a DIR that holds a model;
 write ./NAME for a directory that is called like a model. Where the flags say
 nothing, vLLM's defaults and the model's own length are meant.
 
-Each GPU's line says which budget vLLM would claim, what weights and one request
-take of it, how many tokens of cache are left beside the weights (with the most
-and the least that activations and CUDA graphs take), and the longest request
-that would fit.
+The sum is printed for each number of GPUs that one replica may take here (1, 2,
+4 and so on), or for --tensor-parallel only; sizes that vLLM refuses are said to
+be impossible. Then each GPU's line says which budget vLLM would claim, what
+weights and one request take of it, how many tokens of cache are left beside the
+weights (with the most and the least that activations and CUDA graphs take), and
+the longest request that would fit. What is not exact is marked as estimated.
 
 Exit codes: 0 whenever it could compute, whether it fits or not; 1 the files
 could not be read; 2 wrong usage, no such model, or arguments that vLLM would
@@ -64,7 +66,7 @@ refuse; 3 the source refuses; 130 interrupted.`,
 	}
 	flags := cmd.Flags()
 	storeFlag(cmd, &f.store)
-	flags.IntVar(&f.serving.TensorParallel, "tensor-parallel", 1, "one replica takes `N` GPUs")
+	flags.IntVar(&f.serving.TensorParallel, "tensor-parallel", 0, "one replica takes `N` GPUs (default: every size that these GPUs allow)")
 	flags.Int64Var(&f.serving.MaxModelLen, "max-model-len", 0, "the longest request has `N` tokens (default: the model's own length)")
 	flags.Float64Var(&f.serving.GPUMemoryUtilization, "gpu-memory-utilization", 0.92, "vLLM claims this `FRACTION` of a GPU's memory, above 0 and at most 1")
 	flags.StringVar(&f.serving.KVCacheDtype, "kv-cache-dtype", "auto", "the KV cache has this `TYPE`, like auto, bfloat16 or fp8")
@@ -107,7 +109,7 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 // checkServing refuses what would otherwise mean the default.
 func (f fitFlags) checkServing(cmd *cobra.Command) error {
 	var errs []error
-	if f.serving.TensorParallel < 1 {
+	if cmd.Flags().Changed("tensor-parallel") && f.serving.TensorParallel < 1 {
 		errs = append(errs, fmt.Errorf("--tensor-parallel %d is too few; it takes at least one GPU", f.serving.TensorParallel))
 	}
 	if cmd.Flags().Changed("max-model-len") && f.serving.MaxModelLen < 1 {

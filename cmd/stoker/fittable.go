@@ -2,7 +2,11 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/stoker-project/stoker/gpu"
 	"github.com/stoker-project/stoker/gpu/sizing"
@@ -10,87 +14,242 @@ import (
 
 // printFit writes the sum, the GPUs, and what is not exact.
 func (c *cli) printFit(out fitOutput, devices []gpu.Device) error {
-	if err := printTable(c.stdout, fitTerms(out)); err != nil {
-		return err
-	}
-	if len(out.GPUs) > 0 {
-		fmt.Fprintln(c.stdout)
-		if err := printTable(c.stdout, fitGPUs(out.Report, devices)); err != nil {
+	for _, table := range [][][]string{fitModel(out), fitTerms(out), fitGPUs(out, devices)} {
+		if len(table) == 0 {
+			continue
+		}
+		if err := printTable(c.stdout, table); err != nil {
 			return err
 		}
+		fmt.Fprintln(c.stdout)
 	}
-	fmt.Fprintf(c.stdout, "\n%s\n", fitVerdict(out))
-	for _, note := range out.Notes {
-		fmt.Fprintf(c.stdout, "Note: %s.\n", note)
-	}
+	fmt.Fprintln(c.stdout, fitVerdict(out))
+	printNotes(c.stdout, out)
 	return nil
 }
 
-// fitTerms are the terms of the sum on one GPU, and the rule of thumb.
-func fitTerms(out fitOutput) [][]string {
-	n := out.Need
-	model := out.Model
+// fitModel is what holds for every number of GPUs.
+func fitModel(out fitOutput) [][]string {
+	model, w, a := out.Model, out.Weights, out.Architecture
 	if out.Revision != "" {
 		model += " at " + short(out.Revision)
 	}
-	rows := [][]string{
+	var types []string
+	for _, dtype := range slices.Sorted(maps.Keys(w.ByDType)) {
+		types = append(types, size(w.ByDType[dtype])+" "+dtype)
+	}
+	if len(types) == 0 {
+		types = []string{"types unknown"}
+	}
+	weights := fmt.Sprintf("%s in %s: %s; %d parameters", size(w.Bytes), count(len(w.Files), "file"), strings.Join(types, ", "), w.Parameters)
+	var layers []string
+	for _, kind := range []struct {
+		n    uint64
+		what string
+	}{
+		{a.FullLayers, "keep every token"},
+		{a.WindowLayers, fmt.Sprintf("keep a window of %d", a.WindowTokens)},
+		{a.StateLayers, "keep a state"},
+	} {
+		if kind.n > 0 {
+			layers = append(layers, fmt.Sprintf("%d %s", kind.n, kind.what))
+		}
+	}
+	if len(layers) == 0 {
+		layers = []string{"not known"}
+	}
+	return [][]string{
 		{"Model", model},
-		{"Serving", fmt.Sprintf("%s a replica, requests of %d tokens at most, %v of the memory, KV cache in %s",
-			count(n.TensorParallel, "GPU"), n.MaxModelLen, n.GPUMemoryUtilization, n.KVCacheDtype)},
-		{"", ""},
-		{"On each GPU", ""},
-		{"  weights", size(n.WeightsBytes)},
+		{"Weights", weights + estimated(w.Estimated)},
+		{"KV cache", "in " + out.KVCacheDtype + "; layers: " + strings.Join(layers, ", ") + estimated(a.Estimated)},
+		{"Serving", fmt.Sprintf("requests of %d tokens at most, %v of the memory", out.MaxModelLen, out.GPUMemoryUtilization)},
 	}
-	if n.ReplicatedBytes > 0 {
-		rows = append(rows, []string{"  weights that are not split", size(n.ReplicatedBytes)})
-	}
-	kv := fmt.Sprintf("%s (%s a token)", size(n.KVBytes), size(n.KVBytesPerToken))
-	if n.KVWindowBytesPerToken > 0 {
-		kv = fmt.Sprintf("%s (%s a token, and %s for each of the last %d)", size(n.KVBytes), size(n.KVBytesPerToken), size(n.KVWindowBytesPerToken), n.KVWindowTokens)
-	}
-	return append(rows,
-		[]string{"  KV cache of one such request", kv},
-		[]string{"  together", size(n.WeightsBytes + n.ReplicatedBytes + n.KVBytes)},
-		[]string{"  beside it, about", fmt.Sprintf("%s to %s (activations, CUDA graphs; no part of the test)", size(n.OverheadMinBytes), size(n.OverheadMaxBytes))},
-		[]string{"Rule of thumb", fmt.Sprintf("%s over all GPUs (parameters x 2 bytes x 1.25), for comparison", size(out.RuleOfThumbBytes))},
-	)
 }
 
-func fitGPUs(r sizing.Report, devices []gpu.Device) [][]string {
-	rows := [][]string{{"GPU", "NAME", "TOTAL", "FREE", "BUDGET", "WEIGHTS", "ONE REQUEST", "TOKENS OF CACHE", "LONGEST REQUEST", "FITS"}}
-	for i, g := range r.GPUs {
-		d := devices[i]
-		number := strconv.Itoa(d.Index)
-		if d.MIG != nil {
-			number += "." + strconv.Itoa(d.MIG.Index)
+// fitTerms are the terms of the sum on one GPU, a column for each number of GPUs
+// that a replica takes.
+func fitTerms(out fitOutput) [][]string {
+	var needs []*sizing.Need
+	head := []string{"ON EACH GPU, FOR A REPLICA ON"}
+	for _, s := range out.TensorParallelSizes {
+		title := count(s.TensorParallel, "GPU")
+		if s.Impossible != "" {
+			title += ": impossible"
 		}
-		fits := "yes"
-		if !g.Fits {
-			fits = "no: " + g.Reason
-			if d.State != gpu.StateOK {
-				fits += " (" + string(d.State) + ")"
+		head, needs = append(head, title), append(needs, s.Need)
+	}
+	rows := [][]string{head}
+	guess := estimated(out.Architecture.Estimated)
+	for _, term := range []struct {
+		name  string
+		value func(n *sizing.Need) uint64
+		guess string
+		rare  bool // left out where it is 0 everywhere
+		cache bool // of the cache alone, so unknown where that is
+	}{
+		{"weights", func(n *sizing.Need) uint64 { return n.WeightsBytes }, estimated(out.Weights.Estimated), false, false},
+		{"weights that are not split", func(n *sizing.Need) uint64 { return n.ReplicatedBytes }, estimated(out.Weights.Estimated), true, false},
+		{"KV cache of a token", func(n *sizing.Need) uint64 { return n.KVBytesPerToken }, guess, false, true},
+		{"  of a token in windows", func(n *sizing.Need) uint64 { return n.KVWindowBytesPerToken }, guess, true, true},
+		{"  of states", func(n *sizing.Need) uint64 { return n.KVStateBytes }, guess, true, true},
+		{"  of padding", func(n *sizing.Need) uint64 { return n.KVPaddingBytes }, guess, true, true},
+		{"KV cache of one such request", func(n *sizing.Need) uint64 { return n.KVBytes }, guess, false, false},
+		{"together", func(n *sizing.Need) uint64 { return n.TotalBytes() }, estimated(out.Estimated), false, false},
+	} {
+		row, worth := []string{term.name}, !term.rare
+		for _, n := range needs {
+			cell := ""
+			if n != nil {
+				cell = size(term.value(n)) + term.guess
+				if term.cache && !n.KVKnown {
+					cell = unknown
+				}
+				worth = worth || term.value(n) > 0
 			}
+			row = append(row, cell)
 		}
-		rows = append(rows, []string{
-			number, d.Name, size(g.TotalBytes), size(g.FreeBytes), size(g.BudgetBytes), size(r.WeightsBytes + r.ReplicatedBytes), size(r.KVBytes),
-			span(g.CacheTokensMin, g.CacheTokensMax), strconv.FormatInt(g.LargestMaxModelLen, 10), fits,
-		})
+		if worth {
+			rows = append(rows, row)
+		}
+	}
+	beside, thumb := []string{"beside it, about"}, []string{"rule of thumb"}
+	for _, n := range needs {
+		if n == nil {
+			beside, thumb = append(beside, ""), append(thumb, "")
+			continue
+		}
+		beside = append(beside, size(n.OverheadMinBytes)+" to "+size(n.OverheadMaxBytes))
+		thumb = append(thumb, size(out.RuleOfThumbBytes/uint64(n.TensorParallel))+estimated(out.Weights.Estimated))
+	}
+	return append(rows, beside, thumb)
+}
+
+// fitGPUs has a line for each GPU and number of GPUs; GPUs that are alike share
+// their lines.
+func fitGPUs(out fitOutput, devices []gpu.Device) [][]string {
+	if len(devices) == 0 {
+		return nil
+	}
+	rows := [][]string{{
+		"GPU", "NAME", "TOTAL", "FREE", "BUDGET", "A REPLICA ON", "WEIGHTS", "ONE REQUEST", "TOKENS OF CACHE", "LONGEST REQUEST", "FITS",
+	}}
+	for _, alike := range alikeGPUs(devices) {
+		d := devices[alike[0]]
+		label := []string{gpuNumbers(devices, alike), d.Name, size(d.TotalBytes), size(d.FreeBytes)}
+		for _, s := range out.TensorParallelSizes {
+			if s.Need == nil {
+				continue
+			}
+			g := s.GPUs[alike[0]]
+			rows = append(rows, append(label,
+				size(g.BudgetBytes), count(s.TensorParallel, "GPU"), size(s.Need.WeightsBytes+s.Need.ReplicatedBytes), size(s.Need.KVBytes),
+				tokens(g, s.Need), longest(g, s.Need), fitsText(g, d, s.Need.Estimated),
+			))
+			label = []string{"", "", "", ""}
+		}
 	}
 	return rows
 }
 
-func span(low, high uint64) string {
-	if low == high {
-		return strconv.FormatUint(low, 10)
+// alikeGPUs groups the positions of devices that differ in nothing that counts
+// here.
+func alikeGPUs(devices []gpu.Device) [][]int {
+	type kind struct {
+		name        string
+		total, free uint64
+		state       gpu.State
+		part        bool
 	}
-	return fmt.Sprintf("%d to %d", low, high)
+	var groups [][]int
+	at := map[kind]int{}
+	for i, d := range devices {
+		k := kind{d.Name, d.TotalBytes, d.FreeBytes, d.State, d.MIG != nil}
+		g, ok := at[k]
+		if !ok {
+			g = len(groups)
+			at[k], groups = g, append(groups, nil)
+		}
+		groups[g] = append(groups[g], i)
+	}
+	return groups
+}
+
+// gpuNumbers names devices as nvidia-smi does, runs of them as 2-7.
+func gpuNumbers(devices []gpu.Device, positions []int) string {
+	var names []string
+	for i := 0; i < len(positions); {
+		d := devices[positions[i]]
+		name := strconv.Itoa(d.Index)
+		last := i
+		if d.MIG != nil {
+			name += "." + strconv.Itoa(d.MIG.Index)
+		} else {
+			for last+1 < len(positions) && devices[positions[last+1]].Index == d.Index+last+1-i && devices[positions[last+1]].MIG == nil {
+				last++
+			}
+			if last > i {
+				name += "-" + strconv.Itoa(devices[positions[last]].Index)
+			}
+		}
+		names = append(names, name)
+		i = last + 1
+	}
+	return strings.Join(names, ",")
+}
+
+// unknown stands for what cannot be computed.
+const unknown = "-"
+
+func tokens(g sizing.GPUReport, n *sizing.Need) string {
+	switch {
+	case !n.KVKnown:
+		return unknown
+	case g.CacheTokensMin == g.CacheTokensMax:
+		return strconv.FormatUint(g.CacheTokensMax, 10)
+	}
+	return fmt.Sprintf("%d to %d", g.CacheTokensMin, g.CacheTokensMax)
+}
+
+func longest(g sizing.GPUReport, n *sizing.Need) string {
+	if !n.KVKnown {
+		return unknown
+	}
+	return strconv.FormatInt(g.LargestMaxModelLen, 10)
+}
+
+func fitsText(g sizing.GPUReport, d gpu.Device, guess bool) string {
+	if g.Fits {
+		return "yes" + estimated(guess)
+	}
+	text := "no: " + g.Reason
+	if d.State != gpu.StateOK {
+		text += " (" + string(d.State) + ")"
+	}
+	return text
+}
+
+func estimated(guess bool) string {
+	if guess {
+		return " (estimated)"
+	}
+	return ""
 }
 
 func fitVerdict(r fitOutput) string {
-	fitting := 0
-	for _, g := range r.GPUs {
-		if g.Fits {
-			fitting++
+	var ways, almost []string
+	for _, s := range r.TensorParallelSizes {
+		if s.Replicas > 0 {
+			ways = append(ways, fmt.Sprintf("%s of %s", count(s.Replicas, "replica"), count(s.TensorParallel, "GPU")))
+			continue
+		}
+		fitting := 0
+		for _, g := range s.GPUs {
+			if g.Fits {
+				fitting++
+			}
+		}
+		if fitting > 0 {
+			almost = append(almost, fmt.Sprintf("a replica takes %d GPUs, and it fits on %d", s.TensorParallel, fitting))
 		}
 	}
 	switch {
@@ -98,12 +257,34 @@ func fitVerdict(r fitOutput) string {
 		return "No GPU was compared: " + r.noGPUs + "; --gpus simulated:dgxh200 stands in for one."
 	case len(r.GPUs) == 0:
 		return "No GPU was compared."
-	case r.Replicas > 0:
-		return fmt.Sprintf("It fits: %s could start here now.", count(r.Replicas, "replica"))
-	case fitting > 0:
-		return fmt.Sprintf("It does not fit: a replica takes %d GPUs, and it fits on %d.", r.TensorParallel, fitting)
+	case len(ways) > 0:
+		return fmt.Sprintf("It fits%s: %s could start here now.", estimated(r.Estimated), strings.Join(ways, ", or "))
+	case len(almost) > 0:
+		return "It does not fit: " + strings.Join(almost, ", or ") + "."
 	}
 	return "It does not fit on any of these GPUs now."
+}
+
+// printNotes says what the numbers do not, each thing once.
+func printNotes(w io.Writer, out fitOutput) {
+	fmt.Fprintln(w, "Beside it: activations and CUDA graphs, a range that is no part of the test.")
+	fmt.Fprintln(w, "Rule of thumb: parameters x 2 bytes x 1.25, a GPU's share of it.")
+	for _, why := range out.RuleOfThumbMisleads {
+		fmt.Fprintf(w, "It misleads here: %s.\n", why)
+	}
+	said := map[string]bool{}
+	for _, s := range out.TensorParallelSizes {
+		if s.Impossible != "" {
+			fmt.Fprintf(w, "Impossible: %s.\n", s.Impossible)
+			continue
+		}
+		for _, note := range s.Need.Notes {
+			if !said[note] {
+				said[note] = true
+				fmt.Fprintf(w, "Note: %s.\n", note)
+			}
+		}
+	}
 }
 
 func size(bytes uint64) string { return gpu.FormatSize(bytes) }

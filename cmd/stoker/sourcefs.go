@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"maps"
@@ -10,6 +11,15 @@ import (
 	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
+)
+
+// The front of a file is asked for in pieces, because a source sends what it was
+// asked for, whether it is read or not: first firstPiece, which holds nearly
+// every config.json and most headers of safetensors files, then as much again as
+// was read, at most largestPiece. So no more than twice of what is needed comes.
+const (
+	firstPiece   = 64 << 10
+	largestPiece = 8 << 20
 )
 
 // sourceFS shows the files of a source's revision as a file system, so that
@@ -40,11 +50,11 @@ func (s *sourceFS) Open(name string) (fs.File, error) {
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	body, err := s.driver.Open(s.ctx, fetcher.Object{Source: s.source, Revision: s.revision, File: f}, 0, f.Size)
-	if err != nil {
+	opened := &sourceFile{fs: s, file: f}
+	if err := opened.ask(); err != nil {
 		return nil, err
 	}
-	return &sourceFile{ReadCloser: body, info: fileInfo{f}}, nil
+	return opened, nil
 }
 
 // ReadDir implements fs.ReadDirFS for the root; fs.ReadDir sorts nothing here,
@@ -71,13 +81,57 @@ func (s *sourceFS) Stat(name string) (fs.FileInfo, error) {
 	return fileInfo{f}, nil
 }
 
+// sourceFile reads one file piece by piece.
 type sourceFile struct {
-	io.ReadCloser
-	info fileInfo
+	fs   *sourceFS
+	file fetcher.File
+
+	body  io.ReadCloser // the piece being read
+	asked int64         // where the next piece begins
 }
 
+// ask opens the next piece.
+func (f *sourceFile) ask() error {
+	length := min(max(firstPiece, f.asked), largestPiece, f.file.Size-f.asked)
+	object := fetcher.Object{Source: f.fs.source, Revision: f.fs.revision, File: f.file}
+	body, err := f.fs.driver.Open(f.fs.ctx, object, f.asked, length)
+	if err != nil {
+		return err
+	}
+	f.body, f.asked = body, f.asked+length
+	return nil
+}
+
+// Read implements fs.File.
+func (f *sourceFile) Read(p []byte) (int, error) {
+	for {
+		n, err := f.body.Read(p)
+		if !errors.Is(err, io.EOF) || f.asked == f.file.Size {
+			return n, err
+		}
+		// The piece has ended, not the file.
+		if err := f.next(); err != nil {
+			return n, err
+		}
+		if n > 0 || len(p) == 0 {
+			return n, nil
+		}
+	}
+}
+
+func (f *sourceFile) next() error {
+	if err := f.body.Close(); err != nil {
+		return err
+	}
+	return f.ask()
+}
+
+// Close implements fs.File. It tells of a file that changed while it was read,
+// where the source knows that only then.
+func (f *sourceFile) Close() error { return f.body.Close() }
+
 // Stat implements fs.File.
-func (f *sourceFile) Stat() (fs.FileInfo, error) { return f.info, nil }
+func (f *sourceFile) Stat() (fs.FileInfo, error) { return fileInfo{f.file}, nil }
 
 // fileInfo is a listed file as fs.FileInfo.
 type fileInfo struct{ f fetcher.File }

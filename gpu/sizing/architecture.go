@@ -1,6 +1,7 @@
 package sizing
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -35,12 +36,12 @@ type Architecture struct {
 	LatentDim uint64 `json:"latentDim,omitempty"`
 
 	// FullLayers cache every token, WindowLayers only those in a window of
-	// WindowTokens, StateLayers a state of StateElements whatever the length.
-	FullLayers    uint64 `json:"fullLayers"`
-	WindowLayers  uint64 `json:"windowLayers,omitempty"`
-	WindowTokens  uint64 `json:"windowTokens,omitempty"`
-	StateLayers   uint64 `json:"stateLayers,omitempty"`
-	StateElements uint64 `json:"stateElements,omitempty"`
+	// WindowTokens, StateLayers a State whatever the length.
+	FullLayers   uint64 `json:"fullLayers"`
+	WindowLayers uint64 `json:"windowLayers,omitempty"`
+	WindowTokens uint64 `json:"windowTokens,omitempty"`
+	StateLayers  uint64 `json:"stateLayers,omitempty"`
+	State        State  `json:"state,omitzero"`
 
 	TiedEmbeddings bool `json:"tiedEmbeddings,omitempty"`
 	// ExtraLayers are layers for speculative decoding behind the others.
@@ -72,7 +73,8 @@ func (a *Architecture) estimate(format string, args ...any) {
 	}
 }
 
-// readArchitecture reads config.json.
+// readArchitecture reads config.json. It fails where that is no JSON object;
+// fields that are not as they should be make it an estimate.
 func readArchitecture(fsys fs.FS) (Architecture, error) {
 	c, err := readConfig(fsys)
 	if err != nil {
@@ -82,9 +84,13 @@ func readArchitecture(fsys fs.FS) (Architecture, error) {
 	for _, read := range []func(*Architecture, config) error{
 		readDimensions, readHeads, readExperts, readTypes, readLayers, readLength,
 	} {
+		// What the other fields and the weights say is worth telling all the same.
 		if err := read(&a, c); err != nil {
-			return Architecture{}, fmt.Errorf("read config.json: %w", err)
+			a.estimate("config.json is not understood: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
+	}
+	if a.MaxModelLen == 0 {
+		a.MaxModelLen = defaultLength
 	}
 	noteUnknown(&a, c)
 	return a, nil
@@ -96,61 +102,61 @@ type numberInto struct {
 	names []string
 }
 
+// readNumbers reads the fields that are as they should be, and tells of the
+// others.
 func readNumbers(c config, fields ...numberInto) error {
+	var errs []error
 	for _, f := range fields {
 		n, err := c.number(f.names...)
-		if err != nil {
-			return err
-		}
 		*f.into = n
+		errs = append(errs, err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func readDimensions(a *Architecture, c config) error {
-	var err error
-	if a.ModelType, err = c.text("model_type"); err != nil {
-		return err
-	}
+	modelType, err := c.text("model_type")
+	a.ModelType = modelType
 	a.TiedEmbeddings = c.isTrue("tie_word_embeddings")
-	return readNumbers(c,
+	return errors.Join(err, readNumbers(c,
 		numberInto{&a.Layers, []string{"num_hidden_layers", "n_layer", "num_layers", "n_layers"}},
 		numberInto{&a.HiddenSize, []string{"hidden_size", "n_embd", "d_model", "n_embed", "dim"}},
 		numberInto{&a.Vocabulary, []string{"vocab_size", "padded_vocab_size"}},
 		numberInto{&a.ExtraLayers, []string{"num_nextn_predict_layers"}},
-	)
+	))
 }
 
 func readHeads(a *Architecture, c config) error {
 	if isStateOnly(a.ModelType) {
 		return nil // what they call heads is none of attention
 	}
-	var rank, rope uint64
+	var rank, rope, nope uint64
 	err := readNumbers(c,
 		numberInto{&a.Heads, []string{"num_attention_heads", "n_head", "n_heads", "num_heads"}},
 		numberInto{&a.KVHeads, []string{"n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num"}},
 		numberInto{&a.KeyHeadDim, []string{"head_dim", "kv_channels", "hidden_size_per_head", "attention_head_dim"}},
+		numberInto{&a.ValueHeadDim, []string{"v_head_dim"}},
 		numberInto{&rank, []string{"kv_lora_rank"}},
 		numberInto{&rope, []string{"qk_rope_head_dim"}},
+		numberInto{&nope, []string{"qk_nope_head_dim"}},
 	)
-	if err != nil {
-		return err
-	}
-	if rank > 0 {
+	switch {
+	case rank > 0 && a.ModelType == "minicpm3":
+		// vLLM computes it as plain attention, values padded to the keys' width.
+		a.KeyHeadDim = add(nope, rope)
+		a.ValueHeadDim = a.KeyHeadDim
+	case rank > 0:
 		a.LatentDim = add(rank, rope)
-		a.KVHeads = 1
-		return nil
-	}
-	if err := readGroups(a, c); err != nil {
+		a.KVHeads, a.KeyHeadDim, a.ValueHeadDim = 1, 0, 0
 		return err
 	}
+	err = errors.Join(err, readGroups(a, c))
 	if a.KVHeads == 0 {
 		a.KVHeads = a.Heads
 	}
 	if a.KeyHeadDim == 0 && a.Heads > 0 {
 		a.KeyHeadDim = a.HiddenSize / a.Heads
 	}
-	a.ValueHeadDim, err = c.number("v_head_dim")
 	if a.ValueHeadDim == 0 {
 		a.ValueHeadDim = a.KeyHeadDim
 	}
@@ -200,67 +206,6 @@ func readExperts(a *Architecture, c config) error {
 	return err
 }
 
-// readLength derives the maximal length as vLLM does: the least of the fields
-// that name one, times the factor of RoPE scaling.
-func readLength(a *Architecture, c config) error {
-	var length uint64
-	for _, name := range []string{
-		"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length",
-		"max_target_positions", "max_sequence_length", "max_seq_length", "seq_len",
-	} {
-		n, err := c.number(name)
-		if err != nil {
-			return err
-		}
-		if n > 0 && (length == 0 || n < length) {
-			length = n
-		}
-	}
-	if length == 0 {
-		a.MaxModelLen = 2048
-		a.estimate("config.json names no maximal length; 2048 is vLLM's default then")
-		return nil
-	}
-	scaled, err := scaledLength(a, c, length)
-	a.MaxModelLen = int64(min(scaled, maxNumber))
-	return err
-}
-
-func scaledLength(a *Architecture, c config, length uint64) (uint64, error) {
-	rope, err := c.object("rope_scaling")
-	if rope == nil && err == nil {
-		rope, err = c.object("rope_parameters")
-	}
-	if err != nil || rope == nil || strings.Contains(a.ModelType, "gemma3") {
-		return length, err
-	}
-	r := in(rope)
-	kind, err := r.text("rope_type")
-	if kind == "" && err == nil {
-		kind, err = r.text("type")
-	}
-	if err != nil {
-		return 0, err
-	}
-	switch kind {
-	case "su", "longrope", "llama3":
-		return length, nil
-	case "yarn":
-		original, err := r.number("original_max_position_embeddings")
-		if err != nil {
-			return 0, err
-		}
-		if original > 0 {
-			length = original
-		}
-	}
-	factor, err := r.factor("factor")
-	if err != nil {
-		return 0, err
-	}
-	return uint64(min(float64(length)*factor, maxNumber)), nil
-}
-
 // noteUnknown tells where the file says something that the sums leave out, or
 // not enough.
 func noteUnknown(a *Architecture, c config) {
@@ -279,6 +224,14 @@ func noteUnknown(a *Architecture, c config) {
 		if c.has(left.field) {
 			a.estimate("%s: %s", left.field, left.what)
 		}
+	}
+	for _, name := range []string{"num_key_value_heads", "head_dim"} {
+		if raw, ok := c.get(name); ok && raw[0] == '[' {
+			a.estimate("%s differs by layer; the largest counts for all", name)
+		}
+	}
+	if !knownAttention(a.ModelType) {
+		a.estimate("model_type %q is not known here; its attention is counted by the fields that others have, too", a.ModelType)
 	}
 	if !a.kvKnown() {
 		a.estimate("config.json does not say enough of the attention of model_type %q to know the KV cache", a.ModelType)

@@ -92,18 +92,18 @@ func TestArchitectures(t *testing.T) {
 			[]kv{{tp: 1, perToken: 28 * 2 * 256 * 2, length: 8192, dtype: "float16"}, {tp: 4, perToken: 28 * 256 * 2, length: 8192, dtype: "float16"}},
 		},
 		"keys and values of different width": {
-			`{"torch_dtype": "bfloat16", "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 192,
+			`{"model_type": "llama", "torch_dtype": "bfloat16", "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 192,
 			"v_head_dim": 128, "max_position_embeddings": 4096}`,
 			[]kv{{tp: 1, perToken: 2 * 2 * 320 * 2, length: 4096, dtype: "bfloat16"}},
 		},
 		"compressed-tensors with an fp8 cache": {
-			`{"torch_dtype": "bfloat16", "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8, "max_position_embeddings": 4096,
+			`{"model_type": "llama", "torch_dtype": "bfloat16", "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8, "max_position_embeddings": 4096,
 			"quantization_config": {"quant_method": "compressed-tensors", "kv_cache_scheme": {"num_bits": 8, "type": "float"},
 			"config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}}}}}`,
 			[]kv{{tp: 1, perToken: 2 * 2048, length: 4096, dtype: "fp8"}},
 		},
 		"quantized, the cache not": {
-			`{"torch_dtype": "float16", "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8, "max_position_embeddings": 4096,
+			`{"model_type": "llama", "torch_dtype": "float16", "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8, "max_position_embeddings": 4096,
 			"quantization_config": {"quant_method": "gptq", "bits": 4}}`,
 			[]kv{{tp: 1, perToken: 2 * 2048 * 2, length: 4096, dtype: "float16"}},
 		},
@@ -130,8 +130,29 @@ func TestArchitectures(t *testing.T) {
 			"state_size": 128, "conv_kernel": 4, "expand": 2}`,
 			[]kv{{tp: 1, length: 2048, dtype: "bfloat16", estimated: true, stateBytes: true}},
 		},
+		"MiniCPM3, latent in the file, plain in vLLM": {
+			`{"model_type": "minicpm3", "torch_dtype": "bfloat16", "hidden_size": 2560, "num_hidden_layers": 62, "num_attention_heads": 40,
+			"num_key_value_heads": 40, "kv_lora_rank": 256, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "max_position_embeddings": 32768}`,
+			[]kv{{tp: 1, perToken: 62 * 40 * 192 * 2, length: 32768, dtype: "bfloat16"}},
+		},
+		"Falcon-H1, attention and a state in each layer": {
+			`{"model_type": "falcon_h1", "torch_dtype": "bfloat16", "hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 8,
+			"num_key_value_heads": 2, "head_dim": 128, "mamba_d_ssm": 3072, "mamba_d_state": 256, "mamba_n_groups": 1, "mamba_d_conv": 4,
+			"max_position_embeddings": 131072}`,
+			[]kv{{tp: 1, perToken: 24 * 1024, length: 131072, dtype: "bfloat16", estimated: true, stateBytes: true}},
+		},
+		"heads that differ by layer": {
+			`{"model_type": "llama", "torch_dtype": "bfloat16", "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8,
+			"num_key_value_heads": [2, 4], "max_position_embeddings": 4096}`,
+			[]kv{{tp: 1, perToken: 2 * 4 * 256 * 2, length: 4096, dtype: "bfloat16", estimated: true}},
+		},
+		"a model_type that nobody knows": {
+			`{"model_type": "llama9", "torch_dtype": "bfloat16", "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8,
+			"max_position_embeddings": 4096}`,
+			[]kv{{tp: 1, perToken: 2 * 4096, length: 4096, dtype: "bfloat16", estimated: true}},
+		},
 		"layers of a new type": {
-			`{"torch_dtype": "bfloat16", "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8, "max_position_embeddings": 4096,
+			`{"model_type": "llama", "torch_dtype": "bfloat16", "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8, "max_position_embeddings": 4096,
 			"layer_types": ["full_attention", "quantum_attention"]}`,
 			[]kv{{tp: 1, perToken: 2 * 4096, length: 4096, dtype: "bfloat16", estimated: true}},
 		},
@@ -180,11 +201,23 @@ func TestMaximalLength(t *testing.T) {
 		`{"max_position_embeddings": 32768, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}`:                                    32768,
 		`{"max_position_embeddings": 32768, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}}`:     131072,
 		`{"max_position_embeddings": 131072, "rope_parameters": {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}}`: 131072,
-		`{"max_position_embeddings": 1099511627776, "rope_scaling": {"type": "linear", "factor": 1e12}}`:                                          maxNumber,
+		`{"max_position_embeddings": 32768, "rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192},
+			"sliding_attention": {"rope_type": "default"}}}`: 32768,
+		`{"max_position_embeddings": 32768, "rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0}, "sliding_attention": {"rope_type": "default"}}}`: 65536,
+		`{"max_position_embeddings": 1099511627776, "rope_scaling": {"type": "linear", "factor": 1e12}}`:                                                                   maxNumber,
 	} {
 		if got := read(t, tiny(t, config)).Architecture.MaxModelLen; got != want {
 			t.Errorf("%s: %d; want %d", config, got, want)
 		}
+	}
+}
+
+// TestTheTokenizersLengthIsNotTheModels: it is often absurd (1e30), or shorter
+// than what the model was made for.
+func TestTheTokenizersLengthIsNotTheModels(t *testing.T) {
+	m := read(t, tiny(t, `{"max_position_embeddings": 4096}`).file("tokenizer_config.json", `{"model_max_length": 512}`))
+	if got := m.Architecture.MaxModelLen; got != 4096 {
+		t.Errorf("maximal length %d; want 4096", got)
 	}
 }
 
@@ -206,7 +239,7 @@ func TestUnknownArchitecture(t *testing.T) {
 }
 
 func TestModelOptSaysTheCacheInAFileOfItsOwn(t *testing.T) {
-	m := read(t, tiny(t, `{"torch_dtype": "bfloat16"}`).file("hf_quant_config.json",
+	m := read(t, tiny(t, `{"model_type": "llama", "torch_dtype": "bfloat16"}`).file("hf_quant_config.json",
 		`{"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}`))
 	if a := m.Architecture; a.KVCacheDType != "fp8" || a.Quantization != "fp8" {
 		t.Errorf("%+v", a)
@@ -214,7 +247,7 @@ func TestModelOptSaysTheCacheInAFileOfItsOwn(t *testing.T) {
 }
 
 func TestWhatIsLeftOutIsSaid(t *testing.T) {
-	m := read(t, tiny(t, `{"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64,
+	m := read(t, tiny(t, `{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64,
 		"index_head_dim": 128, "num_kv_shared_layers": 0, "block_configs": [], "is_encoder_decoder": false, "compress_ratios": null}`))
 	a := m.Architecture
 	if !a.Estimated || len(a.Notes) != 1 || !hasNote(a.Notes, "index_head_dim") {

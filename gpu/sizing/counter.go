@@ -6,15 +6,21 @@ import (
 	"strings"
 )
 
+// otherDType stands for every type that is not known here.
+const otherDType = "other"
+
 // counter adds up tensors and knows what vLLM does with them.
 type counter struct {
 	arch Architecture
 	w    Weights
 
-	headBytes  uint64 // of lm_head.weight
+	seen       map[string]bool // names of all files so far
+	duplicates int
+	headBytes  uint64 // of the output head
 	hasEmbed   bool
-	extraBytes uint64 // of layers behind the last one
+	extraBytes uint64 // of layers for speculative decoding
 	castBytes  uint64 // saved by loading float32 at half the width
+	grownBytes uint64 // added by loading float8 at twice the width
 
 	// What of the extra layers was counted into these must come out again,
 	// so they are counted apart from the start.
@@ -22,89 +28,170 @@ type counter struct {
 }
 
 func (c *counter) add(t Tensor) error {
+	if c.seen[t.Name] {
+		c.duplicates++
+		return nil
+	}
+	c.seen[t.Name] = true
 	c.w.Bytes = add(c.w.Bytes, t.Bytes)
-	c.w.ByDType[t.DType] = add(c.w.ByDType[t.DType], t.Bytes)
+	dtype := t.DType
+	if dtypeBits(dtype) == 0 { // the file's own words are not repeated
+		dtype = otherDType
+	}
+	c.w.ByDType[dtype] = add(c.w.ByDType[dtype], t.Bytes)
 	c.w.Parameters = add(c.w.Parameters, c.parameters(t))
 
-	if c.arch.ExtraLayers > 0 {
-		if layer, ok := layerOf(t.Name); ok && layer >= c.arch.Layers {
-			c.extraBytes = add(c.extraBytes, t.Bytes)
-			return nil
-		}
+	if c.speculative(t.Name) {
+		c.extraBytes = add(c.extraBytes, t.Bytes)
+		return nil
 	}
-	loaded := t.Bytes
-	if c.arch.Quantization == "" && len(t.Shape) > 1 && (t.DType == "F32" || t.DType == "F64") {
-		loaded = min(loaded, mul(t.elements(), 2))
-		c.castBytes = add(c.castBytes, t.Bytes-loaded)
-	}
+	loaded := c.loaded(t)
 	switch {
-	case strings.HasSuffix(t.Name, "lm_head.weight"):
+	case !strings.HasSuffix(t.Name, ".weight"):
+	case hasName(t.Name, "lm_head", "embed_out", "output_layer"):
 		c.headBytes = add(c.headBytes, loaded)
-	case strings.HasSuffix(t.Name, "embed_tokens.weight"):
+	case hasName(t.Name, "embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in"):
 		c.hasEmbed = true
 	}
-	switch {
-	case replicated(t):
+	if replicated(t) {
 		c.replicated = add(c.replicated, loaded)
-	case strings.Contains(t.Name, ".k_proj.") || strings.Contains(t.Name, ".v_proj."):
-		c.kvProjection = add(c.kvProjection, loaded)
+	} else {
+		c.kvProjection = add(c.kvProjection, c.kvPart(t.Name, loaded))
 	}
 	return nil
+}
+
+// loaded is what a tensor takes in memory: without quantization, matrices of
+// floating point take the two bytes of the type that vLLM computes in.
+func (c *counter) loaded(t Tensor) uint64 {
+	if c.arch.Quantization != "" || len(t.Shape) < 2 {
+		return t.Bytes
+	}
+	switch t.DType {
+	case "F32", "F64":
+		loaded := min(t.Bytes, mul(t.elements(), 2))
+		c.castBytes = add(c.castBytes, t.Bytes-loaded)
+		return loaded
+	case "F8_E4M3", "F8_E5M2":
+		loaded := max(t.Bytes, mul(t.elements(), 2))
+		c.grownBytes = add(c.grownBytes, loaded-t.Bytes)
+		return loaded
+	}
+	return t.Bytes
+}
+
+// speculative says whether a tensor belongs to layers that predict further
+// tokens: behind the last layer, or named for it.
+func (c *counter) speculative(name string) bool {
+	if layer, ok := layerOf(name); ok && c.arch.ExtraLayers > 0 && layer >= c.arch.Layers {
+		return true
+	}
+	for part := range strings.SplitSeq(name, ".") {
+		if part == "mtp" || strings.HasPrefix(part, "mtp_") {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *counter) weights() Weights {
 	w := c.w
 	w.ReplicatedBytes, w.KVProjectionBytes = c.replicated, c.kvProjection
+	note := func(format string, args ...any) { w.Notes = append(w.Notes, fmt.Sprintf(format, args...)) }
 	skipped := c.extraBytes
 	if c.extraBytes > 0 {
-		w.Notes = append(w.Notes, fmt.Sprintf("%d bytes are layers for speculative decoding, which vLLM does not load by default", c.extraBytes))
+		note("%d bytes are layers for speculative decoding, which vLLM does not load by default", c.extraBytes)
 	}
 	if c.castBytes > 0 {
 		skipped = add(skipped, c.castBytes)
-		w.Notes = append(w.Notes, fmt.Sprintf("float32 tensors are loaded at half their width, which saves %d bytes", c.castBytes))
+		note("float32 tensors are loaded at half their width, which saves %d bytes", c.castBytes)
+	}
+	if c.grownBytes > 0 {
+		note("config.json names no quantization, so float8 tensors are loaded at twice their width, which adds %d bytes", c.grownBytes)
 	}
 	if c.arch.TiedEmbeddings && c.hasEmbed && c.headBytes > 0 {
 		skipped = add(skipped, c.headBytes)
-		w.Notes = append(w.Notes, fmt.Sprintf("lm_head is tied to the embedding, so its %d bytes are not loaded", c.headBytes))
+		note("lm_head is tied to the embedding, so its %d bytes are not loaded", c.headBytes)
 	}
-	w.LoadedBytes = less(w.Bytes, skipped)
+	if other := w.ByDType[otherDType]; other > 0 {
+		note("%d bytes are of types that are not known here; they are taken as they are in the file", other)
+	}
+	if c.duplicates > 0 {
+		w.Estimated = true
+		note("%d tensors stand in more than one file; each is counted once, as it is in the first", c.duplicates)
+	}
+	w.LoadedBytes = less(add(w.Bytes, c.grownBytes), skipped)
 	return w
 }
 
 // parameters counts what people mean by it: int4 weights are packed eight to an
-// I32 and fp4 ones two to a U8, and scales are no parameters.
+// I32 and fp4 ones two to a U8, and what is kept to unpack them is no parameter.
 func (c *counter) parameters(t Tensor) uint64 {
-	if c.arch.Quantization != "" {
-		for _, part := range []string{"scale", "zero", "g_idx", "weight_shape"} {
-			if strings.Contains(t.Name[strings.LastIndexByte(t.Name, '.')+1:], part) {
-				return 0
-			}
-		}
-		switch {
-		case t.DType == "I32" && c.arch.QuantizationBits > 0 && c.arch.QuantizationBits < 32:
-			return mul(t.elements(), 32/c.arch.QuantizationBits)
-		case t.DType == "U8":
-			return mul(t.elements(), 2)
+	if c.arch.Quantization == "" {
+		return t.elements()
+	}
+	last := t.Name[strings.LastIndexByte(t.Name, '.')+1:]
+	for _, part := range []string{"scale", "zero", "g_idx", "weight_shape", "absmax", "quant_map", "SCB", "bitsandbytes__"} {
+		if strings.Contains(last, part) {
+			return 0
 		}
 	}
+	switch {
+	case t.DType == "I32" && c.arch.QuantizationBits > 0 && c.arch.QuantizationBits < 32:
+		return mul(t.elements(), 32) / c.arch.QuantizationBits
+	case t.DType == "U8":
+		return mul(t.elements(), 2)
+	}
 	return t.elements()
+}
+
+// kvPart is what of a tensor's bytes makes keys and values; some models keep
+// queries, keys and values in one matrix.
+func (c *counter) kvPart(name string, bytes uint64) uint64 {
+	a := c.arch
+	switch {
+	case hasName(name, "k_proj", "v_proj"):
+		return bytes
+	case hasName(name, "qkv_proj", "query_key_value", "Wqkv", "wqkv", "c_attn") && a.LatentDim == 0 && a.KeyHeadDim > 0:
+		values := mul(a.KVHeads, add(a.KeyHeadDim, a.ValueHeadDim))
+		return uint64(float64(bytes) * (float64(values) / float64(add(values, mul(a.Heads, a.KeyHeadDim)))))
+	}
+	return 0
+}
+
+// hasName says whether one of the names is a part of a tensor's dotted name.
+func hasName(tensor string, names ...string) bool {
+	for part := range strings.SplitSeq(tensor, ".") {
+		for _, name := range names {
+			if part == name {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // replicated says whether vLLM keeps a tensor whole on every GPU.
 func replicated(t Tensor) bool {
 	name := t.Name
-	if len(t.Shape) <= 1 {
-		return strings.Contains(name, "norm") || strings.Contains(name, "ln_")
-	}
 	for _, part := range []string{
-		".kv_a_proj_with_mqa.", ".q_a_proj.", // MLA's down projections
-		".mlp.gate.", ".block_sparse_moe.gate.", ".mlp.router.", ".shared_expert_gate.", // routers
+		".kv_a_proj_with_mqa.", ".q_a_proj.", ".indexer.", // MLA's down projections, and what chooses its tokens
+		".mlp.gate.", ".block_sparse_moe.gate.", ".router.", ".shared_expert_gate.", ".mixer.gate.", // routers
+		"e_score_correction_bias", "patch_embed", "pos_embed", "position_embedding", "embed_positions", "wpe.",
 	} {
 		if strings.Contains(name, part) {
 			return true
 		}
 	}
-	return false
+	if len(t.Shape) > 1 {
+		return false
+	}
+	if strings.Contains(name, "norm") || strings.Contains(name, "ln_") {
+		return true
+	}
+	// The second of a pair of matrices is split by its input, so its output, and
+	// with it the bias, is whole.
+	return strings.HasSuffix(name, ".bias") && hasName(name, "o_proj", "down_proj", "dense", "dense_4h_to_h", "c_proj", "out_proj", "fc2")
 }
 
 // layerOf reads N out of "....layers.N....".

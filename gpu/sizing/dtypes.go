@@ -2,18 +2,15 @@ package sizing
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"strings"
 )
 
 // readTypes finds the types that vLLM computes and caches in.
 func readTypes(a *Architecture, c config) error {
-	dtype, err := c.text("torch_dtype")
-	if dtype == "" && err == nil {
-		dtype, err = c.text("dtype")
-	}
-	if err != nil {
-		return err
+	dtype, dtypeErr := c.text("torch_dtype")
+	if dtype == "" && dtypeErr == nil {
+		dtype, dtypeErr = c.text("dtype")
 	}
 	switch strings.TrimPrefix(dtype, "torch.") {
 	case "bfloat16":
@@ -29,10 +26,10 @@ func readTypes(a *Architecture, c config) error {
 	a.KVCacheDType = a.DType
 
 	quantization, err := c.object("quantization_config")
-	if err != nil || quantization == nil {
-		return err
+	if err == nil && quantization != nil {
+		err = readQuantization(a, in(quantization))
 	}
-	return readQuantization(a, in(quantization))
+	return errors.Join(dtypeErr, err)
 }
 
 func readQuantization(a *Architecture, q config) error {
@@ -104,16 +101,4 @@ func quantizationBits(q config) (uint64, error) {
 		}
 	}
 	return bits, nil
-}
-
-// kvBytesPerElement knows the types that vLLM's --kv-cache-dtype takes and this
-// package can count.
-func kvBytesPerElement(dtype string) (uint64, error) {
-	switch dtype {
-	case "bfloat16", "float16":
-		return 2, nil
-	case "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc":
-		return 1, nil
-	}
-	return 0, fmt.Errorf("KV cache dtype %q is not known; want auto, bfloat16, float16, fp8, fp8_e4m3, fp8_e5m2 or fp8_inc", dtype)
 }

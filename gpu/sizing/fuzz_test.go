@@ -53,7 +53,7 @@ func FuzzConfig(f *testing.F) {
 		if longest < 0 || longest > n.MaxModelLen {
 			t.Errorf("largest max-model-len %d for %d tokens", longest, n.MaxModelLen)
 		}
-		if n.kvGuess == 0 && n.Fits(l4, l4) != (longest == n.MaxModelLen) {
+		if n.KVKnown && n.Fits(l4, l4) != (longest == n.MaxModelLen) {
 			t.Errorf("fits is %v, but the largest max-model-len is %d of %d", n.Fits(l4, l4), longest, n.MaxModelLen)
 		}
 		if n.CacheTokens(l4, n.OverheadMaxBytes) > n.CacheTokens(l4, n.OverheadMinBytes) {

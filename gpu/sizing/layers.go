@@ -111,6 +111,10 @@ func layersByRule(a *Architecture, c config) (bool, error) {
 		a.StateLayers = a.Layers
 		return true, nil
 	}
+	if a.ModelType == "falcon_h1" { // attention and a state side by side in each
+		a.FullLayers, a.StateLayers = a.Layers, a.Layers
+		return true, nil
+	}
 	for _, rule := range []func(*Architecture, config) (bool, error){attentionLists, attentionPeriods, windowRules} {
 		if done, err := rule(a, c); done || err != nil {
 			return done, err
@@ -121,13 +125,22 @@ func layersByRule(a *Architecture, c config) (bool, error) {
 
 // attentionLists reads hybrids that list their attention layers.
 func attentionLists(a *Architecture, c config) (bool, error) {
-	indices, err := c.numbers("attn_layer_indices") // Bamba
+	linear, err := c.object("linear_attn_config") // Kimi
 	if err != nil {
 		return false, err
 	}
-	if len(indices) > 0 {
-		a.split(uint64(len(indices)))
-		return true, nil
+	for _, list := range []struct {
+		c    config
+		name string
+	}{{c, "attn_layer_indices"}, {c, "full_attn_idxs"}, {in(linear), "full_attn_layers"}} { // Bamba, LFM2, Kimi
+		indices, err := list.c.numbers(list.name)
+		if err != nil {
+			return false, err
+		}
+		if len(indices) > 0 {
+			a.split(uint64(len(indices)))
+			return true, nil
+		}
 	}
 	kinds, err := c.numbers("attn_type_list") // MiniMax: 1 is full, 0 is linear
 	if err != nil || len(kinds) == 0 {
@@ -202,36 +215,4 @@ func windowRules(a *Architecture, c config) (bool, error) {
 	a.FullLayers = a.Layers / pattern
 	a.WindowLayers = a.Layers - a.FullLayers
 	return true, nil
-}
-
-// readState estimates the state that a layer keeps for one sequence, in
-// elements. Their layout in vLLM's memory differs by model, so it is no more
-// than an estimate.
-func readState(a *Architecture, c config) error {
-	var inner, expand, state, conv, heads, keyDim, valueDim uint64
-	err := readNumbers(c,
-		numberInto{&inner, []string{"mamba_intermediate", "mamba_d_ssm", "d_inner"}},
-		numberInto{&expand, []string{"expand", "mamba_expand"}},
-		numberInto{&state, []string{"state_size", "ssm_state_size", "mamba_d_state"}},
-		numberInto{&conv, []string{"conv_kernel", "mamba_d_conv", "linear_conv_kernel_dim", "conv_L_cache"}},
-		numberInto{&heads, []string{"linear_num_value_heads", "num_attention_heads"}},
-		numberInto{&keyDim, []string{"linear_key_head_dim", "head_dim"}},
-		numberInto{&valueDim, []string{"linear_value_head_dim", "head_dim"}},
-	)
-	if err != nil {
-		return err
-	}
-	if inner == 0 {
-		inner = mul(max(expand, 1), a.HiddenSize)
-	}
-	switch {
-	case state > 0: // a state-space model
-		a.StateElements = mul(inner, add(state, conv))
-	case keyDim > 0: // linear attention: a matrix per head, and its short convolution
-		a.StateElements = mul(heads, add(mul(keyDim, valueDim), mul(conv, add(mul(2, keyDim), valueDim))))
-	default:
-		a.StateElements = mul(inner, conv)
-	}
-	a.estimate("%d layers keep a state of constant size; its bytes are estimated", a.StateLayers)
-	return nil
 }

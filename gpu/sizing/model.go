@@ -27,21 +27,3 @@ func ReadModel(fsys fs.FS) (Model, error) {
 	}
 	return Model{Architecture: arch, Weights: weights}, nil
 }
-
-// RuleOfThumbBytes is parameters x 2 bytes x 1.25, the sum that people do in
-// their heads. It knows neither quantization nor the length of requests.
-func (m Model) RuleOfThumbBytes() uint64 {
-	return mul(m.Weights.Parameters, 5) / 2
-}
-
-// TensorParallelSizes are the powers of two, up to most, into which vLLM can
-// split the model.
-func (m Model) TensorParallelSizes(most int) []int {
-	var sizes []int
-	for tp := 1; tp > 0 && tp <= most; tp *= 2 {
-		if m.Architecture.checkTensorParallel(tp) == nil {
-			sizes = append(sizes, tp)
-		}
-	}
-	return sizes
-}

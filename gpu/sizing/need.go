@@ -1,6 +1,7 @@
 package sizing
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -8,7 +9,8 @@ import (
 )
 
 const (
-	// blockTokens is the size of a block of vLLM's KV cache.
+	// blockTokens is the size of a block of vLLM's KV cache, where states do not
+	// make it larger.
 	blockTokens = 16
 	// batchedTokens is vLLM's default of max-num-batched-tokens for the API
 	// server on GPUs of 70 GiB and more; on smaller ones it is 2048.
@@ -57,8 +59,13 @@ type Need struct {
 	// KVStateBytes is what state-space and linear-attention layers keep for one
 	// request, whatever its length.
 	KVStateBytes uint64 `json:"kvStateBytes"`
+	// KVBlockTokens is the length of a block of the cache in tokens.
+	KVBlockTokens uint64 `json:"kvBlockTokens"`
+	// KVPaddingBytes is the part of KVBytes that is lost because vLLM puts
+	// layers that cache differently into groups of one size.
+	KVPaddingBytes uint64 `json:"kvPaddingBytes"`
 	// KVBytes is the cache of one request of MaxModelLen tokens, in whole
-	// blocks: the sum of the three above.
+	// blocks: what is said above, together.
 	KVBytes uint64 `json:"kvBytes"`
 
 	// OverheadMinBytes and OverheadMaxBytes are a range for what cannot be
@@ -67,13 +74,22 @@ type Need struct {
 	OverheadMinBytes uint64 `json:"overheadMinBytes"`
 	OverheadMaxBytes uint64 `json:"overheadMaxBytes"`
 
+	// KVKnown: config.json says enough of the attention to compute the cache.
+	// Otherwise KVBytes is a guess, and nothing else is told of the cache.
+	KVKnown bool `json:"kvKnown"`
 	// Estimated: one of the terms is not exact; Notes say which and why.
 	Estimated bool     `json:"estimated"`
 	Notes     []string `json:"notes,omitempty"`
 
 	// kvGuess stands for the cache where its formula is not known.
 	kvGuess uint64
+	// One block of all layers of a kind, padding included.
+	fullBlock, windowBlock, states uint64
 }
+
+// TotalBytes is the weights and the KV cache of one full-length request together:
+// what must fit in the budget.
+func (n Need) TotalBytes() uint64 { return add(n.WeightsBytes, n.ReplicatedBytes, n.KVBytes) }
 
 // Need adds up what one replica needs. It fails if s holds a value that vLLM
 // would refuse for this model.
@@ -88,31 +104,20 @@ func (m Model) Need(s Serving) (Need, error) {
 
 	n.WeightsBytes = ceilDiv(w.LoadedBytes, tp)
 	n.ReplicatedBytes = less(w.ReplicatedBytes, w.ReplicatedBytes/tp)
-	if a.KVHeads > 0 && tp > a.KVHeads {
+	if a.LatentDim == 0 && a.KVHeads > 0 && tp > a.KVHeads {
 		n.ReplicatedBytes = add(n.ReplicatedBytes, less(w.KVProjectionBytes/a.KVHeads, w.KVProjectionBytes/tp))
 		n.Notes = append(n.Notes, fmt.Sprintf("%d KV heads on %d GPUs: each head stands on %d of them", a.KVHeads, tp, tp/a.KVHeads))
 	}
 	if a.LatentDim > 0 && tp > 1 {
 		n.Notes = append(n.Notes, "the latent KV cache of MLA is not split: every GPU keeps all of it")
 	}
+	if n.ReplicatedBytes > 0 {
+		n.Notes = append(n.Notes, "not split are norms, routers, biases of row-parallel layers, position embeddings and MLA's down projections")
+	}
 
-	element, err := kvBytesPerElement(n.KVCacheDtype)
-	if err != nil {
+	if err := n.addCache(a); err != nil {
 		return Need{}, fmt.Errorf("size for serving: %w", err)
 	}
-	layer := a.tokenElements(tp)
-	n.KVBytesPerToken = mul(a.FullLayers, layer, element)
-	n.KVWindowBytesPerToken = mul(a.WindowLayers, layer, element)
-	if a.WindowLayers > 0 {
-		n.KVWindowTokens = add(less(a.WindowTokens, 1), batchedTokens)
-	}
-	// Four bytes: some models keep their states in float32.
-	n.KVStateBytes = mul(a.StateLayers, ceilDiv(a.StateElements, tp), 4)
-	if !a.kvKnown() {
-		n.kvGuess = n.WeightsBytes / 4
-		n.Notes = append(n.Notes, "a quarter of the weights stands for the KV cache, as in the rule of thumb")
-	}
-	n.KVBytes = n.kvFor(uint64(n.MaxModelLen))
 	n.OverheadMinBytes, n.OverheadMaxBytes = a.overhead(tp)
 	return n, nil
 }
@@ -126,8 +131,8 @@ func (m Model) resolve(s Serving) (Need, error) {
 	if n.TensorParallel == 0 {
 		n.TensorParallel = 1
 	}
-	if err := m.Architecture.checkTensorParallel(n.TensorParallel); err != nil {
-		return Need{}, err
+	if why := m.Architecture.refusal(n.TensorParallel); why != "" {
+		return Need{}, errors.New(why)
 	}
 	own := m.Architecture.MaxModelLen
 	switch {
@@ -149,27 +154,19 @@ func (m Model) resolve(s Serving) (Need, error) {
 	return n, nil
 }
 
-// checkTensorParallel refuses what vLLM refuses.
-func (a Architecture) checkTensorParallel(tp int) error {
+// refusal says why vLLM refuses a number of GPUs; "" if it does not.
+func (a Architecture) refusal(tp int) string {
 	if tp < 1 {
-		return fmt.Errorf("tensorParallel is %d; want 1 or more GPUs", tp)
+		return fmt.Sprintf("tensorParallel is %d; want 1 or more GPUs", tp)
 	}
 	n := uint64(tp)
 	if a.Heads > 0 && a.Heads%n != 0 {
-		return fmt.Errorf("tensorParallel is %d, which does not divide the model's %d attention heads", tp, a.Heads)
+		return fmt.Sprintf("tensorParallel is %d, which does not divide the model's %d attention heads", tp, a.Heads)
 	}
 	if kv := a.KVHeads; a.LatentDim == 0 && kv > 0 && kv%n != 0 && n%kv != 0 {
-		return fmt.Errorf("tensorParallel is %d, which neither divides the model's %d KV heads nor is a multiple of them", tp, kv)
+		return fmt.Sprintf("tensorParallel is %d, which neither divides the model's %d KV heads nor is a multiple of them", tp, kv)
 	}
-	return nil
-}
-
-// tokenElements is what one attention layer caches of one token on one GPU.
-func (a Architecture) tokenElements(tp uint64) uint64 {
-	if a.LatentDim > 0 {
-		return a.LatentDim
-	}
-	return mul(max(1, a.KVHeads/tp), add(a.KeyHeadDim, a.ValueHeadDim))
+	return ""
 }
 
 // overhead is a range for what vLLM measures when it starts: the activations of
@@ -183,19 +180,6 @@ func (a Architecture) overhead(tp uint64) (least, most uint64) {
 	}
 	return peak(batchedTokensSmall, 256), add(peak(batchedTokens, 1024), 1<<30)
 }
-
-// kvFor is the cache of one request of some tokens, in whole blocks. A window
-// keeps what the tokens of one batch see, and a block more.
-func (n Need) kvFor(tokens uint64) uint64 {
-	sum := add(n.KVStateBytes, n.kvGuess, mul(n.KVBytesPerToken, blocks(tokens), blockTokens))
-	if n.KVWindowBytesPerToken > 0 {
-		inWindow := add(blocks(min(tokens, n.KVWindowTokens)), 1)
-		sum = add(sum, mul(n.KVWindowBytesPerToken, inWindow, blockTokens))
-	}
-	return sum
-}
-
-func blocks(tokens uint64) uint64 { return ceilDiv(tokens, blockTokens) }
 
 // BudgetBytes is what vLLM claims of a GPU: total x gpu-memory-utilization,
 // rounded up as vLLM does.
@@ -222,17 +206,29 @@ func (n Need) Obstacle(totalBytes, freeBytes uint64) string {
 	case totalBytes == 0:
 		return "the GPU's memory is not known"
 	case weights > budget:
-		return fmt.Sprintf("the weights take %s on each GPU, more than the budget of %s", gib(weights), gib(budget))
+		return fmt.Sprintf("the weights take %s on each GPU, more than the budget of %s", human(weights), human(budget))
 	case add(weights, n.KVBytes) > budget:
 		return fmt.Sprintf("weights (%s) and the KV cache of one request of %d tokens (%s) are more than the budget of %s",
-			gib(weights), n.MaxModelLen, gib(n.KVBytes), gib(budget))
+			human(weights), n.MaxModelLen, human(n.KVBytes), human(budget))
 	case freeBytes < budget:
-		return fmt.Sprintf("%s are free, less than the budget of %s that vLLM claims at the start", gib(freeBytes), gib(budget))
+		return fmt.Sprintf("%s are free, less than the budget of %s that vLLM claims at the start", human(freeBytes), human(budget))
 	}
 	return ""
 }
 
-func gib(bytes uint64) string { return fmt.Sprintf("%.2f GiB", float64(bytes)/(1<<30)) }
+// human is a size as people read it. Two decimals, because a hundredth of a GPU
+// may decide.
+func human(bytes uint64) string {
+	if bytes < 1024 {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	value, unit := float64(bytes)/1024, 0
+	for value >= 1024 && unit < 2 {
+		value /= 1024
+		unit++
+	}
+	return fmt.Sprintf("%.2f %ciB", value, "KMG"[unit])
+}
 
 // CacheTokens is how many tokens of cache a GPU of totalBytes would have beside
 // the weights, if overheadBytes were taken by activations and the like. With
@@ -241,10 +237,10 @@ func gib(bytes uint64) string { return fmt.Sprintf("%.2f GiB", float64(bytes)/(1
 func (n Need) CacheTokens(totalBytes, overheadBytes uint64) uint64 {
 	left := less(n.cacheBytes(totalBytes), overheadBytes)
 	switch {
-	case n.KVBytes == 0 || n.kvGuess > 0:
+	case n.KVBytes == 0 || !n.KVKnown:
 		return 0
-	case n.KVWindowBytesPerToken == 0 && n.KVStateBytes == 0:
-		return left / mul(n.KVBytesPerToken, blockTokens) * blockTokens
+	case n.windowBlock == 0 && n.states == 0:
+		return left / n.fullBlock * n.KVBlockTokens
 	}
 	return uint64(float64(left) / float64(n.KVBytes) * float64(n.MaxModelLen))
 }
@@ -254,7 +250,7 @@ func (n Need) CacheTokens(totalBytes, overheadBytes uint64) uint64 {
 // known.
 func (n Need) LargestMaxModelLen(totalBytes uint64, longest int64) int64 {
 	left := n.cacheBytes(totalBytes)
-	if n.kvGuess > 0 || longest < 1 {
+	if !n.KVKnown || longest < 1 {
 		return 0
 	}
 	// The first length that is too long.

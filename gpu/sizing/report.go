@@ -30,7 +30,8 @@ func (n Need) Replicas(devices []DeviceMemory) int {
 
 func (n Need) usable(d DeviceMemory) bool { return !d.Partition || n.TensorParallel <= 1 }
 
-// Report is the answer to "does it fit?", term by term.
+// Report is the answer to "does it fit?", term by term. Its own terms are those
+// of the tensor parallelism that was asked for, or of one GPU.
 type Report struct {
 	Need
 	// Weights is what the files hold, over all GPUs.
@@ -39,7 +40,25 @@ type Report struct {
 	Architecture Architecture `json:"architecture"`
 	// RuleOfThumbBytes is parameters x 2 x 1.25 over all GPUs, for comparison.
 	RuleOfThumbBytes uint64 `json:"ruleOfThumbBytes"`
+	// RuleOfThumbMisleads says why that is far from the truth for this model.
+	RuleOfThumbMisleads []string `json:"ruleOfThumbMisleads"`
 	// Replicas is how many could start on these devices now.
+	Replicas int         `json:"replicas"`
+	GPUs     []GPUReport `json:"gpus"`
+	// TensorParallelSizes are the same sums for each size that the devices
+	// allow: 1, 2, 4 and so on up to their number, or only the one that was
+	// asked for.
+	TensorParallelSizes []SizeReport `json:"tensorParallelSizes"`
+}
+
+// SizeReport is the answer for one tensor-parallel size.
+type SizeReport struct {
+	TensorParallel int `json:"tensorParallel"`
+	// Impossible says why vLLM refuses this size; "" if it does not. Then
+	// there is no Need.
+	Impossible string `json:"impossible,omitempty"`
+	// Need is what each of the GPUs needs.
+	Need     *Need       `json:"need,omitempty"`
 	Replicas int         `json:"replicas"`
 	GPUs     []GPUReport `json:"gpus"`
 }
@@ -61,40 +80,99 @@ type GPUReport struct {
 	CacheTokensMin uint64 `json:"cacheTokensMin"`
 	CacheTokensMax uint64 `json:"cacheTokensMax"`
 	// LargestMaxModelLen is the longest request, up to the model's own length
-	// or the one that was asked for, that this device could serve.
+	// or the one that was asked for, that this device could serve. Below that,
+	// it is in whole blocks of the cache.
 	LargestMaxModelLen int64 `json:"largestMaxModelLen"`
 }
 
 // Report computes everything that there is to say about serving the model on the
-// devices. It fails as Need does.
+// devices: for s.TensorParallel, or for every size that the devices allow where
+// that is 0. It fails as Need does.
 func (m Model) Report(s Serving, devices []DeviceMemory) (Report, error) {
-	n, err := m.Need(s)
+	sizes := []int{s.TensorParallel}
+	if s.TensorParallel == 0 {
+		sizes = tensorParallelSizes(devices)
+	}
+	n, err := m.reportedNeed(s)
 	if err != nil {
 		return Report{}, err
+	}
+	r := Report{
+		Need: n, Weights: m.Weights, Architecture: m.Architecture,
+		RuleOfThumbBytes: m.RuleOfThumbBytes(), RuleOfThumbMisleads: m.ruleOfThumbMisleads(n),
+	}
+	for _, tp := range sizes {
+		s.TensorParallel = tp
+		size, err := m.sizeReport(s, devices)
+		if err != nil {
+			return Report{}, err
+		}
+		r.TensorParallelSizes = append(r.TensorParallelSizes, size)
+	}
+	// The first is what the report's own terms are of.
+	r.Replicas, r.GPUs = r.TensorParallelSizes[0].Replicas, r.TensorParallelSizes[0].GPUs
+	return r, nil
+}
+
+// tensorParallelSizes are the powers of two up to the number of GPUs that can
+// work together, and at least 1.
+func tensorParallelSizes(devices []DeviceMemory) []int {
+	whole := 0
+	for _, d := range devices {
+		if !d.Partition {
+			whole++
+		}
+	}
+	sizes := []int{1}
+	for tp := 2; tp <= whole; tp *= 2 {
+		sizes = append(sizes, tp)
+	}
+	return sizes
+}
+
+// reportedNeed is Need with a note for people who ask for too much.
+func (m Model) reportedNeed(s Serving) (Need, error) {
+	n, err := m.Need(s)
+	if err != nil {
+		return Need{}, err
 	}
 	if own := m.Architecture.MaxModelLen; n.MaxModelLen > own {
 		n.Notes = append(slices.Clone(n.Notes),
 			fmt.Sprintf("maxModelLen %d is beyond the model's own %d: vLLM refuses that unless RoPE scaling is given", n.MaxModelLen, own))
 	}
-	r := Report{
-		Need: n, Weights: m.Weights, Architecture: m.Architecture,
-		RuleOfThumbBytes: m.RuleOfThumbBytes(), Replicas: n.Replicas(devices), GPUs: []GPUReport{},
+	return n, nil
+}
+
+func (m Model) sizeReport(s Serving, devices []DeviceMemory) (SizeReport, error) {
+	r := SizeReport{TensorParallel: max(1, s.TensorParallel), GPUs: []GPUReport{}}
+	if r.Impossible = m.Architecture.refusal(r.TensorParallel); r.Impossible != "" {
+		return r, nil
 	}
+	n, err := m.reportedNeed(s)
+	if err != nil {
+		return SizeReport{}, err
+	}
+	r.Need, r.Replicas = &n, n.Replicas(devices)
+	longest := max(n.MaxModelLen, m.Architecture.MaxModelLen)
 	for _, d := range devices {
-		g := GPUReport{
-			UUID: d.UUID, TotalBytes: d.TotalBytes, FreeBytes: d.FreeBytes,
-			BudgetBytes: n.BudgetBytes(d.TotalBytes), CacheBytes: n.cacheBytes(d.TotalBytes),
-			CacheTokensMin:     n.CacheTokens(d.TotalBytes, n.OverheadMaxBytes),
-			CacheTokensMax:     n.CacheTokens(d.TotalBytes, n.OverheadMinBytes),
-			LargestMaxModelLen: n.LargestMaxModelLen(d.TotalBytes, max(n.MaxModelLen, m.Architecture.MaxModelLen)),
-		}
-		switch g.Reason = n.Obstacle(d.TotalBytes, d.FreeBytes); {
-		case g.Reason == "" && !n.usable(d):
-			g.Reason = "a part of a GPU cannot work together with others"
-		case g.Reason == "":
-			g.Fits = true
-		}
-		r.GPUs = append(r.GPUs, g)
+		r.GPUs = append(r.GPUs, n.gpuReport(d, longest))
 	}
 	return r, nil
+}
+
+func (n Need) gpuReport(d DeviceMemory, longest int64) GPUReport {
+	g := GPUReport{
+		UUID: d.UUID, TotalBytes: d.TotalBytes, FreeBytes: d.FreeBytes,
+		BudgetBytes: n.BudgetBytes(d.TotalBytes), CacheBytes: n.cacheBytes(d.TotalBytes),
+		CacheTokensMin:     n.CacheTokens(d.TotalBytes, n.OverheadMaxBytes),
+		CacheTokensMax:     n.CacheTokens(d.TotalBytes, n.OverheadMinBytes),
+		LargestMaxModelLen: n.LargestMaxModelLen(d.TotalBytes, longest),
+	}
+	switch g.Reason = n.Obstacle(d.TotalBytes, d.FreeBytes); {
+	case g.Reason == "" && !n.usable(d):
+		g.Reason = "a part of a GPU cannot work together with others"
+	case g.Reason == "":
+		g.Fits = true
+	}
+	return g
 }

@@ -23,8 +23,8 @@ type Weights struct {
 	// Bytes is the sum of all tensors in them; the sizes of the files where
 	// Estimated.
 	Bytes uint64 `json:"bytes"`
-	// ByDType splits Bytes by the type that the file states ("BF16"); empty
-	// where Estimated.
+	// ByDType splits Bytes by the type that the file states ("BF16"), with
+	// "other" for those not known here; empty where headers are not read.
 	ByDType map[string]uint64 `json:"byDtype,omitempty"`
 	// Parameters counts elements, those of packed low-bit types unpacked and
 	// without the scales of quantization.
@@ -52,7 +52,7 @@ func readWeights(fsys fs.FS, arch Architecture) (Weights, error) {
 	if len(files) == 0 {
 		return otherWeights(fsys)
 	}
-	c := counter{arch: arch, w: Weights{Files: files, ByDType: map[string]uint64{}}}
+	c := counter{arch: arch, seen: map[string]bool{}, w: Weights{Files: files, ByDType: map[string]uint64{}}}
 	for _, name := range files {
 		if err := c.readFile(fsys, name); err != nil {
 			return Weights{}, err
@@ -61,12 +61,16 @@ func readWeights(fsys fs.FS, arch Architecture) (Weights, error) {
 	return c.weights(), nil
 }
 
-func (c *counter) readFile(fsys fs.FS, name string) error {
+func (c *counter) readFile(fsys fs.FS, name string) (err error) {
 	f, err := fsys.Open(name)
 	if err != nil {
 		return fmt.Errorf("open weights: %w", err)
 	}
-	defer func() { _ = f.Close() }() // only read from
+	defer func() { // a source may know only then that the file changed meanwhile
+		if closeErr := f.Close(); err == nil && closeErr != nil {
+			err = fmt.Errorf("read %s: %w", name, closeErr)
+		}
+	}()
 	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("stat %s: %w", name, err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -75,17 +76,10 @@ func TestBadModels(t *testing.T) {
 		"index of a missing file": {
 			newModel(`{}`).file("model.safetensors.index.json", `{"weight_map": {"a": "b.safetensors"}}`), []string{"b.safetensors"},
 		},
-		"config is a list":     {newModel(`[]`).with(t, "model.safetensors", a), []string{"config.json"}},
-		"config is null":       {newModel(`null`).with(t, "model.safetensors", a), []string{"config.json", "not a JSON object"}},
-		"config is empty":      {newModel(``).with(t, "model.safetensors", a), []string{"config.json", "unexpected EOF"}},
-		"layers are words":     {newModel(`{"num_hidden_layers": "many"}`).with(t, "model.safetensors", a), []string{"config.json", `num_hidden_layers is "many"`, "number"}},
-		"heads are negative":   {newModel(`{"num_attention_heads": -4}`).with(t, "model.safetensors", a), []string{"num_attention_heads is -4"}},
-		"head_dim is half":     {newModel(`{"head_dim": 64.5}`).with(t, "model.safetensors", a), []string{"head_dim is 64.5"}},
-		"hidden is enormous":   {newModel(`{"hidden_size": 1e300}`).with(t, "model.safetensors", a), []string{"hidden_size is 1e300"}},
-		"text_config is 1":     {newModel(`{"text_config": 1}`).with(t, "model.safetensors", a), []string{"text_config is 1", "object"}},
-		"layer_types is 1":     {newModel(`{"layer_types": 1}`).with(t, "model.safetensors", a), []string{"layer_types is 1", "list"}},
-		"rope factor is 0":     {newModel(`{"max_position_embeddings": 8, "rope_scaling": {"rope_type": "linear", "factor": 0}}`).with(t, "model.safetensors", a), []string{"factor is 0"}},
-		"quantization is text": {newModel(`{"quantization_config": "fp8"}`).with(t, "model.safetensors", a), []string{"quantization_config", "object"}},
+		"config is a list": {newModel(`[]`).with(t, "model.safetensors", a), []string{"config.json"}},
+		"config is null":   {newModel(`null`).with(t, "model.safetensors", a), []string{"config.json", "not a JSON object"}},
+		"config is empty":  {newModel(``).with(t, "model.safetensors", a), []string{"config.json", "unexpected EOF"}},
+		"text_config is 1": {newModel(`{"text_config": 1}`).with(t, "model.safetensors", a), []string{"text_config is 1", "object"}},
 	}
 	for name, tt := range tests {
 		_, err := ReadModel(tt.m)
@@ -96,6 +90,82 @@ func TestBadModels(t *testing.T) {
 	for name, m := range map[string]model{"config": noConfig, "weights": newModel(`{}`), "shard": tests["index of a missing file"].m} {
 		if _, err := ReadModel(m); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("missing %s: %v; want fs.ErrNotExist", name, err)
+		}
+	}
+}
+
+// TestStrangeFieldsAreEstimates: the weights are known all the same.
+func TestStrangeFieldsAreEstimates(t *testing.T) {
+	for config, want := range map[string]string{
+		`{"num_hidden_layers": "many"}`:     `num_hidden_layers is "many"; want a whole number`,
+		`{"num_attention_heads": -4}`:       "num_attention_heads is -4",
+		`{"head_dim": 64.5}`:                "head_dim is 64.5",
+		`{"hidden_size": 1e300}`:            "hidden_size is 1e300",
+		`{"layer_types": 1}`:                "layer_types is 1; want a list",
+		`{"model_type": ["a"]}`:             `model_type is ["a"]; want a string`,
+		`{"quantization_config": "fp8"}`:    `quantization_config is "fp8"; want an object`,
+		`{"attn_config": 7, "n_layers": 2}`: "attn_config is 7",
+		`{"linear_attn_config": []}`:        "linear_attn_config is []",
+		`{"max_position_embeddings": {}}`:   "max_position_embeddings is {}",
+		`{"torch_dtype": 16}`:               "torch_dtype is 16",
+		`{"sliding_window": "wide"}`:        `sliding_window is "wide"`,
+		`{"max_position_embeddings": 8, "rope_scaling": {"rope_type": "linear", "factor": 0}}`: "factor is 0",
+	} {
+		m := read(t, newModel(config).with(t, "model.safetensors", w("a", "BF16", 1000)))
+		n := need(t, m, Serving{})
+		if !m.Architecture.Estimated || !n.Estimated || !hasNote(n.Notes, want) {
+			t.Errorf("%s: estimated is %v, notes %q", config, n.Estimated, n.Notes)
+		}
+		if n.WeightsBytes != 2000 || n.KVBytes != 500 || m.Weights.Estimated || !n.Fits(gi, gi) {
+			t.Errorf("%s: %+v; want the weights, and a quarter of them for the cache", config, n)
+		}
+	}
+}
+
+func TestTypesOfTomorrow(t *testing.T) {
+	const text = `{"a":{"dtype":"NEW3","shape":[8],"data_offsets":[0,3]},"b":{"dtype":"\u001b[31m","shape":[2],"data_offsets":[3,5]}}`
+	m := newModel(`{}`)
+	m.MapFS["model.safetensors"], m.sizes["model.safetensors"] = &fstest.MapFile{Data: raw(text)}, int64(8+len(text)+5)
+	got := read(t, m).Weights
+	if diff := cmp.Diff(map[string]uint64{"other": 5}, got.ByDType); diff != "" || got.Bytes != 5 || !hasNote(got.Notes, "5 bytes are of types") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestTensorInTwoFilesCountsOnce(t *testing.T) {
+	got := read(t, newModel(`{}`).with(t, "a.safetensors", w("x", "BF16", 10), w("y", "BF16", 10)).with(t, "b.safetensors", w("x", "BF16", 20))).Weights
+	if got.Bytes != 40 || got.LoadedBytes != 40 || got.Parameters != 20 || !got.Estimated || !hasNote(got.Notes, "1 tensors stand in more than one file") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestEveryType: what the safetensors library knows, in bits.
+func TestEveryType(t *testing.T) {
+	for dtype, bits := range map[string]uint64{
+		"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+		"F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8, "C64": 64,
+	} {
+		// Quantized, so that nothing is loaded at another width.
+		m := newModel(`{"quantization_config": {"quant_method": "x"}}`).with(t, "model.safetensors", w("a", dtype, 4, 6), w("b", dtype, 8))
+		got := read(t, m).Weights
+		if got.Bytes != 32*bits/8 || got.LoadedBytes != got.Bytes || got.ByDType[dtype] != got.Bytes {
+			t.Errorf("%s: %+v; want %d bytes", dtype, got, 32*bits/8)
+		}
+		// Half a byte cannot be stored, a byte too much or too little is damage.
+		for _, entry := range []string{
+			`{"a":{"dtype":"` + dtype + `","shape":[1],"data_offsets":[0,0]}}`, `{"a":{"dtype":"` + dtype + `","shape":[1],"data_offsets":[0,9]}}`,
+		} {
+			if _, err := readHeaderOf(raw(entry), int64(8+len(entry)+9)); err == nil {
+				t.Errorf("accepted: %s", entry)
+			}
+		}
+	}
+	for _, entry := range []string{
+		`{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}`, `{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}`,
+		`{"a":{"dtype":"F6_E2M3","shape":[1],"data_offsets":[0,1]}}`, `{"a":{"dtype":"F6_E3M2","shape":[5],"data_offsets":[0,4]}}`,
+	} {
+		if _, err := readHeaderOf(raw(entry), int64(8+len(entry)+4)); err == nil {
+			t.Errorf("accepted: %s", entry)
 		}
 	}
 }
@@ -125,6 +195,49 @@ func TestWhatIsLoaded(t *testing.T) {
 			`{"num_hidden_layers": 2, "num_nextn_predict_layers": 1}`,
 			[]tensor{w("model.layers.0.a", "BF16", 10), w("model.layers.1.a", "BF16", 10), w("model.layers.2.norm", "BF16", 10)},
 			60, 40, 30, 0, "speculative",
+		},
+		"extra layers by name": {
+			`{}`,
+			[]tensor{w("model.layers.0.a", "BF16", 10), w("mtp.layers.0.a", "BF16", 10), w("model.mtp_layers.0.a", "BF16", 10)},
+			60, 20, 30, 0, "speculative",
+		},
+		"float8 that nobody speaks of": {
+			`{}`, []tensor{w("a", "F8_E4M3", 10, 10)}, 100, 200, 100, 0, "twice their width",
+		},
+		"tied under other names": {
+			`{"tie_word_embeddings": true}`,
+			[]tensor{w("transformer.wte.weight", "F16", 10, 10), w("lm_head.weight", "F16", 10, 10)},
+			400, 200, 200, 0, "lm_head is tied",
+		},
+		"tied, only the head stored": {
+			`{"tie_word_embeddings": true}`, []tensor{w("lm_head.weight", "F16", 10, 10)}, 200, 200, 100, 0, "",
+		},
+		"gptq of 3 bits": {
+			`{"quantization_config": {"quant_method": "gptq", "bits": 3}}`,
+			[]tensor{w("model.layers.0.q.qweight", "I32", 6, 64), w("model.layers.0.q.g_idx", "I32", 64), w("model.layers.0.q.scales", "F16", 1, 64)},
+			1536 + 256 + 128, 1536 + 256 + 128, 64 * 64, 0, "",
+		},
+		"compressed-tensors": {
+			`{"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": {"num_bits": 4}}}}}`,
+			[]tensor{
+				w("model.layers.0.q.weight_packed", "I32", 64, 8), w("model.layers.0.q.weight_scale", "BF16", 64, 1),
+				w("model.layers.0.q.weight_shape", "I64", 2),
+			},
+			2048 + 128 + 16, 2048 + 128 + 16, 64 * 64, 0, "",
+		},
+		"bitsandbytes": {
+			`{"quantization_config": {"quant_method": "bitsandbytes"}}`,
+			[]tensor{w("q.weight", "U8", 512, 1), w("q.weight.absmax", "U8", 16), w("q.weight.quant_map", "F32", 16), w("q.weight.quant_state.bitsandbytes__nf4", "U8", 80)},
+			512 + 16 + 64 + 80, 512 + 16 + 64 + 80, 1024, 0, "",
+		},
+		"biases, positions and the indexer stay whole": {
+			`{}`,
+			[]tensor{
+				w("model.layers.0.self_attn.o_proj.bias", "BF16", 8), w("model.layers.0.self_attn.q_proj.bias", "BF16", 8),
+				w("transformer.wpe.weight", "BF16", 4, 8), w("model.layers.0.self_attn.indexer.wk.weight", "BF16", 4, 8),
+				w("visual.patch_embed.proj.weight", "BF16", 2, 2),
+			},
+			16 + 16 + 64 + 64 + 8, 16 + 16 + 64 + 64 + 8, 8 + 8 + 32 + 32 + 4, 16 + 64 + 64 + 8, "",
 		},
 		"replicated": {
 			`{}`,

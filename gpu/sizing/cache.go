@@ -1,0 +1,93 @@
+package sizing
+
+import (
+	"fmt"
+	"slices"
+)
+
+// addCache fills in what the KV cache takes. Layers that cache differently (all
+// tokens, a window, a state) share one pool in vLLM, which asks two things of
+// them: blocks of one size in bytes, so a block becomes long enough for a state,
+// and groups of as many layers, so the last group of a kind is padded.
+func (n *Need) addCache(a Architecture) error {
+	tp := uint64(n.TensorParallel)
+	layer, err := a.tokenBytes(tp, n.KVCacheDtype)
+	if err != nil {
+		return err
+	}
+	n.KVBytesPerToken = mul(a.FullLayers, layer)
+	n.KVWindowBytesPerToken = mul(a.WindowLayers, layer)
+	if a.WindowLayers > 0 {
+		n.KVWindowTokens = add(less(a.WindowTokens, 1), batchedTokens)
+	}
+	n.KVBlockTokens = blockTokens
+	state := a.State.bytes(tp)
+	if a.StateLayers > 0 && a.FullLayers+a.WindowLayers > 0 && layer > 0 {
+		n.KVBlockTokens = mul(blockTokens, max(1, ceilDiv(state, mul(blockTokens, layer))))
+		state = mul(n.KVBlockTokens, layer) // padded to a block
+	}
+	n.KVStateBytes = mul(a.StateLayers, state)
+
+	size := groupSize(a.FullLayers, a.WindowLayers, a.StateLayers)
+	padded := func(layers uint64) uint64 { return mul(ceilDiv(layers, size), size) }
+	n.fullBlock = mul(padded(a.FullLayers), layer, n.KVBlockTokens)
+	n.windowBlock = mul(padded(a.WindowLayers), layer, n.KVBlockTokens)
+	n.states = mul(padded(a.StateLayers), state)
+
+	n.KVKnown = a.kvKnown()
+	if !n.KVKnown {
+		n.kvGuess = n.WeightsBytes / 4
+		n.Notes = append(n.Notes, "a quarter of the weights stands for the KV cache, as in the rule of thumb")
+	}
+	n.KVBytes = n.kvFor(uint64(n.MaxModelLen))
+	plain := *n
+	plain.fullBlock = mul(n.KVBytesPerToken, n.KVBlockTokens)
+	plain.windowBlock = mul(n.KVWindowBytesPerToken, n.KVBlockTokens)
+	plain.states = n.KVStateBytes
+	n.KVPaddingBytes = less(n.KVBytes, plain.kvFor(uint64(n.MaxModelLen)))
+	return nil
+}
+
+// groupSize is how many layers vLLM puts into a group, where a model has some of
+// several kinds: as many as there are of the rarest kind, or of the commonest if
+// that is less than a quarter more.
+func groupSize(kinds ...uint64) uint64 {
+	kinds = slices.DeleteFunc(kinds, func(n uint64) bool { return n == 0 })
+	if len(kinds) == 0 {
+		return 1
+	}
+	least, most := slices.Min(kinds), slices.Max(kinds)
+	if float64(most) < 1.25*float64(least) {
+		return most
+	}
+	return least
+}
+
+// tokenBytes is what one attention layer caches of one token on one GPU.
+func (a Architecture) tokenBytes(tp uint64, dtype string) (uint64, error) {
+	heads, numbers := max(1, a.KVHeads/tp), add(a.KeyHeadDim, a.ValueHeadDim)
+	if a.LatentDim > 0 {
+		heads, numbers = 1, a.LatentDim
+	}
+	switch dtype {
+	case "bfloat16", "float16":
+		return mul(heads, numbers, 2), nil
+	case "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc":
+		return mul(heads, numbers), nil
+	case "fp8_per_token_head", "int8_per_token_head": // and a float32 scale for keys, and one for values
+		return mul(heads, add(numbers, 8)), nil
+	}
+	return 0, fmt.Errorf("KV cache dtype %q is not known; want auto, bfloat16, float16, fp8, fp8_e4m3, fp8_e5m2, fp8_inc, "+
+		"fp8_per_token_head or int8_per_token_head", dtype)
+}
+
+// kvFor is the cache of one request of some tokens, in whole blocks. A window
+// keeps what the tokens of one batch see, and a block more.
+func (n Need) kvFor(tokens uint64) uint64 {
+	sum := add(n.states, n.kvGuess, mul(n.fullBlock, ceilDiv(tokens, n.KVBlockTokens)))
+	if n.windowBlock > 0 {
+		inWindow := add(ceilDiv(min(tokens, n.KVWindowTokens), n.KVBlockTokens), 1)
+		sum = add(sum, mul(n.windowBlock, inWindow))
+	}
+	return sum
+}

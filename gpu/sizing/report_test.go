@@ -1,0 +1,133 @@
+package sizing
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func board(n int, total uint64) []DeviceMemory {
+	var list []DeviceMemory
+	for range n {
+		list = append(list, DeviceMemory{UUID: "GPU", TotalBytes: total, FreeBytes: total})
+	}
+	return list
+}
+
+func report(tb testing.TB, m Model, s Serving, devices []DeviceMemory) Report {
+	tb.Helper()
+	r, err := m.Report(s, devices)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+func TestReportOfEverySize(t *testing.T) {
+	m := llama8B(t)
+	r := report(t, m, Serving{}, board(8, l4))
+	type row struct {
+		tp, replicas int
+		fits         bool
+		longest      int64
+	}
+	var got []row
+	for _, s := range r.TensorParallelSizes {
+		if s.Impossible != "" || s.Need == nil || len(s.GPUs) != 8 {
+			t.Fatalf("%+v", s)
+		}
+		if one := need(t, m, Serving{TensorParallel: s.TensorParallel}); !cmp.Equal(one, *s.Need, cmp.AllowUnexported(Need{})) {
+			t.Errorf("%d GPUs: %+v; want %+v", s.TensorParallel, *s.Need, one)
+		}
+		got = append(got, row{s.TensorParallel, s.Replicas, s.GPUs[0].Fits, s.GPUs[0].LargestMaxModelLen})
+	}
+	// Weights and 16 GiB of cache need two L4 together.
+	want := []row{{1, 0, false, 46992}, {2, 4, true, 131072}, {4, 2, true, 131072}, {8, 1, true, 131072}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(row{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if r.TensorParallel != 1 || r.Replicas != 0 || len(r.GPUs) != 8 || r.GPUs[0].LargestMaxModelLen != 46992 {
+		t.Errorf("the report's own terms are not of one GPU: %+v", r)
+	}
+	if only := report(t, m, Serving{TensorParallel: 4}, board(8, l4)); len(only.TensorParallelSizes) != 1 || only.TensorParallel != 4 || only.Replicas != 2 {
+		t.Errorf("4 GPUs were asked for: %+v", only.TensorParallelSizes)
+	}
+}
+
+func TestSizesOfBoards(t *testing.T) {
+	part := DeviceMemory{TotalBytes: gi, Partition: true}
+	for _, tt := range []struct {
+		devices []DeviceMemory
+		want    []int
+	}{
+		{nil, []int{1}},
+		{board(1, l4), []int{1}},
+		{board(3, l4), []int{1, 2}},
+		{board(8, l4), []int{1, 2, 4, 8}},
+		{append(board(3, l4), part), []int{1, 2}},
+		{[]DeviceMemory{part, part}, []int{1}},
+	} {
+		if diff := cmp.Diff(tt.want, tensorParallelSizes(tt.devices)); diff != "" {
+			t.Errorf("%d devices (-want +got):\n%s", len(tt.devices), diff)
+		}
+	}
+}
+
+func TestImpossibleSizes(t *testing.T) {
+	m := read(t, tiny(t, `{"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 84, "num_attention_heads": 14, "num_key_value_heads": 2,
+		"max_position_embeddings": 64}`))
+	r := report(t, m, Serving{}, board(8, l4))
+	for i, want := range []string{"", "", "tensorParallel is 4, which does not divide the model's 14 attention heads", "tensorParallel is 8, which does not divide the model's 14 attention heads"} {
+		s := r.TensorParallelSizes[i]
+		if s.Impossible != want || (s.Need == nil) != (want != "") || want != "" && (s.Replicas != 0 || len(s.GPUs) != 0 || s.GPUs == nil) {
+			t.Errorf("%d GPUs: %+v", s.TensorParallel, s)
+		}
+	}
+	if _, err := m.Report(Serving{TensorParallel: 4}, board(8, l4)); err == nil {
+		t.Error("a size that vLLM refuses was asked for and computed")
+	}
+}
+
+func TestWhereTheRuleOfThumbMisleads(t *testing.T) {
+	const llama = `"model_type": "llama", "torch_dtype": "bfloat16", "num_hidden_layers": 4, "hidden_size": 1024, "num_attention_heads": 8`
+	for _, tt := range []struct {
+		name, config string
+		tensors      []tensor
+		tp           int
+		want         []string
+	}{
+		{"nowhere", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 64}`, []tensor{w("a", "BF16", 1<<10, 1<<10)}, 1, nil},
+		{
+			"long requests, a head each", `{` + llama + `, "max_position_embeddings": 4096}`,
+			[]tensor{w("a", "BF16", 1<<10, 1<<10)}, 1, []string{"one request of 4096 tokens takes 64.00 MiB", "each of the 8 attention heads"},
+		},
+		{
+			"quantized", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 64, "quantization_config": {"quant_method": "fp8"}}`,
+			[]tensor{w("a", "F8_E4M3", 1<<10, 1<<10)}, 1, []string{"a parameter takes 1.00 bytes of memory, not 2, because the weights are quantized (fp8)"},
+		},
+		{
+			"MLA", `{"model_type": "deepseek_v3", "num_hidden_layers": 1, "num_attention_heads": 8, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "max_position_embeddings": 64}`,
+			[]tensor{w("a", "BF16", 1<<10, 1<<10)}, 1, []string{"latent vector of 576 numbers"},
+		},
+		{
+			"windows", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 64, "sliding_window": 16}`,
+			[]tensor{w("a", "BF16", 1<<10, 1<<10)}, 1, []string{"4 of 4 layers does not grow"},
+		},
+		{
+			"more GPUs than heads", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 64}`,
+			[]tensor{w("a", "BF16", 1<<11, 1<<11)}, 8, []string{"8 GPUs share 2 KV heads, so the cache of a token is kept 4 times"},
+		},
+	} {
+		m := read(t, newModel(tt.config).with(t, "model.safetensors", tt.tensors...))
+		got := report(t, m, Serving{TensorParallel: tt.tp}, nil).RuleOfThumbMisleads
+		if len(got) != len(tt.want) || got == nil {
+			t.Errorf("%s: %q; want %q", tt.name, got, tt.want)
+			continue
+		}
+		for i := range got {
+			if !hasNote(got[i:i+1], tt.want[i]) {
+				t.Errorf("%s: %q does not say %q", tt.name, got[i], tt.want[i])
+			}
+		}
+	}
+}
