@@ -141,7 +141,7 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	a.pulls = newPulls(o.Puller, o.Admission, a.request, wake, &a.wg)
 	a.removes = newRemovals(o.Store, wake, &a.wg)
 	a.scribe = newScribe(&a.wg, o.Logger)
-	a.metrics = newMetrics(a.shown.Load)
+	a.metrics = newMetrics(a.shown.Load, a.reading)
 	a.events = newRecorder(c.event, a.metrics.eventWritten, o.Logger)
 	a.loop = newLoopState(o.Config)
 	a.adopt(o.Config)

@@ -30,6 +30,8 @@ type Config struct {
 	Store StoreConfig
 	// Pull bounds the transfers.
 	Pull PullConfig
+	// GPU is how readings of the GPUs are judged.
+	GPU GPUConfig
 	// Intervals are all the times that the agent keeps.
 	Intervals Intervals
 }
@@ -38,23 +40,31 @@ type Config struct {
 type StoreConfig struct {
 	// Quota in bytes; 0 is none.
 	Quota int64
-	// Reserve is what stays free.
-	Reserve Reserve
+	// Reserve is what stays free. Default 20%.
+	Reserve Share
 }
 
-// Reserve is the part of a file system that stays free: a percentage of it, or
-// a number of bytes.
-type Reserve struct {
+// GPUConfig is how readings of the GPUs are judged.
+type GPUConfig struct {
+	// LeakAbove is how much of a device's memory may be in use, while no pod
+	// here has a GPU, before that is a leak. Default 5%: the driver's own use
+	// is below that, and vLLM starts by default with up to 8% in use.
+	LeakAbove Share
+}
+
+// Share is a part of a file system or of a memory: a percentage of it, or a
+// number of bytes.
+type Share struct {
 	Percent float64
 	Bytes   int64
 }
 
-// Of returns the reserve in bytes on a file system of total bytes.
-func (r Reserve) Of(total int64) int64 {
-	if r.Bytes > 0 {
-		return r.Bytes
+// Of returns the share in bytes of total bytes.
+func (s Share) Of(total int64) int64 {
+	if s.Bytes > 0 {
+		return s.Bytes
 	}
-	return int64(float64(total) * r.Percent / 100)
+	return int64(float64(total) * s.Percent / 100)
 }
 
 // PullConfig bounds the transfers.
@@ -76,8 +86,16 @@ type Intervals struct {
 	// Progress is how often the annotation's progress is written while
 	// something is pulled. Default 30s.
 	Progress time.Duration
-	// GPU is how often, at most, the GPU labels change. Default 60s.
+	// GPU is how often, at most, the Node is written because of its GPUs
+	// alone: how long a label may say more than there is. Default 60s.
 	GPU time.Duration
+	// GPURise is how long more free memory must have held before it is said.
+	// Less is said at once, as far as GPU allows. After rises that did not last
+	// it is up to eight times as long. Default 60s.
+	GPURise time.Duration
+	// GPULeak is how long memory must be in use, while no pod here has a GPU,
+	// before that is a leak. Default 5m.
+	GPULeak time.Duration
 	// Heartbeat is how often status/agent.json is written. Default 10s.
 	Heartbeat time.Duration
 	// Verify is how often the published files are checked by stat. Default 30s.
@@ -101,6 +119,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Int("models", len(c.Models)),
 		slog.Any("store", c.Store),
 		slog.Any("pull", c.Pull),
+		slog.Any("gpu", c.GPU),
 		slog.Any("intervals", c.Intervals),
 	)
 }
@@ -134,6 +153,7 @@ func ParseConfig(data []byte) (Config, error) {
 	}
 	cfg.Store = parseStore(section("store"))
 	cfg.Pull = parsePull(section("pull"))
+	cfg.GPU = parseGPU(section("gpu"))
 	cfg.Intervals = parseIntervals(section("intervals"))
 	top.done()
 	if len(errs) > 0 {
@@ -143,18 +163,13 @@ func ParseConfig(data []byte) (Config, error) {
 }
 
 func parseStore(f *fields) StoreConfig {
-	cfg := StoreConfig{Quota: f.size("quota", 0), Reserve: Reserve{Percent: 20}}
-	if v, ok := f.take("reserve"); ok && v != "" {
-		if v == "0" || v == json.Number("0") {
-			cfg.Reserve = Reserve{}
-		} else if p, valid := parsePercent(v); valid {
-			cfg.Reserve = Reserve{Percent: p}
-		} else if n, valid := parseSize(v); valid {
-			cfg.Reserve = Reserve{Bytes: n}
-		} else {
-			f.complain("reserve", v, "write a percentage of the file system from 0% to below 100%, as 20%, or a size, as 100Gi")
-		}
-	}
+	cfg := StoreConfig{Quota: f.size("quota", 0), Reserve: f.share("reserve", "the file system", Share{Percent: 20})}
+	f.done()
+	return cfg
+}
+
+func parseGPU(f *fields) GPUConfig {
+	cfg := GPUConfig{LeakAbove: f.share("leakAbove", "a device's memory", Share{Percent: 5})}
 	f.done()
 	return cfg
 }
@@ -175,6 +190,8 @@ func parseIntervals(f *fields) Intervals {
 		LabelWrites: f.duration("labelWrites", 2*time.Second),
 		Progress:    f.duration("progress", 30*time.Second),
 		GPU:         f.duration("gpu", time.Minute),
+		GPURise:     f.duration("gpuRise", time.Minute),
+		GPULeak:     f.duration("gpuLeak", 5*time.Minute),
 		Heartbeat:   f.duration("heartbeat", 10*time.Second),
 		Verify:      f.duration("verify", 30*time.Second),
 		RetryMin:    f.duration("retryMin", 5*time.Second),

@@ -50,10 +50,12 @@ func TestConfigDefaults(t *testing.T) {
 	got := parse(t, "models: []")
 	want := Config{
 		Models: []Model{},
-		Store:  StoreConfig{Reserve: Reserve{Percent: 20}},
+		Store:  StoreConfig{Reserve: Share{Percent: 20}},
 		Pull:   PullConfig{ConcurrentModels: 2, Jobs: 16},
+		GPU:    GPUConfig{LeakAbove: Share{Percent: 5}},
 		Intervals: Intervals{
 			Observe: 5 * time.Second, LabelWrites: 2 * time.Second, Progress: 30 * time.Second, GPU: time.Minute,
+			GPURise: time.Minute, GPULeak: 5 * time.Minute,
 			Heartbeat: 10 * time.Second, Verify: 30 * time.Second, RetryMin: 5 * time.Second, RetryMax: 10 * time.Minute,
 			Resync: time.Minute, Timeout: 15 * time.Second, Grace: 10 * time.Minute,
 		},
@@ -79,6 +81,7 @@ models:
   serving: {tensorParallel: 2, maxModelLen: 32768, gpuMemoryUtilization: 0.9, kvCacheDtype: fp8}
 store: {quota: 500Gi, reserve: 100Gi}
 pull: {concurrentModels: 3, jobs: 4, maxRate: 500Mi}
+gpu: {leakAbove: 2Gi}
 intervals: {observe: 1s, grace: 30s}
 `)
 	if name := got.Models[0].Name; name != "qwen2.5-7b-instruct" {
@@ -97,8 +100,8 @@ intervals: {observe: 1s, grace: 30s}
 	if m.Source.String() != "s3://models/llama" {
 		t.Errorf("source is %s", m.Source)
 	}
-	if got.Store.Quota != 500<<30 || got.Store.Reserve.Of(1<<50) != 100<<30 || got.Pull.MaxRate != 500<<20 {
-		t.Errorf("sizes are wrong: %+v %+v", got.Store, got.Pull)
+	if got.Store.Quota != 500<<30 || got.Store.Reserve.Of(1<<50) != 100<<30 || got.Pull.MaxRate != 500<<20 || got.GPU.LeakAbove.Of(80<<30) != 2<<30 {
+		t.Errorf("sizes are wrong: %+v %+v %+v", got.Store, got.Pull, got.GPU)
 	}
 }
 
@@ -125,6 +128,7 @@ models:
 - name: nothing-else
 store: {quota: lots, reserve: 120%}
 pull: {concurrentModels: 0, maxRate: -5}
+gpu: {leakAbove: some, leaks: 1}
 intervals: {Observe: 5s, retryMin: 1h, heartbeat: 0s}
 modles: []
 `))

@@ -23,6 +23,8 @@ const (
 	EventModelEvicted    = "ModelEvicted"
 	EventModelCorrupt    = "ModelCorrupt"
 	EventListRejected    = "ListRejected"
+	EventGPUMemoryLeaked = "GPUMemoryLeaked"
+	EventGPUMemoryFreed  = "GPUMemoryFreed"
 )
 
 const (
@@ -47,7 +49,7 @@ const (
 // event is something worth a line in `kubectl describe node`.
 type event struct {
 	Reason string
-	// Subject is the model it is about; "" for the agent itself.
+	// Subject is the model or device it is about; "" for the agent itself.
 	Subject string
 	Action  string
 	Note    string

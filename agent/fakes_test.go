@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/stoker-project/stoker/fetcher"
@@ -322,6 +323,7 @@ func newBench(t *testing.T, config string) *bench {
 	b.store = newFakeStore(t)
 	b.puller = &fakePuller{store: b.store, revision: commit, takes: time.Second}
 	b.cluster = &fakeCluster{view: nodeView{UID: "uid-1", Labels: map[string]string{"foreign": "stays"}, GPUs: 2, GPUsKnown: true}}
+	b.cluster.here = []pod{{UID: "pod-serving", Phase: corev1.PodRunning, GPUs: 1}}
 	b.devices = &fakeDevices{list: devices(79, 40)}
 	b.write(config)
 	unpromised := func(doing, name string) {

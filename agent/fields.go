@@ -198,6 +198,26 @@ func (f *fields) size(key string, fallback int64) int64 {
 	return fallback
 }
 
+// share reads a percentage of whole or a number of bytes; fallback if it is not
+// given or empty.
+func (f *fields) share(key, whole string, fallback Share) Share {
+	v, ok := f.take(key)
+	if !ok || v == "" {
+		return fallback
+	}
+	if v == "0" || v == json.Number("0") {
+		return Share{}
+	}
+	if p, valid := parsePercent(v); valid {
+		return Share{Percent: p}
+	}
+	if n, valid := parseSize(v); valid {
+		return Share{Bytes: n}
+	}
+	f.complain(key, v, "write a percentage of "+whole+" from 0% to below 100%, as 20%, or a size, as 100Gi")
+	return fallback
+}
+
 // parseSize accepts what Kubernetes writes for bytes, and plain numbers.
 func parseSize(v any) (int64, bool) {
 	var text string

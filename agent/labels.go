@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/stoker-project/stoker/gpu"
-	"github.com/stoker-project/stoker/gpu/sizing"
 )
 
 // Rounding of what the labels say of GPUs.
@@ -20,9 +19,12 @@ const (
 type gpuFacts struct {
 	Known   bool
 	Reason  string // why not
+	trouble string // the kind of Reason
 	Devices []gpu.Device
-	// Free is how many GPUs are given to no pod; known only with FreeKnown.
+	// Free is how many whole GPUs are given to no pod, Held whether any pod
+	// here has a GPU or a part of one; both are known only with FreeKnown.
 	Free      int
+	Held      bool
 	FreeKnown bool
 }
 
@@ -50,37 +52,17 @@ func (g gpuFacts) idle() int {
 }
 
 // freeGiB is the largest free memory on one GPU, rounded down to freeStep.
-func (g gpuFacts) freeGiB() uint64 {
+func (g gpuFacts) freeGiB() int {
 	var most uint64
 	for _, d := range g.whole() {
 		most = max(most, d.FreeBytes)
 	}
-	return most / gib / freeStep * freeStep
-}
-
-// fits is how many replicas could start now: the least of what free memory and
-// what unallocated GPUs allow. ok is false where that cannot be told.
-func (g gpuFacts) fits(size *sizing.Model, s sizing.Serving) (replicas int, ok bool) {
-	if !g.Known || !g.FreeKnown || size == nil {
-		return 0, false
-	}
-	need, err := size.Need(s)
-	if err != nil {
-		return 0, false
-	}
-	ready := 0
-	for _, d := range g.whole() {
-		if need.Fits(d.TotalBytes, d.FreeBytes) {
-			ready++
-		}
-	}
-	per := max(1, s.TensorParallel)
-	return min(ready, max(0, g.Free)) / per, true
+	return int(most / gib / freeStep * freeStep)
 }
 
 // labels is what the Node's labels should be: every key that the agent owns.
 // It is a pure function; what it leaves out disappears from the Node.
-func labels(models []modelState, g gpuFacts) map[string]string {
+func labels(models []modelState, w gpuWord) map[string]string {
 	out := map[string]string{}
 	for _, m := range models {
 		if !m.Warm {
@@ -90,13 +72,13 @@ func labels(models []modelState, g gpuFacts) map[string]string {
 		if rev := shortRevision(m.Revision); rev != "" {
 			out[RevPrefix+m.Name] = rev
 		}
-		if n, ok := g.fits(m.Size, m.Model.Serving); ok {
+		if n, ok := w.fits(m.Name); ok {
 			out[FitsPrefix+m.Name] = strconv.Itoa(n)
 		}
 	}
-	if g.Known {
-		out[FreeGiBLabel] = strconv.FormatUint(g.freeGiB(), 10)
-		out[IdleLabel] = strconv.Itoa(g.idle())
+	if w.known() {
+		out[FreeGiBLabel] = strconv.Itoa(w.FreeGiB)
+		out[IdleLabel] = strconv.Itoa(w.Idle)
 	}
 	return out
 }

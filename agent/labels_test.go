@@ -120,7 +120,7 @@ func TestLabels(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, labels(c.models, c.gpus)); diff != "" {
+			if diff := cmp.Diff(c.want, labels(c.models, wordOf(c.models, c.gpus, nil))); diff != "" {
 				t.Errorf("labels differ (-want +got):\n%s", diff)
 			}
 		})

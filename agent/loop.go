@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/stoker-project/stoker/fetcher/store"
-	"github.com/stoker-project/stoker/gpu"
 )
 
 // loopState is what only the loop touches.
@@ -34,10 +33,12 @@ type loopState struct {
 	nodeGen   int
 	nodeErr   string
 	said      sayer
-	writing   said // the write in flight
+	writing   utterance // the write in flight
 
-	gpus   gpuFacts // as they are told, renewed at most every intervals.gpu
-	gpusAt time.Time
+	gpus  steady
+	leaks leaks
+	// leaksRestored: what an earlier run reported was taken over.
+	leaksRestored bool
 
 	statuses map[string]store.Status
 	beat     time.Time
@@ -69,7 +70,7 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 	d := plan(f)
 	a.act(ctx, f, d)
 	a.tellChanges(f, d)
-	a.observeGPUs(now, f)
+	a.observeGPUs(now, f, d)
 	next := now.Add(l.cfg.Intervals.Observe)
 	if at := a.say(ctx, now, f, d); !at.IsZero() && at.Before(next) {
 		next = at
@@ -210,7 +211,7 @@ func (a *Agent) gather(now time.Time) facts {
 		}
 	}
 	if l.said.inFlight {
-		maps.Copy(f.Promised, nodeView{Labels: l.writing.labels}.promises())
+		maps.Copy(f.Promised, nodeView{Labels: l.writing.said.labels}.promises())
 	}
 	if f.Store.answered() && (f.Store.Known || !errors.Is(f.Store.Err, errStuck)) {
 		l.storeOK = true
@@ -253,40 +254,6 @@ func (a *Agent) act(ctx context.Context, f facts, d decision) {
 			a.logger.Info("remove superseded revision", "model", old.Name, "revision", old.Revision)
 		}
 	}
-}
-
-// observeGPUs renews what is told of the GPUs, at most every intervals.gpu.
-func (a *Agent) observeGPUs(now time.Time, f facts) {
-	l := &a.loop
-	got := a.devices.latest(now)
-	if !got.answered() || (!l.gpusAt.IsZero() && now.Sub(l.gpusAt) < l.cfg.Intervals.GPU) {
-		return
-	}
-	if !f.PodsKnown && !a.patient(now) {
-		return // what pods hold is not known yet: fits would say too much or nothing
-	}
-	l.gpusAt = now
-	l.gpus = gpuFactsOf(got, f, l.nodeSeen)
-}
-
-// gpuFactsOf puts together devices and what pods hold of them.
-func gpuFactsOf(devices answer[[]gpu.Device], f facts, node nodeView) gpuFacts {
-	g := gpuFacts{Known: devices.Known, Devices: devices.Value, FreeKnown: f.PodsKnown}
-	if !devices.Known {
-		g.Reason = errText(devices.Err)
-		return g
-	}
-	g.Free = len(g.whole())
-	if node.GPUsKnown {
-		g.Free = node.GPUs
-	}
-	for _, p := range f.Pods {
-		if !p.over() {
-			g.Free -= p.GPUs
-		}
-	}
-	g.Free = max(0, g.Free)
-	return g
 }
 
 // patient says whether the first word has waited long enough for parts that

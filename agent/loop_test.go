@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,7 +16,7 @@ import (
 const oneModel = "models: [{name: a, source: 'hf://org/a@" + commit + "'}]\n"
 
 // fast is a configuration in which everything happens within a second or so.
-const fast = "intervals: {observe: 1s, labelWrites: 1s, verify: 2s, gpu: 5s, retryMin: 1s, retryMax: 8s, resync: 10s, timeout: 4s, grace: 10s}\n"
+const fast = "intervals: {observe: 1s, labelWrites: 1s, verify: 2s, gpu: 5s, retryMin: 1s, retryMax: 8s, resync: 10s, timeout: 4s, grace: 10s, gpuRise: 5s, gpuLeak: 1m}\n"
 
 // after lets so much time pass, and everything that is due in it happen.
 func after(d time.Duration) {
@@ -332,6 +333,54 @@ func TestLoopGPUJitterIsBounded(t *testing.T) {
 		}
 		if n := b.cluster.count() - writes; n > 10 {
 			t.Errorf("%d writes in ten minutes, want at most one a minute", n)
+		}
+	})
+}
+
+// What the loop does with a leak: an event, the annotation, and both again when
+// it is over; a restart in between repeats nothing and forgets nothing.
+func TestLoopTellsLeaksOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, "models: []\n"+fast)
+		b.start()
+		told := func() int {
+			t.Helper()
+			var status NodeStatus
+			if err := json.Unmarshal([]byte(b.cluster.view.Status), &status); err != nil {
+				t.Fatal(err)
+			}
+			return len(status.GPUs.Leaks)
+		}
+		after(10 * time.Minute)
+		if told() != 0 || b.cluster.told(EventGPUMemoryLeaked) != 0 {
+			t.Error("a leak was told while a pod has a GPU")
+		}
+		b.cluster.set(func() { b.cluster.here = nil })
+		after(55 * time.Second)
+		if told() != 0 {
+			t.Error("a leak was told too early")
+		}
+		after(15 * time.Second)
+		if told() != 1 || b.cluster.told(EventGPUMemoryLeaked) != 1 {
+			t.Errorf("%d leaks told, %d events; want one", told(), b.cluster.told(EventGPUMemoryLeaked))
+		}
+		if !strings.Contains(page(t, b.agent), `stoker_gpu_leaked_bytes{index="1",mig="",uuid=""} 4.294967296e+10`) {
+			t.Error("the metric does not say it")
+		}
+		b.stop()
+		b.make()
+		b.start()
+		after(20 * time.Second)
+		if told() != 1 {
+			t.Errorf("%d leaks told after a restart", told())
+		}
+		b.devices.mu.Lock()
+		b.devices.list = devices(79, 79)
+		b.devices.mu.Unlock()
+		after(10 * time.Second)
+		if told() != 0 || b.cluster.told(EventGPUMemoryLeaked) != 1 || b.cluster.told(EventGPUMemoryFreed) != 1 {
+			t.Errorf("%d leaks told after it was over, %d events of it and %d of its end", told(),
+				b.cluster.told(EventGPUMemoryLeaked), b.cluster.told(EventGPUMemoryFreed))
 		}
 	})
 }

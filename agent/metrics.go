@@ -13,7 +13,7 @@ import (
 // it was published.
 type snapshot struct {
 	models   []modelState
-	devices  answer[[]gpu.Device]
+	leaks    map[string]uint64 // bytes, by deviceKey
 	store    answer[storeView]
 	rejected bool
 	turn     time.Time
@@ -23,24 +23,26 @@ type snapshot struct {
 // loop's last snapshot, so that no series of a model that is gone stays;
 // counters and the histogram are kept.
 type metrics struct {
-	load func() *snapshot
+	load    func() *snapshot
+	reading func() (devices []gpu.Device, asked time.Time, known bool)
 
 	durations *prometheus.HistogramVec
 	bytes     prometheus.Counter
 	writes    *prometheus.CounterVec
 
 	state, modelBytes, done, total, rate, warm *prometheus.Desc
-	gpuMemory, gpuKnown                        *prometheus.Desc
+	gpuMemory, gpuLeaked, gpuState             *prometheus.Desc
+	gpuKnown, gpuAge                           *prometheus.Desc
 	storeKnown, storeBytes, diskFree, diskSize *prometheus.Desc
 	rejected, turn                             *prometheus.Desc
 }
 
-func newMetrics(load func() *snapshot) *metrics {
+func newMetrics(load func() *snapshot, reading func() ([]gpu.Device, time.Time, bool)) *metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("stoker_"+name, help, labels, nil)
 	}
 	return &metrics{
-		load: load,
+		load: load, reading: reading,
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "stoker_pull_duration_seconds", Help: "How long pulls took, by how they ended.",
 			Buckets: []float64{1, 5, 15, 30, 60, 120, 300, 600, 1200, 1800, 2700, 3600},
@@ -57,8 +59,11 @@ func newMetrics(load func() *snapshot) *metrics {
 		total:      desc("pull_size_bytes", "Bytes of the revision that is being pulled.", "model"),
 		rate:       desc("pull_rate_bytes_per_second", "Rate of the running pull.", "model"),
 		warm:       desc("model_warm", "1 if the label says that the model is warm, else 0.", "model"),
-		gpuMemory:  desc("gpu_memory_bytes", "Memory of each GPU and MIG device, by state.", "gpu", "uuid", "state"),
-		gpuKnown:   desc("gpus_known", "1 if the GPUs can be read."),
+		gpuMemory:  desc("gpu_memory_bytes", "Memory of each GPU and MIG device by the last reading, by state; absent where unknown.", "index", "mig", "uuid", "state"),
+		gpuLeaked:  desc("gpu_leaked_bytes", "Memory reported as in use though no pod here has a GPU; absent where unknown.", "index", "mig", "uuid"),
+		gpuState:   desc("gpu_state", "1 for the state that the GPU or MIG device is in.", "index", "mig", "uuid", "state"),
+		gpuKnown:   desc("gpus_known", "1 if the GPUs can be read and the last reading is recent."),
+		gpuAge:     desc("gpu_reading_age_seconds", "Age of the last reading of the GPUs."),
 		storeKnown: desc("store_known", "1 if the store can be read."),
 		storeBytes: desc("store_bytes", "Bytes that models and transfers take in the store."),
 		diskFree:   desc("store_filesystem_free_bytes", "Free bytes of the store's file system."),
@@ -90,7 +95,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.bytes.Describe(ch)
 	m.writes.Describe(ch)
 	for _, d := range []*prometheus.Desc{
-		m.state, m.modelBytes, m.done, m.total, m.rate, m.warm, m.gpuMemory, m.gpuKnown,
+		m.state, m.modelBytes, m.done, m.total, m.rate, m.warm, m.gpuMemory, m.gpuLeaked, m.gpuState, m.gpuKnown, m.gpuAge,
 		m.storeKnown, m.storeBytes, m.diskFree, m.diskSize, m.rejected, m.turn,
 	} {
 		ch <- d
@@ -121,16 +126,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			gauge(m.rate, float64(p.Rate), model.Name)
 		}
 	}
-	gauge(m.gpuKnown, truth(s.devices.Known))
-	for _, d := range s.devices.Value {
-		name := strconv.Itoa(d.Index)
-		if d.MIG != nil {
-			name += "/" + strconv.Itoa(d.MIG.Index)
-		}
-		for state, v := range map[string]uint64{"free": d.FreeBytes, "used": d.UsedBytes, "reserved": d.ReservedBytes, "total": d.TotalBytes} {
-			gauge(m.gpuMemory, float64(v), name, d.UUID, state)
-		}
-	}
+	m.collectGPUs(s, gauge)
 	gauge(m.storeKnown, truth(s.store.Known))
 	if s.store.Known {
 		gauge(m.storeBytes, float64(s.store.Value.Usage.StoreBytes))
@@ -139,6 +135,40 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(m.rejected, truth(s.rejected))
 	gauge(m.turn, float64(s.turn.UnixNano())/1e9)
+}
+
+// collectGPUs computes the GPUs' part from the last reading, not from the loop's
+// snapshot: it tells for itself when it is too old.
+func (m *metrics) collectGPUs(s *snapshot, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	devices, asked, known := m.reading()
+	gauge(m.gpuKnown, truth(known))
+	if !known {
+		return
+	}
+	gauge(m.gpuAge, time.Since(asked).Seconds())
+	for _, d := range devices {
+		index, mig := strconv.Itoa(d.Index), migSlot(d)
+		gauge(m.gpuState, 1, index, mig, d.UUID, string(d.State))
+		if d.TotalBytes == 0 || (d.State != gpu.StateOK && d.State != gpu.StatePartitioned) {
+			continue // its numbers are zero because they are not known
+		}
+		gauge(m.gpuMemory, float64(d.FreeBytes), index, mig, d.UUID, "free")
+		gauge(m.gpuMemory, float64(d.UsedBytes), index, mig, d.UUID, "used")
+		gauge(m.gpuMemory, float64(d.TotalBytes), index, mig, d.UUID, "total")
+		if d.ReservedBytes > 0 { // else the driver does not tell it apart
+			gauge(m.gpuMemory, float64(d.ReservedBytes), index, mig, d.UUID, "reserved")
+		}
+		if d.State == gpu.StateOK {
+			gauge(m.gpuLeaked, float64(min(s.leaks[deviceKey(d)], d.UsedBytes)), index, mig, d.UUID)
+		}
+	}
+}
+
+// reading is the last reading of the GPUs, if it can still be believed.
+func (a *Agent) reading() (devices []gpu.Device, asked time.Time, known bool) {
+	now := time.Now()
+	got := a.devices.latest(now)
+	return got.Value, got.Asked, got.Known && now.Sub(got.Asked) < a.stale()
 }
 
 func truth(b bool) float64 {
@@ -150,8 +180,12 @@ func truth(b bool) float64 {
 
 // show publishes what the loop knows to those who scrape.
 func (a *Agent) show(f facts, d decision) {
+	leaked := map[string]uint64{}
+	for key, leak := range a.loop.leaks.told {
+		leaked[key] = leak.Bytes
+	}
 	a.shown.Store(&snapshot{
-		models: d.Models, devices: a.devices.latest(f.Now), store: f.Store,
+		models: d.Models, leaks: leaked, store: f.Store,
 		rejected: a.loop.rejected != "", turn: f.Now,
 	})
 }

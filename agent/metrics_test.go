@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -14,6 +15,13 @@ import (
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu"
 )
+
+// reads makes a reading the agent's last one.
+func (b *bench) reads(asked time.Time, list ...gpu.Device) {
+	b.agent.devices.mu.Lock()
+	defer b.agent.devices.mu.Unlock()
+	b.agent.devices.last = answer[[]gpu.Device]{Known: true, Value: list, Gen: 1, Asked: asked}
+}
 
 // page scrapes what the agent's own collector says.
 func page(t *testing.T, a *Agent) string {
@@ -29,7 +37,9 @@ func page(t *testing.T, a *Agent) string {
 	return strings.Join(lines, "")
 }
 
-func TestMetricsPage(t *testing.T) {
+func TestMetricsPage(t *testing.T) { synctest.Test(t, testMetricsPage) }
+
+func testMetricsPage(t *testing.T) {
 	b := newBench(t, "models: []")
 	warm := warmModel("warm", 1)
 	warm.Bytes = 1500
@@ -38,10 +48,21 @@ func TestMetricsPage(t *testing.T) {
 			{Name: "pulling", State: StatePulling, Progress: &pulling{Done: 100, Total: 1100, Rate: 50}},
 			warm,
 		},
-		devices:  answer[[]gpu.Device]{Known: true, Value: devices(79)},
+		leaks:    map[string]uint64{"MIG-4": 7 * gib},
 		store:    answer[storeView]{Known: true, Value: storeView{Usage: store.Usage{StoreBytes: 1, FreeBytes: 2, TotalBytes: 3}}},
 		rejected: true, turn: noon,
 	})
+	list := devices(79, 10)
+	list[0].UUID, list[0].ReservedBytes, list[0].UsedBytes = "GPU-0", gib/2, gib/2
+	b.reads(
+		time.Now().Add(-2*time.Second), list[0], list[1],
+		gpu.Device{Index: 2, UUID: "GPU-2", State: gpu.StateLost},
+		gpu.Device{Index: 3, UUID: "GPU-3", State: gpu.StatePartitioned},
+		gpu.Device{
+			Index: 3, UUID: "MIG-4", State: gpu.StateOK, MIG: &gpu.MIG{ParentUUID: "GPU-3", Index: 4},
+			TotalBytes: 20 * gib, FreeBytes: 12 * gib, UsedBytes: 8 * gib,
+		},
+	)
 	b.agent.metrics.pulled(outcome{Duration: 42 * time.Second, Result: fetcher.Result{DownloadedBytes: 1500}})
 	b.agent.metrics.nodeWritten(true)
 	b.agent.metrics.eventWritten(false)
@@ -52,6 +73,12 @@ func TestMetricsPage(t *testing.T) {
 	}
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+
+	// A reading that is too old is none, and a zero would be a lie.
+	b.reads(time.Now().Add(-time.Hour), list...)
+	if got := page(t, b.agent); strings.Contains(got, "stoker_gpu_") || !strings.Contains(got, "stoker_gpus_known 0") {
+		t.Errorf("series of a reading that is an hour old:\n%s", got)
 	}
 
 	// A model that is gone leaves no series behind.

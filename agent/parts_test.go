@@ -232,7 +232,7 @@ func TestFailureOf(t *testing.T) {
 
 func TestAdmission(t *testing.T) {
 	usage := store.Usage{FreeBytes: 500, TotalBytes: 1000, StoreBytes: 300}
-	a := NewAdmission(func() (store.Usage, error) { return usage, nil }, StoreConfig{Reserve: Reserve{Percent: 20}})
+	a := NewAdmission(func() (store.Usage, error) { return usage, nil }, StoreConfig{Reserve: Share{Percent: 20}})
 	refused := func(ctx context.Context, need int64) *NoRoom {
 		t.Helper()
 		err := a.Admit(ctx, need)
@@ -283,7 +283,7 @@ func TestStatusStaysSmall(t *testing.T) {
 		})
 	}
 	for _, n := range []int{1, 100, 300, 3000} {
-		text, err := describe(models[:n], gpuFacts{}, answer[storeView]{}).encode()
+		text, err := describe(models[:n], wordOf(models[:n], gpuFacts{}, nil), answer[storeView]{}).encode()
 		if err != nil || len(text) > maxStatus {
 			t.Fatalf("%d models: %d bytes, %v", n, len(text), err)
 		}
@@ -306,7 +306,8 @@ func TestStatusGolden(t *testing.T) {
 	}
 	g := gpuFacts{Known: true, Devices: devices(79, 40), Free: 1, FreeKnown: true}
 	st := answer[storeView]{Known: true, Value: storeView{Usage: store.Usage{StoreBytes: 1, FreeBytes: 2, TotalBytes: 3}}}
-	status := describe(models, g, st)
+	leak := LeakStatus{Index: 1, UUID: "GPU-1", Bytes: 40 * gib, Since: noon.Unix()}
+	status := describe(models, wordOf(models, g, []LeakStatus{leak}), st)
 	status.Time, status.Agent, status.List = noon, "v1", ListStatus{Models: 3, Rejected: "models: null"}
 	var indented strings.Builder
 	enc := json.NewEncoder(&indented)
@@ -332,7 +333,7 @@ func TestPodsKeepLittle(t *testing.T) {
 		Spec: corev1.PodSpec{
 			Containers: []corev1.Container{
 				{Name: "a", Env: []corev1.EnvVar{{Name: "TOKEN", Value: "x"}}, Resources: gpus("2")},
-				{Name: "b"},
+				{Name: "b", Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{"nvidia.com/mig-1g.5gb": resource.MustParse("1")}}},
 			},
 			InitContainers: []corev1.Container{
 				{Name: "side", RestartPolicy: &always, Resources: gpus("1")},
@@ -362,7 +363,7 @@ func TestPodsKeepLittle(t *testing.T) {
 			t.Errorf("%s is kept: %s", no, b)
 		}
 	}
-	want := pod{UID: "u", Phase: corev1.PodRunning, Labels: map[string]string{ModelLabel: "m"}, GPUs: 5, Claims: []string{claimName}}
+	want := pod{UID: "u", Phase: corev1.PodRunning, Labels: map[string]string{ModelLabel: "m"}, GPUs: 5, Claims: []string{claimName}, GPUParts: true}
 	if diff := cmp.Diff(want, podOf(small)); diff != "" {
 		t.Errorf("what is kept differs (-want +got):\n%s", diff)
 	}

@@ -1,13 +1,14 @@
 package agent
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // podOf reads what the agent needs from a pod.
 func podOf(p *corev1.Pod) pod {
-	out := pod{UID: string(p.UID), Phase: p.Status.Phase, Labels: p.Labels, GPUs: podGPUs(p)}
+	out := pod{UID: string(p.UID), Phase: p.Status.Phase, Labels: p.Labels, GPUs: podGPUs(p), GPUParts: hasGPUParts(p)}
 	for _, v := range p.Spec.Volumes {
 		if v.PersistentVolumeClaim != nil {
 			out.Claims = append(out.Claims, v.PersistentVolumeClaim.ClaimName)
@@ -22,26 +23,55 @@ func podOf(p *corev1.Pod) pod {
 func podGPUs(p *corev1.Pod) int {
 	var sum, sidecars, largestInit int64
 	for _, c := range p.Spec.Containers {
-		q, _ := gpusOf(c)
-		sum += q.Value()
+		sum += gpusOf(c)
 	}
 	for _, c := range p.Spec.InitContainers {
-		q, _ := gpusOf(c)
 		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			sidecars += q.Value()
+			sidecars += gpusOf(c)
 			continue
 		}
-		largestInit = max(largestInit, sidecars+q.Value())
+		largestInit = max(largestInit, sidecars+gpusOf(c))
 	}
 	return int(max(sum+sidecars, largestInit))
 }
 
-// gpusOf is what one container asks for. Extended resources have equal
-// requests and limits; either may be given alone.
-func gpusOf(c corev1.Container) (resource.Quantity, bool) {
-	if q, ok := c.Resources.Limits[gpuResource]; ok {
-		return q, true
+// hasGPUParts says whether the pod was given, or may have been given, something
+// of a GPU that is not counted in whole GPUs.
+func hasGPUParts(p *corev1.Pod) bool {
+	if len(p.Spec.ResourceClaims) > 0 {
+		return true
 	}
-	q, ok := c.Resources.Requests[gpuResource]
-	return q, ok
+	for _, list := range [][]corev1.Container{p.Spec.Containers, p.Spec.InitContainers} {
+		for _, c := range list {
+			for name := range gpuRequests(c) {
+				if name != gpuResource {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// gpusOf is how many of gpuResource one container asks for.
+func gpusOf(c corev1.Container) int64 {
+	q := gpuRequests(c)[gpuResource]
+	return q.Value()
+}
+
+// gpuRequests is what one container asks for of NVIDIA's resources. Extended
+// resources have equal requests and limits; either may be given alone.
+func gpuRequests(c corev1.Container) corev1.ResourceList {
+	var out corev1.ResourceList
+	for _, list := range []corev1.ResourceList{c.Resources.Requests, c.Resources.Limits} {
+		for name, q := range list {
+			if strings.HasPrefix(string(name), gpuVendor) && !q.IsZero() {
+				if out == nil {
+					out = corev1.ResourceList{}
+				}
+				out[name] = q
+			}
+		}
+	}
+	return out
 }

@@ -17,13 +17,20 @@ import (
 // gpuResource is what NVIDIA's device plugin calls a GPU.
 const gpuResource = "nvidia.com/gpu"
 
+// gpuVendor begins every name that NVIDIA's device plugin gives to a resource:
+// nvidia.com/mig-1g.5gb, nvidia.com/gpu.shared, or what it was told to call it.
+const gpuVendor = "nvidia.com/"
+
 // pod is what the agent keeps of a pod on this node.
 type pod struct {
 	UID    string
 	Phase  corev1.PodPhase
 	Labels map[string]string
-	// GPUs is how many whole GPUs the pod was given.
+	// GPUs is how many of gpuResource the pod was given.
 	GPUs int
+	// GPUParts says that it was given something else of a GPU (a MIG device, a
+	// share), or a resource claim, which may be a GPU.
+	GPUParts bool
 	// Claims are the names of the volume claims that it mounts.
 	Claims []string
 }
@@ -111,15 +118,13 @@ func keepLittle(o any) (any, error) {
 	keep := func(containers []corev1.Container) []corev1.Container {
 		var out []corev1.Container
 		for _, c := range containers {
-			if q, asks := gpusOf(c); asks {
-				out = append(out, corev1.Container{
-					RestartPolicy: c.RestartPolicy,
-					Resources:     corev1.ResourceRequirements{Limits: corev1.ResourceList{gpuResource: q}},
-				})
+			if asks := gpuRequests(c); len(asks) > 0 {
+				out = append(out, corev1.Container{RestartPolicy: c.RestartPolicy, Resources: corev1.ResourceRequirements{Limits: asks}})
 			}
 		}
 		return out
 	}
+	small.Spec.ResourceClaims = p.Spec.ResourceClaims
 	small.Spec.Containers = keep(p.Spec.Containers)
 	small.Spec.InitContainers = keep(p.Spec.InitContainers)
 	for _, v := range p.Spec.Volumes {

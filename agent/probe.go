@@ -139,7 +139,7 @@ func (p *probe[T]) latest(now time.Time) answer[T] {
 	defer p.mu.Unlock()
 	if stuck > 0 {
 		// The text stays the same while it lasts: it stands in the annotation.
-		return answer[T]{Gen: p.last.Gen, Err: fmt.Errorf("%w: %s within %s", errStuck, p.name, p.bound)}
+		return answer[T]{Gen: p.last.Gen, Asked: p.last.Asked, Err: fmt.Errorf("%w: %s within %s", errStuck, p.name, p.bound)}
 	}
 	return p.last
 }

@@ -35,10 +35,15 @@ func answerProbe(w http.ResponseWriter, err error) {
 	fmt.Fprintln(w, "ok")
 }
 
-// healthy reports a loop that has not turned for ten of its ticks, or half a
-// minute if that is more.
+// stale is the age from which what the loop asks for is no longer told: ten of
+// its ticks, or half a minute if that is more.
+func (a *Agent) stale() time.Duration {
+	return max(30*time.Second, 10*time.Duration(a.observed.Load()))
+}
+
+// healthy reports a loop that has not turned for too long.
 func (a *Agent) healthy(now time.Time) error {
-	bound := max(30*time.Second, 10*time.Duration(a.observed.Load()))
+	bound := a.stale()
 	if still := now.Sub(time.Unix(0, a.turned.Load())); still > bound {
 		return fmt.Errorf("the loop has not turned for %s", still.Truncate(time.Second))
 	}

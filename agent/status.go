@@ -77,9 +77,11 @@ type GPUStatus struct {
 	Count  int    `json:"count,omitempty"`
 	Idle   int    `json:"idle,omitempty"`
 	// FreeGiB is the largest free memory on one GPU.
-	FreeGiB uint64 `json:"freeGib,omitempty"`
+	FreeGiB int `json:"freeGib,omitempty"`
 	// Unallocated is how many GPUs are given to no pod; nil: not known.
 	Unallocated *int `json:"unallocated,omitempty"`
+	// Leaks is memory in use though no pod here has a GPU.
+	Leaks []LeakStatus `json:"leaks,omitempty"`
 }
 
 // StoreStatus is what is known of the store, as of NodeStatus.Time.
@@ -147,7 +149,7 @@ func (s NodeStatus) signature(withProgress bool) (string, error) {
 }
 
 // describe makes the status of what a plan found. It is a pure function.
-func describe(models []modelState, g gpuFacts, st answer[storeView]) NodeStatus {
+func describe(models []modelState, w gpuWord, st answer[storeView]) NodeStatus {
 	out := NodeStatus{Version: StatusVersion, Models: make([]ModelStatus, 0, len(models))}
 	for _, m := range models {
 		s := ModelStatus{
@@ -159,7 +161,7 @@ func describe(models []modelState, g gpuFacts, st answer[storeView]) NodeStatus 
 		}
 		if m.Warm {
 			s.Tier = TierDisk
-			if n, ok := g.fits(m.Size, m.Model.Serving); ok {
+			if n, ok := w.fits(m.Name); ok {
 				s.Fits = &n
 			}
 		}
@@ -175,16 +177,11 @@ func describe(models []modelState, g gpuFacts, st answer[storeView]) NodeStatus 
 		}
 		out.Models = append(out.Models, s)
 	}
-	out.GPUs = GPUStatus{Known: g.Known, Reason: oneLine(g.Reason, maxReason)}
-	if g.Known {
-		whole := g.whole()
-		out.GPUs.Count, out.GPUs.Idle, out.GPUs.FreeGiB = len(whole), g.idle(), g.freeGiB()
-		if len(whole) > 0 {
-			out.GPUs.Name = whole[0].Name
-		}
-		if g.FreeKnown {
-			free := g.Free
-			out.GPUs.Unallocated = &free
+	out.GPUs = GPUStatus{Known: w.known(), Reason: oneLine(w.Reason, maxReason)}
+	if w.known() {
+		out.GPUs = GPUStatus{Known: true, Name: w.Name, Count: w.Count, Idle: w.Idle, FreeGiB: w.FreeGiB, Leaks: w.Leaks}
+		if w.Unallocated != unknown {
+			out.GPUs.Unallocated = &w.Unallocated
 		}
 	}
 	out.Store = StoreStatus{Known: st.Known, Reason: oneLine(errText(st.Err), maxReason)}

@@ -15,24 +15,25 @@ import (
 // restart never drops a label that may be true.
 func (a *Agent) say(ctx context.Context, now time.Time, f facts, d decision) time.Time {
 	l := &a.loop
-	if !l.storeOK || !l.nodeOK || l.gpusAt.IsZero() {
+	if !l.storeOK || !l.nodeOK || !l.gpus.fed {
 		return time.Time{}
 	}
-	status := describe(d.Models, l.gpus, f.Store)
-	status.Agent = a.o.Version
-	status.List = ListStatus{Models: len(l.cfg.Models), Rejected: oneLine(l.rejected, maxListText)}
-	want, err := compose(labels(d.Models, l.gpus), status, now)
+	list := ListStatus{Models: len(l.cfg.Models), Rejected: oneLine(l.rejected, maxListText)}
+	u, err := l.gpus.utter(now, &l.said, l.cfg.Intervals, func(w gpuWord) (said, error) {
+		status := describe(d.Models, w, f.Store)
+		status.Agent, status.List = a.o.Version, list
+		return compose(labels(d.Models, w), status, now)
+	})
 	if err != nil {
 		a.logger.Error("render the annotation", "error", errText(err))
 		return time.Time{}
 	}
-	due, at := l.said.due(now, want, l.cfg.Intervals)
-	if !due {
-		return at
+	if !u.due {
+		return u.at
 	}
 	l.said.begin(now)
-	l.writing = want
-	a.write(ctx, want)
+	l.writing = u
+	a.write(ctx, u.said)
 	return time.Time{}
 }
 
@@ -93,7 +94,7 @@ func (a *Agent) takeWrite(ctx context.Context, now time.Time) {
 	if !ok {
 		return
 	}
-	l.said.end(now, l.writing, w.err, l.cfg.Intervals, jitter())
+	l.said.end(now, l.writing.said, w.err, l.cfg.Intervals, jitter())
 	if w.err != nil {
 		a.logger.Warn("write own node", "try", l.said.failures, "error", errText(w.err))
 		if errors.Is(w.err, errNoNode) {
@@ -104,9 +105,10 @@ func (a *Agent) takeWrite(ctx context.Context, now time.Time) {
 		return
 	}
 	l.said.last = now
+	l.gpus.confirmed(now, l.writing)
 	a.seeNode(w.view)
 	if !a.ready.Swap(true) {
-		a.logger.Info("said for the first time", "labels", len(l.writing.labels))
+		a.logger.Info("said for the first time", "labels", len(l.writing.said.labels))
 	}
 }
 

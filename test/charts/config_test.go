@@ -61,8 +61,8 @@ func TestFullConfigReachesTheAgent(t *testing.T) {
 	if !slices.Equal(m.Include, []string{"*.safetensors", "*.json"}) || !slices.Equal(m.Exclude, []string{"original/*"}) {
 		t.Errorf("patterns reached the agent as %q and %q", m.Include, m.Exclude)
 	}
-	if got.Store.Quota != 500<<30 || got.Store.Reserve.Bytes != 100<<30 || got.Pull.MaxRate != 500<<20 || got.Pull.Jobs != 12 || got.Pull.ConcurrentModels != 1 {
-		t.Errorf("limits reached the agent as %+v and %+v", got.Store, got.Pull)
+	if got.Store.Quota != 500<<30 || got.Store.Reserve.Bytes != 100<<30 || got.Pull.MaxRate != 500<<20 || got.Pull.Jobs != 12 || got.Pull.ConcurrentModels != 1 || got.GPU.LeakAbove.Bytes != 4<<30 {
+		t.Errorf("limits reached the agent as %+v, %+v and %+v", got.Store, got.Pull, got.GPU)
 	}
 	defaults := agentConfig(t, nil)
 	a, b := reflect.ValueOf(got.Intervals), reflect.ValueOf(defaults.Intervals)
@@ -166,6 +166,7 @@ func TestSettingsAreTheAgents(t *testing.T) {
 	for path, candidates := range map[string][]any{
 		"store.quota":           {"", "1", "500Gi", "1.5Ti", "100G", "5k", "0", "0.5Gi", "1e3", "1m", "-1", "10%"},
 		"store.reserve":         {"0%", "20%", "99.5%", "100%", "100Gi", "0", "5", "", "-1%", "150%"},
+		"gpu.leakAbove":         {"0%", "5%", "99.5%", "100%", "2Gi", "0", "5", "", "-1%", "x"},
 		"pull.maxRate":          {"", "500Mi", "1G", "0", "fast"},
 		"pull.jobs":             {1, 8, 0, -1, "8"},
 		"pull.concurrentModels": {1, 0},

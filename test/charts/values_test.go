@@ -141,6 +141,7 @@ func TestEverySettingOfTheAgentIsAValue(t *testing.T) {
 	for section, config := range map[string]reflect.Type{
 		"store":     reflect.TypeFor[agent.StoreConfig](),
 		"pull":      reflect.TypeFor[agent.PullConfig](),
+		"gpu":       reflect.TypeFor[agent.GPUConfig](),
 		"intervals": reflect.TypeFor[agent.Intervals](),
 	} {
 		known := 0

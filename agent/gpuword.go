@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/stoker-project/stoker/gpu/sizing"
+)
+
+// unknown stands for a number that cannot be told: it claims less than any
+// other, so that losing sight of the GPUs is a way down like any other.
+const unknown = -1
+
+// gpuWord is all that a Node says of its GPUs, in the labels' steps. Every
+// number claims more the higher it is, and may be unknown.
+type gpuWord struct {
+	// Count is how many whole GPUs can take work; unknown: the GPUs cannot be
+	// read, and Reason says why.
+	Count  int
+	Reason string
+	Name   string // of the first of them
+	// Idle, FreeGiB and Unallocated are as in the labels and the annotation.
+	Idle        int
+	FreeGiB     int
+	Unallocated int
+	// Fits holds every warm model.
+	Fits  map[string]int
+	Leaks []LeakStatus
+
+	// trouble is the kind of Reason: texts of one kind differ from reading to
+	// reading, and are not worth a write.
+	trouble string
+}
+
+// equal compares what is said.
+func (w gpuWord) equal(o gpuWord) bool {
+	return w.Count == o.Count && w.Reason == o.Reason && w.Name == o.Name && w.Idle == o.Idle &&
+		w.FreeGiB == o.FreeGiB && w.Unallocated == o.Unallocated &&
+		maps.Equal(w.Fits, o.Fits) && slices.Equal(w.Leaks, o.Leaks)
+}
+
+// known says whether the GPUs can be read.
+func (w gpuWord) known() bool { return w.Count != unknown }
+
+// fits is what is said of a model; ok is false where nothing is.
+func (w gpuWord) fits(model string) (replicas int, ok bool) {
+	n, ok := w.Fits[model]
+	return n, ok && n != unknown
+}
+
+// wordOf is what holds now, by one reading.
+func wordOf(models []modelState, g gpuFacts, leaks []LeakStatus) gpuWord {
+	w := gpuWord{
+		Count: unknown, Idle: unknown, FreeGiB: unknown, Unallocated: unknown,
+		Reason: g.Reason, trouble: g.trouble, Fits: map[string]int{},
+	}
+	for _, m := range models {
+		if m.Warm {
+			w.Fits[m.Name] = g.fits(m.Size, m.Model.Serving)
+		}
+	}
+	if !g.Known {
+		return w
+	}
+	whole := g.whole()
+	w.Count, w.Idle, w.FreeGiB, w.Leaks = len(whole), g.idle(), g.freeGiB(), leaks
+	if len(whole) > 0 {
+		w.Name = whole[0].Name
+	}
+	if g.FreeKnown {
+		w.Unallocated = g.Free
+	}
+	return w
+}
+
+// fits is how many replicas could start now: the least of what free memory and
+// what unallocated GPUs allow; unknown where that cannot be told.
+func (g gpuFacts) fits(size *sizing.Model, s sizing.Serving) int {
+	if !g.Known || !g.FreeKnown || size == nil {
+		return unknown
+	}
+	need, err := size.Need(s)
+	if err != nil {
+		return unknown
+	}
+	ready := 0
+	for _, d := range g.whole() {
+		if need.Fits(d.TotalBytes, d.FreeBytes) {
+			ready++
+		}
+	}
+	return min(ready, max(0, g.Free)) / max(1, s.TensorParallel)
+}
