@@ -97,7 +97,8 @@ type Progress struct {
 	Phase    string
 	Revision string
 	// BytesDone of BytesTotal are in the store: found there, resumed or
-	// transferred. While verifying, they count what was re-read.
+	// transferred. While verifying, they count what was re-read; while waiting,
+	// they are those of the pull that is waited for.
 	BytesDone, BytesTotal int64
 	FilesDone, FilesTotal int
 }
@@ -149,13 +150,18 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	if _, ok := f.o.Drivers[req.Source.Scheme]; !ok {
 		return Result{}, fmt.Errorf("this stoker has no driver for %s:// sources: %w", req.Source.Scheme, ErrUnsupported)
 	}
-	meter := startMeter(req.Progress)
+	meter := startMeter(req.Progress, func() (Progress, bool) { return f.otherProgress(req.Name) })
 	defer meter.stop()
 	staging, err := f.o.Store.Stage(ctx, req.Name, func() { meter.phase(PhaseWaiting) })
 	if err != nil {
 		return Result{}, err
 	}
 	defer func() { err = errors.Join(err, staging.Close()) }()
+	meter.working(func(p Progress) {
+		// It is for people who wait; whatever is wrong with the disk, the pull says.
+		_ = staging.WriteProgress(store.Progress{Revision: p.Revision, Bytes: p.BytesDone, TotalBytes: p.BytesTotal, Files: p.FilesDone, TotalFiles: p.FilesTotal})
+	})
+	defer meter.quiet()
 
 	meter.phase(PhaseListing)
 	listing, err := f.contents(ctx, req)
@@ -182,6 +188,12 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 		Name: req.Name, Source: req.Source.String(), Revision: m.Revision, Path: f.o.Store.Path(m.Name, m.Revision),
 		Bytes: m.Bytes, DownloadedBytes: p.downloaded.Load(), Duration: time.Since(start),
 	}, nil
+}
+
+// otherProgress is how far another pull of the model is, if it says so.
+func (f *Fetcher) otherProgress(name string) (Progress, bool) {
+	p, err := f.o.Store.ReadProgress(name)
+	return Progress{Revision: p.Revision, BytesDone: p.Bytes, BytesTotal: p.TotalBytes, FilesDone: p.Files, FilesTotal: p.TotalFiles}, err == nil
 }
 
 // contents lists the chosen files of the revision. A pinned revision that is

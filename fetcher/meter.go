@@ -8,20 +8,29 @@ import (
 // meter counts what a pull has done and reports it, one call at a time.
 type meter struct {
 	report func(Progress)
+	// other is how far the pull is that this one waits for.
+	other func() (Progress, bool)
 
 	mu      sync.Mutex // guards now and orders the calls of report
 	now     Progress
 	changed bool
 
+	// publish, if set, tells others how far this pull is.
+	publish   func(Progress)
+	published time.Time
+
 	quit chan struct{}
 	done chan struct{}
 }
 
+// publishEvery is how often other pulls are told.
+const publishEvery = time.Second
+
 // reportEvery is how often progress is told while a phase lasts.
 const reportEvery = 200 * time.Millisecond
 
-func startMeter(report func(Progress)) *meter {
-	m := &meter{report: report, quit: make(chan struct{}), done: make(chan struct{})}
+func startMeter(report func(Progress), other func() (Progress, bool)) *meter {
+	m := &meter{report: report, other: other, quit: make(chan struct{}), done: make(chan struct{})}
 	go m.loop()
 	return m
 }
@@ -34,12 +43,40 @@ func (m *meter) loop() {
 		select {
 		case <-m.quit:
 			return
-		case <-ticker.C:
-			m.mu.Lock()
-			m.tell()
-			m.mu.Unlock()
+		case now := <-ticker.C:
+			m.tick(now)
 		}
 	}
+}
+
+func (m *meter) tick(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.now.Phase == PhaseWaiting {
+		if p, ok := m.other(); ok {
+			p.Phase = PhaseWaiting
+			m.now, m.changed = p, true
+		}
+	}
+	if m.publish != nil && m.changed && now.Sub(m.published) >= publishEvery {
+		m.published = now
+		m.publish(m.now)
+	}
+	m.tell()
+}
+
+// working ends the waiting: from now on others are told.
+func (m *meter) working(publish func(Progress)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now, m.publish = Progress{Phase: PhaseListing}, publish
+}
+
+// quiet returns when others are no longer told.
+func (m *meter) quiet() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.publish = nil
 }
 
 // tell reports if there is something new. m.mu is held.

@@ -67,6 +67,29 @@ func TestPullOneModelTwiceAtOnce(t *testing.T) {
 	}
 }
 
+// Who waits for another pull of the model shows how far that one is.
+func TestPullShowsWhatItWaitsFor(t *testing.T) {
+	e := newEnv(t, fetchertest.HubOptions{BytesPerSecond: 1 << 20})
+	tree := bigTree(1, 6<<20)
+	commit := e.push(repoID, tree)
+	var seen atomic.Bool
+	req := request("tiny", "")
+	req.Progress = func(p fetcher.Progress) {
+		if p.Phase == fetcher.PhaseWaiting && p.BytesTotal == treeBytes(tree) && p.BytesDone > 0 && p.FilesTotal == len(tree) && p.Revision == commit {
+			if !seen.Swap(true) {
+				e.hub.SetBytesPerSecond(0) // that is all we want to see
+			}
+		}
+	}
+	e.pullTogether(nil, req, req)
+	if !seen.Load() {
+		t.Error("the one that waits did not say how far the other is")
+	}
+	if left := mustGlob(t, filepath.Join(e.dir, "agent/progress/*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
 // Two models, two repositories, the same weights.
 func TestPullSharedContent(t *testing.T) {
 	for name, atOnce := range map[string]bool{"one after the other": false, "at once": true} {

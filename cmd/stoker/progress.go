@@ -104,6 +104,9 @@ func (b *barProgress) update(p fetcher.Progress) {
 			progressbar.OptionFullWidth(),
 		)
 	}
+	if b.bar.GetMax64() != p.BytesTotal { // first another pull's, then our own
+		b.bar.ChangeMax64(p.BytesTotal)
+	}
 	b.phase = p.Phase
 	what := p.Phase
 	if p.FilesTotal > 0 {

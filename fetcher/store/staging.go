@@ -35,6 +35,9 @@ func (s *Store) Stage(ctx context.Context, name string, waiting func()) (*Stagin
 		return nil, err
 	}
 	plan, err := openPlan(s.planPath(name))
+	if err == nil {
+		err = removeIfExists(s.progressPath(name)) // of a pull that was killed
+	}
 	if err != nil {
 		return nil, errors.Join(err, lock.Unlock())
 	}
@@ -44,7 +47,7 @@ func (s *Store) Stage(ctx context.Context, name string, waiting func()) (*Stagin
 // Close ends the pull. The plan stays if nothing was published, so that what
 // is already here survives a collection until the next try.
 func (g *Staging) Close() error {
-	var errs []error
+	errs := []error{removeIfExists(g.store.progressPath(g.name))}
 	if info, err := g.plan.Stat(); err == nil && info.Size() == 0 {
 		errs = append(errs, g.Abandon())
 	}

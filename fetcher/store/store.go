@@ -67,7 +67,7 @@ func Open(dir string) (*Store, error) {
 	if err := s.makeAgentDir(); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
 	}
-	for _, d := range []string{"blobs", "blobs/sha256", "partial", "models", "manifests", "status", "agent/locks", "agent/pulls", "agent/verified", "agent/quarantine", "agent/withdrawn", "hub"} {
+	for _, d := range []string{"blobs", "blobs/sha256", "partial", "models", "manifests", "status", "agent/locks", "agent/pulls", "agent/progress", "agent/verified", "agent/quarantine", "agent/withdrawn", "hub"} {
 		if err := makeRealDir(filepath.Join(s.dir, d), false, true); err != nil {
 			return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
 		}
