@@ -177,7 +177,7 @@ func parseGPU(f *fields) GPUConfig {
 func parsePull(f *fields) PullConfig {
 	cfg := PullConfig{
 		ConcurrentModels: int(f.integer("concurrentModels", 2, 1)),
-		Jobs:             int(f.integer("jobs", 16, 1)),
+		Jobs:             int(f.integer("jobs", 32, 1)),
 		MaxRate:          f.size("maxRate", 0),
 	}
 	f.done()

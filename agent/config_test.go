@@ -51,7 +51,7 @@ func TestConfigDefaults(t *testing.T) {
 	want := Config{
 		Models: []Model{},
 		Store:  StoreConfig{Reserve: Share{Percent: 20}},
-		Pull:   PullConfig{ConcurrentModels: 2, Jobs: 16},
+		Pull:   PullConfig{ConcurrentModels: 2, Jobs: 32},
 		GPU:    GPUConfig{LeakAbove: Share{Percent: 5}},
 		Intervals: Intervals{
 			Observe: 5 * time.Second, LabelWrites: 2 * time.Second, Progress: 30 * time.Second, GPU: time.Minute,

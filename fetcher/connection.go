@@ -8,9 +8,13 @@ import (
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
-// bufferSize is what a connection reads before it writes: at most this is lost
-// to a kill.
-const bufferSize = 1 << 20
+// bufferSize is the most that a connection reads before it writes, which is what
+// a kill costs it. Many connections have less each.
+const (
+	bufferSize   = 1 << 20
+	bufferMin    = 256 << 10
+	bufferBudget = 8 << 20
+)
 
 // fetch brings a claim, over as many connections as it takes, one after the
 // other.

@@ -266,7 +266,7 @@ func (d *dispatcher) connect(ctx context.Context, c *claim) {
 		}
 		return d.tell(ctx, func() {
 			d.busy--
-			d.buffers = append(d.buffers, buf)
+			d.buffers = append(d.buffers, buf[:cap(buf)])
 			for i := range t.claims {
 				if t.claims[i] == c {
 					t.claims = append(t.claims[:i], t.claims[i+1:]...)
@@ -278,13 +278,16 @@ func (d *dispatcher) connect(ctx context.Context, c *claim) {
 	})
 }
 
+// buffer is what a connection reads into. All of them share a budget: what is
+// not used of a buffer takes no memory.
 func (d *dispatcher) buffer() []byte {
+	size := min(max(bufferBudget/d.pace.target, bufferMin), bufferSize)
 	if n := len(d.buffers); n > 0 {
 		buf := d.buffers[n-1]
 		d.buffers = d.buffers[:n-1]
-		return buf
+		return buf[:size]
 	}
-	return make([]byte, bufferSize)
+	return make([]byte, bufferSize)[:size]
 }
 
 func (d *dispatcher) finishIfWhole(ctx context.Context, t *transfer) {

@@ -18,7 +18,7 @@ type Options struct {
 	Store   *store.Store
 	Drivers Drivers
 	Logger  *slog.Logger
-	// Jobs is how many connections one pull uses at most; default 16. How many
+	// Jobs is how many connections one pull uses at most; default 32. How many
 	// of them help is found out.
 	Jobs int
 	// MaxRate limits all pulls of this Fetcher together, in bytes per second;
@@ -49,7 +49,7 @@ type Fetcher struct {
 // New returns a Fetcher; zero options get their defaults.
 func New(o Options) *Fetcher {
 	if o.Jobs <= 0 {
-		o.Jobs = 16
+		o.Jobs = 32
 	}
 	if o.Memory <= 0 {
 		o.Memory = memoryLimit()

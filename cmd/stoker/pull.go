@@ -70,7 +70,7 @@ go to standard error; with --progress json each line there is an object.
 	storeFlag(cmd, &f.store)
 	flags.StringArrayVar(&f.include, "include", nil, "take only files that match `PATTERN`; may be repeated")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out files that match `PATTERN`; may be repeated")
-	flags.IntVar(&f.jobs, "jobs", 16, "use `N` connections at most; fewer are used where more do not help")
+	flags.IntVar(&f.jobs, "jobs", 32, "use `N` connections at most; fewer are used where more do not help")
 	flags.StringVar(&f.maxRate, "max-rate", "", "take `RATE` bytes per second at most, like 200MB or 1GiB (default: unlimited)")
 	flags.StringVar(&f.progress, "progress", "auto", "show progress in this `FORM`: auto, bar, plain, json or none; auto is a bar on a terminal and plain lines elsewhere")
 	outputFlag(cmd, &f.output)
