@@ -42,11 +42,10 @@ func (b *bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("ETag", bucketTag)
 	w.Header().Set("X-Goog-Generation", "1")
 	w.Header().Set("Content-Type", "application/octet-stream")
-	counted := http.ResponseWriter(w)
 	if strings.HasSuffix(key, ".safetensors") {
-		counted = counting{w, &b.sent}
+		w = counting{w, &b.sent}
 	}
-	http.ServeContent(counted, r, "", time.Time{}, file.Reader())
+	http.ServeContent(w, r, "", time.Time{}, file.Reader())
 }
 
 func (b *bucket) list(w http.ResponseWriter, google bool) {

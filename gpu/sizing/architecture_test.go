@@ -252,7 +252,7 @@ func TestPythonsNumbers(t *testing.T) {
 	if a := m.Architecture; a.HiddenSize != 7 || a.ModelType != `"Infinity NaN` {
 		t.Errorf("%+v", a)
 	}
-	for _, config := range []string{`{"a": Infinit}`, `{"a": Na`, `{"a": NaNaN}`, `{"a": --Infinity}`, `{"a": "NaN}`, `{"a": "NaN\`} {
+	for _, config := range []string{`{"a": Infin}`, `{"a": Na`, `{"a": NaNaN}`, `{"a": --Infinity}`, `{"a": "NaN}`, `{"a": "NaN\`} {
 		if _, err := ReadModel(tiny(t, config)); err == nil {
 			t.Errorf("accepted: %s", config)
 		}

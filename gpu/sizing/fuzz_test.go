@@ -2,6 +2,7 @@ package sizing
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 	"testing/fstest"
 )
@@ -46,6 +47,11 @@ func FuzzConfig(f *testing.F) {
 		if len(m.Architecture.Notes) > 0 != m.Architecture.Estimated {
 			t.Errorf("estimated is %v with the notes %q", m.Architecture.Estimated, m.Architecture.Notes)
 		}
+		for _, s := range report(t, m, Serving{}, board(4, l4)).TensorParallelSizes {
+			if (s.Impossible == "") != (s.Need != nil) {
+				t.Errorf("%+v", s)
+			}
+		}
 		n, err := m.Need(Serving{TensorParallel: tp, MaxModelLen: length})
 		if err != nil {
 			return
@@ -78,14 +84,16 @@ func FuzzModel(f *testing.F) {
 		var data uint64
 		for name, content := range map[string][]byte{"a.safetensors": a, "b.safetensors": b} {
 			// As large as the tensors say, so that some are accepted.
-			m.MapFS[name], m.sizes[name] = &fstest.MapFile{Data: content}, 8+int64(len(content))
-			for extra := range int64(256) {
-				if _, err := readHeaderOf(content, int64(len(content))+extra); err == nil {
-					m.sizes[name] = int64(len(content)) + extra
-					data += uint64(len(content)) + uint64(extra)
-					break
+			tensors, _ := readHeaderOf(content, 1<<40)
+			size := 8 + int64(len(content))
+			if len(content) >= 8 {
+				size = 8 + int64(binary.LittleEndian.Uint64(content)&(1<<32-1))
+				for _, x := range tensors {
+					size += int64(x.Bytes & (1<<40 - 1))
+					data = add(data, x.Bytes)
 				}
 			}
+			m.MapFS[name], m.sizes[name] = &fstest.MapFile{Data: content}, size
 		}
 		if len(index) > 0 {
 			m.file("model.safetensors.index.json", string(index))
