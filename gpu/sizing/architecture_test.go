@@ -246,6 +246,19 @@ func TestModelOptSaysTheCacheInAFileOfItsOwn(t *testing.T) {
 	}
 }
 
+// TestPythonsNumbers: Python writes what is no JSON, and reads it again.
+func TestPythonsNumbers(t *testing.T) {
+	m := read(t, tiny(t, `{"time_step_limit": [0.0, Infinity], "a": -Infinity, "b": NaN, "model_type": "\"Infinity NaN", "hidden_size": 7}`))
+	if a := m.Architecture; a.HiddenSize != 7 || a.ModelType != `"Infinity NaN` {
+		t.Errorf("%+v", a)
+	}
+	for _, config := range []string{`{"a": Infin}`, `{"a": Na`, `{"a": NaNaN}`, `{"a": --Infinity}`, `{"a": "NaN}`, `{"a": "NaN\`} {
+		if _, err := ReadModel(tiny(t, config)); err == nil {
+			t.Errorf("accepted: %s", config)
+		}
+	}
+}
+
 func TestWhatIsLeftOutIsSaid(t *testing.T) {
 	m := read(t, tiny(t, `{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64,
 		"index_head_dim": 128, "num_kv_shared_layers": 0, "block_configs": [], "is_encoder_decoder": false, "compress_ratios": null}`))

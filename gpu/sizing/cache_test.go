@@ -99,6 +99,22 @@ func TestScalesInTheCache(t *testing.T) {
 	}
 }
 
+// TestLatentCacheIsWhole: MLA's one latent vector is no KV head that is shared.
+func TestLatentCacheIsWhole(t *testing.T) {
+	m := read(t, tiny(t, `{"model_type": "deepseek_v3", "torch_dtype": "bfloat16", "num_hidden_layers": 61, "num_attention_heads": 128,
+		"kv_lora_rank": 512, "qk_rope_head_dim": 64, "v_head_dim": 128, "max_position_embeddings": 163840}`))
+	n := need(t, m, Serving{TensorParallel: 8})
+	if n.KVBytesPerToken != 70272 || n.KVBytes != 163840*70272 || n.ReplicatedBytes != 0 || n.Estimated {
+		t.Errorf("%+v", n)
+	}
+	if len(n.Notes) != 1 || !hasNote(n.Notes, "every GPU keeps all of it") {
+		t.Errorf("notes %q", n.Notes)
+	}
+	if got := need(t, m, Serving{TensorParallel: 8, KVCacheDtype: "fp8"}).KVBytesPerToken; got != 70272/2 {
+		t.Errorf("%d bytes a token in fp8", got)
+	}
+}
+
 // TestFusedProjections: where queries, keys and values are one matrix, its keys
 // and values are repeated like any others.
 func TestFusedProjections(t *testing.T) {

@@ -2,6 +2,7 @@ package sizing
 
 import (
 	"fmt"
+	"hash/maphash"
 	"strconv"
 	"strings"
 )
@@ -9,12 +10,19 @@ import (
 // otherDType stands for every type that is not known here.
 const otherDType = "other"
 
+// maxTensors bounds the memory that a model of many files may take here. The
+// largest that are known have a few hundred thousand.
+const maxTensors = 4 << 20
+
 // counter adds up tensors and knows what vLLM does with them.
 type counter struct {
 	arch Architecture
 	w    Weights
 
-	seen       map[string]bool // names of all files so far
+	// seen are the names in all files so far, hashed: names are as long as a
+	// file wants them.
+	seed       maphash.Seed
+	seen       map[uint64]struct{}
 	duplicates int
 	headBytes  uint64 // of the output head
 	hasEmbed   bool
@@ -28,11 +36,15 @@ type counter struct {
 }
 
 func (c *counter) add(t Tensor) error {
-	if c.seen[t.Name] {
+	name := maphash.String(c.seed, t.Name)
+	if _, ok := c.seen[name]; ok {
 		c.duplicates++
 		return nil
 	}
-	c.seen[t.Name] = true
+	if len(c.seen) >= maxTensors {
+		return fmt.Errorf("the model has more than %d tensors", maxTensors)
+	}
+	c.seen[name] = struct{}{}
 	c.w.Bytes = add(c.w.Bytes, t.Bytes)
 	dtype := t.DType
 	if dtypeBits(dtype) == 0 { // the file's own words are not repeated

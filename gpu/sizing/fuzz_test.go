@@ -2,7 +2,9 @@ package sizing
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
+	"testing/fstest"
 )
 
 func FuzzReadHeader(f *testing.F) {
@@ -45,6 +47,11 @@ func FuzzConfig(f *testing.F) {
 		if len(m.Architecture.Notes) > 0 != m.Architecture.Estimated {
 			t.Errorf("estimated is %v with the notes %q", m.Architecture.Estimated, m.Architecture.Notes)
 		}
+		for _, s := range report(t, m, Serving{}, board(4, l4)).TensorParallelSizes {
+			if (s.Impossible == "") != (s.Need != nil) {
+				t.Errorf("%+v", s)
+			}
+		}
 		n, err := m.Need(Serving{TensorParallel: tp, MaxModelLen: length})
 		if err != nil {
 			return
@@ -58,6 +65,58 @@ func FuzzConfig(f *testing.F) {
 		}
 		if n.CacheTokens(l4, n.OverheadMaxBytes) > n.CacheTokens(l4, n.OverheadMinBytes) {
 			t.Errorf("more overhead leaves more cache: %+v", n)
+		}
+	})
+}
+
+// FuzzModel: an index, and two files that it may name. What is accepted is no
+// more than the files hold.
+func FuzzModel(f *testing.F) {
+	a, _ := header(f, tensor{"model.embed_tokens.weight", "BF16", []uint64{4, 4}}, tensor{"mtp.x", "F32", []uint64{2, 2}})
+	b, _ := header(f, tensor{"lm_head.weight", "BF16", []uint64{4, 4}}, tensor{"model.layers.1.self_attn.k_proj.weight", "U8", []uint64{4, 4}})
+	f.Add([]byte(`{"weight_map":{"x":"a.safetensors","y":"b.safetensors"}}`), a, b, []byte(`{"tie_word_embeddings":true,"quantization_config":{"bits":4}}`))
+	f.Add([]byte(`{"weight_map":{"x":"a.safetensors"}}`), a, a, []byte(`{"num_hidden_layers":1,"num_nextn_predict_layers":1}`))
+	f.Add([]byte(`{"weight_map":{"x":"../a"}}`), a, b, []byte(`{}`))
+	f.Add([]byte(`{}`), a, a, []byte(`{"x":NaN}`))
+	f.Add([]byte(``), a, a, []byte(`{"tie_word_embeddings":true}`))
+	f.Fuzz(func(t *testing.T, index, a, b, config []byte) {
+		m := newModel(string(config))
+		var data uint64
+		for name, content := range map[string][]byte{"a.safetensors": a, "b.safetensors": b} {
+			// As large as the tensors say, so that some are accepted.
+			tensors, _ := readHeaderOf(content, 1<<40)
+			size := 8 + int64(len(content))
+			if len(content) >= 8 {
+				size = 8 + int64(binary.LittleEndian.Uint64(content)&(1<<32-1))
+				for _, x := range tensors {
+					size += int64(x.Bytes & (1<<40 - 1))
+					data = add(data, x.Bytes)
+				}
+			}
+			m.MapFS[name], m.sizes[name] = &fstest.MapFile{Data: content}, size
+		}
+		if len(index) > 0 {
+			m.file("model.safetensors.index.json", string(index))
+		}
+		got, err := ReadModel(m)
+		if err != nil {
+			return
+		}
+		w := got.Weights
+		if w.Bytes > data || w.LoadedBytes > 2*w.Bytes || w.ReplicatedBytes > w.LoadedBytes+w.Bytes || w.KVProjectionBytes > 2*w.Bytes {
+			t.Errorf("files of %d bytes hold %+v", data, w)
+		}
+		var sum uint64
+		for _, bytes := range w.ByDType {
+			sum = add(sum, bytes)
+		}
+		if sum != w.Bytes {
+			t.Errorf("%d bytes by type, %d in all", sum, w.Bytes)
+		}
+		for tp := 1; tp <= 64; tp *= 2 {
+			if n, err := got.Need(Serving{TensorParallel: tp}); err == nil && n.TotalBytes() < n.WeightsBytes {
+				t.Errorf("%d GPUs: the whole is less than a part: %+v", tp, n)
+			}
 		}
 	})
 }

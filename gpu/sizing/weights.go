@@ -1,20 +1,15 @@
 package sizing
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"hash/maphash"
 	"io/fs"
 	"maps"
 	"path"
 	"slices"
 	"strings"
 )
-
-// maxJSON bounds config.json and the index of shards: the largest that are
-// known have a few MB.
-const maxJSON = 64 << 20
 
 // Weights is what a model directory's weight files hold. Sizes are in bytes.
 type Weights struct {
@@ -52,7 +47,7 @@ func readWeights(fsys fs.FS, arch Architecture) (Weights, error) {
 	if len(files) == 0 {
 		return otherWeights(fsys)
 	}
-	c := counter{arch: arch, seen: map[string]bool{}, w: Weights{Files: files, ByDType: map[string]uint64{}}}
+	c := counter{arch: arch, seed: maphash.MakeSeed(), seen: map[uint64]struct{}{}, w: Weights{Files: files, ByDType: map[string]uint64{}}}
 	for _, name := range files {
 		if err := c.readFile(fsys, name); err != nil {
 			return Weights{}, err
@@ -63,8 +58,11 @@ func readWeights(fsys fs.FS, arch Architecture) (Weights, error) {
 
 func (c *counter) readFile(fsys fs.FS, name string) (err error) {
 	f, err := fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("open weights that the index names: %w", err)
+	}
 	if err != nil {
-		return fmt.Errorf("open weights: %w", err)
+		return err // it says which file, and that it was to be opened
 	}
 	defer func() { // a source may know only then that the file changed meanwhile
 		if closeErr := f.Close(); err == nil && closeErr != nil {
@@ -183,28 +181,4 @@ func trainingOnly(name string) bool {
 		return true
 	}
 	return false
-}
-
-// readJSON decodes one JSON file of at most maxJSON bytes.
-func readJSON(fsys fs.FS, name string, into any) error {
-	f, err := fsys.Open(name)
-	if err != nil {
-		return fmt.Errorf("open: %w", err)
-	}
-	defer func() { _ = f.Close() }() // only read from
-	limited := &io.LimitedReader{R: f, N: maxJSON + 1}
-	dec := json.NewDecoder(limited)
-	err = dec.Decode(into)
-	if err == nil {
-		if _, more := dec.Token(); !errors.Is(more, io.EOF) {
-			err = errors.New("it goes on behind its JSON value")
-		}
-	}
-	if limited.N <= 0 {
-		err = fmt.Errorf("it is longer than %d bytes", maxJSON)
-	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w", name, unexpected(err))
-	}
-	return nil
 }

@@ -1,0 +1,76 @@
+package sizing
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// maxJSON bounds config.json and the index of shards: the largest that are
+// known have a few MB.
+const maxJSON = 64 << 20
+
+// readJSON decodes one JSON file of at most maxJSON bytes.
+func readJSON(fsys fs.FS, name string, into any) error {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return err // it says which file, and that it was to be opened
+	}
+	defer func() { _ = f.Close() }() // only read from
+	data, err := io.ReadAll(io.LimitReader(f, maxJSON+1))
+	if err == nil && len(data) > maxJSON {
+		err = fmt.Errorf("it is longer than %d bytes", maxJSON)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(withoutPythonNumbers(data)))
+	err = dec.Decode(into)
+	if err == nil {
+		if _, more := dec.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("it goes on behind its JSON value")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, unexpected(err))
+	}
+	return nil
+}
+
+// withoutPythonNumbers makes JSON of what Python writes: it knows NaN and
+// Infinity, and configs of state-space models have them (time_step_limit). They
+// become null, and no more than that is said of them here.
+func withoutPythonNumbers(data []byte) []byte {
+	if !bytes.Contains(data, []byte("Infinity")) && !bytes.Contains(data, []byte("NaN")) {
+		return data
+	}
+	var out []byte
+	for inText := false; len(data) > 0; {
+		switch {
+		case inText && data[0] == '\\' && len(data) > 1:
+			out, data = append(out, data[:2]...), data[2:]
+			continue
+		case data[0] == '"':
+			inText = !inText
+		case !inText:
+			if rest, ok := cutPythonNumber(data); ok {
+				out, data = append(out, "null"...), rest
+				continue
+			}
+		}
+		out, data = append(out, data[0]), data[1:]
+	}
+	return out
+}
+
+func cutPythonNumber(data []byte) ([]byte, bool) {
+	for _, word := range []string{"NaN", "Infinity", "-Infinity"} {
+		if rest, ok := bytes.CutPrefix(data, []byte(word)); ok {
+			return rest, true
+		}
+	}
+	return nil, false
+}
