@@ -33,7 +33,7 @@ type gpuFacts struct {
 func (g gpuFacts) whole() []gpu.Device {
 	var out []gpu.Device
 	for _, d := range g.Devices {
-		if d.State == gpu.StateOK && d.MIG == nil {
+		if d.Usable() && d.MIG == nil {
 			out = append(out, d)
 		}
 	}
