@@ -40,6 +40,18 @@ func (g gpuFacts) whole() []gpu.Device {
 	return out
 }
 
+// sound counts the whole GPUs that can take work, or could if the process on
+// them were not there: a pod may hold those, and is counted itself.
+func (g gpuFacts) sound() int {
+	n := 0
+	for _, d := range g.Devices {
+		if d.MIG == nil && (d.Usable() || d.Taken()) {
+			n++
+		}
+	}
+	return n
+}
+
 // idle counts the GPUs with at least idleFraction of their memory free.
 func (g gpuFacts) idle() int {
 	n := 0

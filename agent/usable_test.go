@@ -18,6 +18,14 @@ func TestBlockedGPUsDoNotCount(t *testing.T) {
 	if g.idle() != 1 {
 		t.Errorf("idle() = %d; want 1", g.idle())
 	}
+	if g.sound() != 3 {
+		t.Errorf("sound() = %d; want 3: what a process holds, a pod may hold", g.sound())
+	}
+	// GPU 0 is held by the one pod here: two are left, not one.
+	pods := facts{PodsKnown: true, Pods: []pod{{GPUs: 1}}}
+	if got := gpuFactsOf(answer[[]gpu.Device]{Known: true, Value: list}, pods, nodeView{GPUs: 3, GPUsKnown: true}); got.Free != 2 {
+		t.Errorf("%d GPUs are given to no pod; want 2", got.Free)
+	}
 	list[1].Conditions = list[0].Conditions
 	if got := g.freeGiB(); got != 40 {
 		t.Errorf("freeGiB() = %d; want the 40 of the only GPU that takes work", got)

@@ -127,6 +127,19 @@ func (d Device) Obstacle() string {
 	return strings.Join(reasons, "; ")
 }
 
+// Taken says whether the only thing that keeps a new process off the device is
+// one that is on it already, in an exclusive mode.
+func (d Device) Taken() bool {
+	taken := false
+	for _, c := range d.Conditions {
+		if c.Blocks && c.Type != ConditionExclusive {
+			return false
+		}
+		taken = taken || c.Blocks
+	}
+	return d.State == StateOK && taken
+}
+
 // conditions is what follows from the rest of d.
 func (d Device) conditions() []Condition {
 	var list []Condition

@@ -1,6 +1,7 @@
 package gpu
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -40,6 +41,10 @@ func TestUsable(t *testing.T) {
 		},
 		"exclusive, a process that may be the server of MPS: no guess": {
 			with(func(d *Device) { d.ComputeMode, d.Processes, d.ProcessesPartial = ComputeExclusive, one, true }), true, []ConditionType{ConditionExclusive},
+		},
+		"taken, and to be reset": {
+			with(func(d *Device) { d.ComputeMode, d.Processes, d.Recovery = ComputeExclusive, one, RecoveryReset }), false,
+			[]ConditionType{ConditionExclusive, ConditionRecovery},
 		},
 		"uncorrected errors, repaired or contained": {
 			with(func(d *Device) { d.ECC = &ECC{UncorrectedErrors: 1, RepairKnown: true} }), true, []ConditionType{ConditionUncorrectedErrors},
@@ -81,6 +86,9 @@ func TestUsable(t *testing.T) {
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("conditions (-want +got):\n%s", diff)
+			}
+			if want := strings.HasSuffix(name, "and taken"); d.Taken() != want {
+				t.Errorf("Taken() = %t; want %t", d.Taken(), want)
 			}
 			if d.Usable() != test.usable || (d.Obstacle() == "") != test.usable {
 				t.Errorf("Usable() = %t, Obstacle() = %q; want %t", d.Usable(), d.Obstacle(), test.usable)

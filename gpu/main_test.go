@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -30,7 +31,7 @@ func playChild(role string) int {
 		}
 	case "hang":
 		fmt.Print(`{"devices":[]}`)
-		select {}
+		time.Sleep(time.Hour) // no select {}: without cgo the runtime would call that a deadlock
 	case "crash":
 		fmt.Print(`{"devices":[]}`)
 		fmt.Fprintln(os.Stderr, "fatal error: unexpected signal during runtime execution\n\ngoroutine 1")

@@ -41,7 +41,8 @@ func fitModels(s *store.Store, devices []gpu.Device) ([]gpusFit, error) {
 	if err != nil {
 		return nil, err
 	}
-	free := deviceMemory(slices.DeleteFunc(slices.Clone(devices), func(d gpu.Device) bool { return !d.Usable() }))
+	// Nothing runs on a GPU that is split into parts, only on those.
+	memory := deviceMemory(slices.DeleteFunc(slices.Clone(devices), func(d gpu.Device) bool { return d.State == gpu.StatePartitioned }))
 	fits := []gpusFit{}
 	for _, m := range published {
 		f := gpusFit{Name: m.Name, Revision: m.Revision}
@@ -49,7 +50,7 @@ func fitModels(s *store.Store, devices []gpu.Device) ([]gpusFit, error) {
 		if err != nil {
 			f.Reason = err.Error()
 		} else {
-			f.fit(model, free)
+			f.fit(model, memory)
 		}
 		fits = append(fits, f)
 	}
@@ -58,45 +59,41 @@ func fitModels(s *store.Store, devices []gpu.Device) ([]gpusFit, error) {
 
 // fit looks for the fewest GPUs with which a replica could start.
 func (f *gpusFit) fit(model sizing.Model, devices []sizing.DeviceMemory) {
-	if len(devices) == 0 {
-		f.Reason = "no device here can take work"
+	report, err := model.Report(sizing.Serving{}, devices)
+	if err != nil {
+		f.Reason = err.Error()
 		return
 	}
-	whole, most := 0, devices[0]
-	for _, d := range devices {
-		if !d.Partition {
-			whole++
-		}
-		if d.FreeBytes > most.FreeBytes {
-			most = d
+	if len(devices) == 0 {
+		f.Reason = "there is no GPU here"
+		return
+	}
+	most := 0 // the device that comes nearest
+	for i, d := range devices {
+		if d.Blocked == "" && (d.FreeBytes > devices[most].FreeBytes || devices[most].Blocked != "") {
+			most = i
 		}
 	}
 	tooFew := ""
-	for tp := 1; tp == 1 || tp <= whole; tp *= 2 {
-		need, err := model.Need(sizing.Serving{TensorParallel: tp})
-		if err != nil {
-			if f.Reason == "" {
-				f.Reason = err.Error()
-			}
-			continue // such a model cannot be split like this
+	for _, s := range report.TensorParallelSizes {
+		if s.Impossible != "" {
+			continue
 		}
-		f.Estimated = need.Estimated
-		if n := need.Replicas(devices); n > 0 {
-			f.Replicas, f.TensorParallel, f.Reason = n, tp, ""
+		f.Estimated = s.Need.Estimated
+		if s.Replicas > 0 {
+			f.Replicas, f.TensorParallel, f.Reason = s.Replicas, s.TensorParallel, ""
 			return
 		}
 		fitting := 0
-		for _, d := range devices {
-			if !d.Partition && need.Fits(d.TotalBytes, d.FreeBytes) {
+		for _, g := range s.GPUs {
+			if g.Fits {
 				fitting++
 			}
 		}
 		if fitting > 0 && tooFew == "" {
-			tooFew = fmt.Sprintf("a replica takes %d GPUs, and it fits on %d", tp, fitting)
+			tooFew = fmt.Sprintf("a replica takes %d GPUs, and it fits on %d", s.TensorParallel, fitting)
 		}
-		if why := need.Obstacle(most.TotalBytes, most.FreeBytes); why != "" {
-			f.Reason = why
-		}
+		f.Reason = s.GPUs[most].Reason
 	}
 	if tooFew != "" {
 		f.Reason = tooFew

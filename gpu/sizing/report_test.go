@@ -54,6 +54,19 @@ func TestReportOfEverySize(t *testing.T) {
 	}
 }
 
+// What no process can start on holds no replica, however much of it is free.
+func TestBlockedDevices(t *testing.T) {
+	devices := board(3, l4)
+	devices[1].Blocked = "taken"
+	r := report(t, llama8B(t), Serving{TensorParallel: 1, MaxModelLen: 1024}, devices)
+	if r.Replicas != 2 || !r.GPUs[0].Fits || r.GPUs[1].Fits || r.GPUs[1].Reason != "taken" || !r.GPUs[2].Fits {
+		t.Errorf("%d replicas on %+v; want 2, and none on the blocked one", r.Replicas, r.GPUs)
+	}
+	if n := need(t, llama8B(t), Serving{TensorParallel: 2, MaxModelLen: 1024}).Replicas(devices); n != 1 {
+		t.Errorf("%d replicas of 2 GPUs; want 1", n)
+	}
+}
+
 func TestSizesOfBoards(t *testing.T) {
 	part := DeviceMemory{TotalBytes: gi, Partition: true}
 	for _, tt := range []struct {
@@ -99,23 +112,33 @@ func TestWhereTheRuleOfThumbMisleads(t *testing.T) {
 		{"nowhere", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 64}`, []tensor{w("a", "BF16", 1<<10, 1<<10)}, 1, nil},
 		{
 			"long requests, a head each", `{` + llama + `, "max_position_embeddings": 4096}`,
-			[]tensor{w("a", "BF16", 1<<10, 1<<10)}, 1, []string{"one request of 4096 tokens takes 64.00 MiB", "each of the 8 attention heads"},
+			[]tensor{w("a", "BF16", 1<<10, 1<<10)},
+			1,
+			[]string{"one request of 4096 tokens takes 64.00 MiB", "each of the 8 attention heads"},
 		},
 		{
 			"quantized", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 64, "quantization_config": {"quant_method": "fp8"}}`,
-			[]tensor{w("a", "F8_E4M3", 1<<10, 1<<10)}, 1, []string{"a parameter takes 1.00 bytes of memory, not 2, because the weights are quantized (fp8)"},
+			[]tensor{w("a", "F8_E4M3", 1<<10, 1<<10)},
+			1,
+			[]string{"a parameter takes 1.00 bytes of memory, not 2, because the weights are quantized (fp8)"},
 		},
 		{
 			"MLA", `{"model_type": "deepseek_v3", "num_hidden_layers": 1, "num_attention_heads": 8, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "max_position_embeddings": 64}`,
-			[]tensor{w("a", "BF16", 1<<10, 1<<10)}, 1, []string{"latent vector of 576 numbers"},
+			[]tensor{w("a", "BF16", 1<<10, 1<<10)},
+			1,
+			[]string{"latent vector of 576 numbers"},
 		},
 		{
 			"windows", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 64, "sliding_window": 16}`,
-			[]tensor{w("a", "BF16", 1<<10, 1<<10)}, 1, []string{"4 of 4 layers does not grow"},
+			[]tensor{w("a", "BF16", 1<<10, 1<<10)},
+			1,
+			[]string{"4 of 4 layers does not grow"},
 		},
 		{
 			"more GPUs than heads", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 64}`,
-			[]tensor{w("a", "BF16", 1<<11, 1<<11)}, 8, []string{"8 GPUs share 2 KV heads, so the cache of a token is kept 4 times"},
+			[]tensor{w("a", "BF16", 1<<11, 1<<11)},
+			8,
+			[]string{"8 GPUs share 2 KV heads, so the cache of a token is kept 4 times"},
 		},
 	} {
 		m := read(t, newModel(tt.config).with(t, "model.safetensors", tt.tensors...))
