@@ -63,7 +63,7 @@ func gpuFactsOf(devices answer[[]gpu.Device], f facts, node nodeView) gpuFacts {
 		g.Reason, g.trouble = errText(devices.Err), troubleOf(devices.Err)
 		return g
 	}
-	g.Free = len(g.whole())
+	g.Free = g.sound()
 	if node.GPUsKnown {
 		g.Free = min(g.Free, node.GPUs)
 	}

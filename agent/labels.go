@@ -33,11 +33,23 @@ type gpuFacts struct {
 func (g gpuFacts) whole() []gpu.Device {
 	var out []gpu.Device
 	for _, d := range g.Devices {
-		if d.State == gpu.StateOK && d.MIG == nil {
+		if d.Usable() && d.MIG == nil {
 			out = append(out, d)
 		}
 	}
 	return out
+}
+
+// sound counts the whole GPUs that can take work, or could if the process on
+// them were not there: a pod may hold those, and is counted itself.
+func (g gpuFacts) sound() int {
+	n := 0
+	for _, d := range g.Devices {
+		if d.MIG == nil && (d.Usable() || d.Taken()) {
+			n++
+		}
+	}
+	return n
 }
 
 // idle counts the GPUs with at least idleFraction of their memory free.

@@ -3,8 +3,9 @@ package gpu
 // State says whether a device can be used and its memory be believed.
 type State string
 
-// The states of a device. Only a device that is StateOK can take work; memory
-// numbers of the others are zero unless stated otherwise.
+// The states of a device. Only a device that is StateOK can take work, and not
+// even each of those (see [Device.Usable]); memory numbers of the others are
+// zero unless stated otherwise.
 const (
 	// StateOK: the device answers and its memory is known.
 	StateOK State = "ok"
@@ -47,6 +48,31 @@ type Device struct {
 	State State `json:"state"`
 	// Reason says why State is not StateOK, in words for people.
 	Reason string `json:"reason,omitempty"`
+
+	// ComputeMode says who may use the device; empty if unknown. A GPU in MIG
+	// mode has none, its MIG devices do.
+	ComputeMode ComputeMode `json:"computeMode,omitempty"`
+	// MPS: a process that uses the Multi-Process Service, or its server, was
+	// seen here. That none was seen says nothing.
+	MPS bool `json:"mps,omitempty"`
+	// ECC is what is known of memory errors; nil if nothing is, as for a GPU
+	// without ECC. A MIG device shares the memory chips, so it has its GPU's.
+	ECC *ECC `json:"ecc,omitempty"`
+	// Recovery is what the driver says that the GPU needs; empty if it does
+	// not say, as older ones.
+	Recovery Recovery `json:"recovery,omitempty"`
+	// Conditions are what is the matter with a device that answers.
+	Conditions []Condition `json:"conditions,omitempty"`
+
+	// Processes are those with a compute context on the device, in the order
+	// of their PID. Nil (and left out of the JSON) means unknown, empty means
+	// none; see ProcessesPartial.
+	Processes []Process `json:"processes,omitzero"`
+	// ProcessesPartial: there may be more processes than these, and their PIDs
+	// may not be those of this process's namespace.
+	ProcessesPartial bool `json:"processesPartial,omitempty"`
+	// ProcessesReason says why Processes is nil or partial.
+	ProcessesReason string `json:"processesReason,omitempty"`
 
 	// MIG is set on MIG devices only.
 	MIG *MIG `json:"mig,omitempty"`

@@ -13,7 +13,9 @@
 // [ErrNoDriver], [ErrVersionMismatch], [ErrNoPermission], [ErrLost],
 // [ErrUnsupported] and [ErrTimeout], or [os.ErrClosed] after [Reader.Close].
 // A device that cannot be read while others can is no error of
-// [Reader.Devices]: it is listed with its [State] and the reason.
+// [Reader.Devices]: it is listed with its [State] and the reason. What one GPU
+// or driver does not tell of a device that answers is unknown, and its field
+// says how that looks.
 //
 // # The binary
 //

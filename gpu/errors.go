@@ -14,9 +14,10 @@ var (
 	// ErrVersionMismatch: the library and the loaded kernel module are of
 	// different versions, as after an upgrade of the driver. A later call
 	// tries again and recovers once the module was reloaded. Where this
-	// process had already loaded the old library, only a restart of the
-	// process loads the new one: glibc never unloads what the executable
-	// itself has bound to.
+	// process had already loaded the old library, only another process loads
+	// the new one, as with OpenInChild: glibc never unloads what the
+	// executable itself has bound to. Where a container runtime has mounted
+	// the old library into this container, only a new container has the new one.
 	ErrVersionMismatch = errors.New("NVIDIA library and kernel module differ in version")
 
 	// ErrNoPermission: the driver is there, but this process may not ask it.
@@ -30,8 +31,8 @@ var (
 	// for. It is a property, not a failure: asking again changes nothing.
 	ErrUnsupported = errors.New("not supported by this GPU or driver")
 
-	// ErrTimeout: a call into the driver has not returned in time. It cannot be
-	// interrupted; until it returns, further calls answer at once with
-	// ErrTimeout.
+	// ErrTimeout: a call into the driver has not returned in time. In this
+	// process it cannot be interrupted; until it returns, further calls answer
+	// at once with ErrTimeout. With OpenInChild it is killed.
 	ErrTimeout = errors.New("NVIDIA driver does not answer")
 )

@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -10,9 +11,19 @@ import (
 )
 
 // nvmlBackend reads the devices of this machine through NVML.
-type nvmlBackend struct{ api nvml.Interface }
+type nvmlBackend struct {
+	api nvml.Interface
+	// allProcesses: the processes that the driver lists are all there are, and
+	// their PIDs are those of this process's namespace.
+	allProcesses bool
+}
 
-func newNVML() backend { return &nvmlBackend{api: nvml.New()} }
+func newNVML() backend {
+	return &nvmlBackend{api: nvml.New(), allProcesses: seesAllProcesses()}
+}
+
+// newNVMLInChild leaves the reading to another process.
+func newNVMLInChild(command Command) backend { return &childBackend{command: command} }
 
 // open loads the library, if that has not happened, and initializes it.
 func (b *nvmlBackend) open() error {
@@ -29,7 +40,7 @@ func (b *nvmlBackend) close() error {
 
 // devices fails as a whole only for what concerns the library; a GPU that does
 // not answer is listed as that.
-func (b *nvmlBackend) devices() ([]Device, error) {
+func (b *nvmlBackend) devices(context.Context) ([]Device, error) {
 	count, ret := b.api.DeviceGetCount()
 	if err := check("count GPUs", ret); err != nil {
 		return nil, err
@@ -64,13 +75,18 @@ func (b *nvmlBackend) readGPU(index int, handle nvml.Device) ([]Device, error) {
 	if major, minor, ret := handle.GetCudaComputeCapability(); ret == nvml.SUCCESS {
 		d.ComputeCapability = fmt.Sprintf("%d.%d", major, minor)
 	}
+	if d, err = b.complete(d, handle, b.readHealth); err != nil {
+		return nil, err
+	}
 	if !b.inMIGMode(handle) {
-		return []Device{d}, nil
+		d, err = b.complete(d, handle, b.readUse)
+		return []Device{d}, err
 	}
 	if d.State == StateOK || d.State == StateNoPermission {
 		// The memory of a GPU in MIG mode may be kept from us; its parts tell.
 		d.State, d.Reason = StatePartitioned, "in MIG mode; its MIG devices take the work"
 	}
+	d.ProcessesReason = "in MIG mode; its MIG devices have the processes"
 	list := []Device{d}
 	slots, ret := handle.GetMaxMigDeviceCount()
 	if err := check(fmt.Sprintf("count MIG devices of GPU %d", index), ret); err != nil {
@@ -87,8 +103,11 @@ func (b *nvmlBackend) readGPU(index int, handle nvml.Device) ([]Device, error) {
 			MIG: &MIG{ParentUUID: d.UUID, Index: slot},
 		}
 		if err == nil {
-			m, err = b.readDevice(m, part)
-			if err != nil {
+			if m, err = b.readDevice(m, part); err != nil {
+				return nil, err
+			}
+			m.ECC, m.Recovery = d.ECC, d.Recovery
+			if m, err = b.complete(m, part, b.readUse); err != nil {
 				return nil, err
 			}
 		} else {
@@ -119,6 +138,22 @@ func (b *nvmlBackend) readDevice(d Device, handle nvml.Device) (Device, error) {
 	case err != nil:
 		return broken(d, err), nil
 	}
+	return d, nil
+}
+
+// complete lets read add to a device that answers. What it says of the device
+// becomes its state; an error means that the library must be initialized again.
+func (b *nvmlBackend) complete(d Device, handle nvml.Device, read func(*Device, nvml.Device) error) (Device, error) {
+	if d.State != StateOK {
+		return d, nil
+	}
+	switch err := read(&d, handle); {
+	case errors.Is(err, errStale), errors.Is(err, ErrVersionMismatch):
+		return Device{}, err
+	case err != nil:
+		return broken(d, fmt.Errorf("GPU %d: %w", d.Index, err)), nil
+	}
+	d.Conditions = d.conditions()
 	return d, nil
 }
 
@@ -162,9 +197,10 @@ func (b *nvmlBackend) has(symbol string) bool {
 	return b.api.Extensions().LookupSymbol(symbol) == nil
 }
 
-// broken is d with the state and reason that follow from err.
+// broken is d, of which only the names are still believed, with the state and
+// reason that follow from err.
 func broken(d Device, err error) Device {
-	d.State = StateUnknown
+	d = Device{Index: d.Index, UUID: d.UUID, Name: d.Name, ComputeCapability: d.ComputeCapability, MIG: d.MIG, State: StateUnknown}
 	switch {
 	case errors.Is(err, errReset):
 		d.State = StateResetRequired

@@ -47,6 +47,8 @@ func TestBoardsAreThoseOfTheMocks(t *testing.T) {
 			got[i].UUID, got[i].UsedBytes = want[i].UUID, want[i].UsedBytes
 			got[i].FreeBytes = want[i].FreeBytes
 			got[i].Name = strings.TrimPrefix(got[i].Name, "Mock ")
+			// Nor do they know who uses them.
+			want[i].ComputeMode, want[i].Processes, got[i].ProcessesReason = "", nil, ""
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-table +mock):\n%s", name, diff)
@@ -81,12 +83,21 @@ func healthy(uuid string) *mock.Device {
 		GetMemoryInfo_v2Func: func() (nvml.Memory_v2, nvml.Return) {
 			return nvml.Memory_v2{Total: 80 << 30, Free: 70 << 30, Used: 9 << 30, Reserved: 1 << 30}, nvml.SUCCESS
 		},
+		GetComputeModeFunc:                func() (nvml.ComputeMode, nvml.Return) { return nvml.COMPUTEMODE_DEFAULT, nvml.SUCCESS },
+		GetComputeRunningProcessesFunc:    func() ([]nvml.ProcessInfo, nvml.Return) { return nil, nvml.SUCCESS },
+		GetMPSComputeRunningProcessesFunc: func() ([]nvml.ProcessInfo, nvml.Return) { return nil, nvml.SUCCESS },
+		GetTotalEccErrorsFunc: func(nvml.MemoryErrorType, nvml.EccCounterType) (uint64, nvml.Return) {
+			return 0, nvml.ERROR_NOT_SUPPORTED
+		},
+		GetRemappedRowsFunc:              func() (int, int, bool, bool, nvml.Return) { return 0, 0, false, false, nvml.ERROR_NOT_SUPPORTED },
+		GetRetiredPagesPendingStatusFunc: func() (nvml.EnableState, nvml.Return) { return 0, nvml.ERROR_NOT_SUPPORTED },
+		GetFieldValuesFunc:               func([]nvml.FieldValue) nvml.Return { return nvml.ERROR_NOT_SUPPORTED },
 	}
 }
 
 func readMock(t *testing.T, m nvml.Interface) []Device {
 	t.Helper()
-	list, err := newReader(&nvmlBackend{api: m}).Devices(t.Context())
+	list, err := newReader(&nvmlBackend{api: m, allProcesses: true}).Devices(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +108,7 @@ func TestReservedMemory(t *testing.T) {
 	want := Device{
 		UUID: "GPU-0", Name: "NVIDIA X", ComputeCapability: "8.9", State: StateOK,
 		TotalBytes: 80 << 30, FreeBytes: 70 << 30, UsedBytes: 9 << 30, ReservedBytes: 1 << 30,
+		ComputeMode: ComputeDefault, Processes: []Process{},
 	}
 	if diff := cmp.Diff([]Device{want}, readMock(t, machine(healthy("GPU-0")))); diff != "" {
 		t.Errorf("with the second memory call (-want +got):\n%s", diff)
@@ -108,7 +120,11 @@ func TestReservedMemory(t *testing.T) {
 	if diff := cmp.Diff([]Device{want}, readMock(t, machine(gpu))); diff != "" {
 		t.Errorf("unsupported by the GPU (-want +got):\n%s", diff)
 	}
-	gpu.GetMemoryInfo_v2Func, gpu.GetMigModeFunc = nil, nil // the mock panics when called
+	// The mock panics when these are called.
+	gpu.GetMemoryInfo_v2Func, gpu.GetMigModeFunc, gpu.GetComputeModeFunc, gpu.GetComputeRunningProcessesFunc = nil, nil, nil, nil
+	gpu.GetTotalEccErrorsFunc, gpu.GetRemappedRowsFunc, gpu.GetRetiredPagesPendingStatusFunc, gpu.GetFieldValuesFunc = nil, nil, nil, nil
+	want.ComputeMode, want.Processes = "", nil
+	want.ProcessesReason = "list processes: not supported by this GPU or driver"
 	m := machine(gpu)
 	m.ExtensionsFunc = func() nvml.ExtendedInterface {
 		return &mock.ExtendedInterface{LookupSymbolFunc: func(string) error { return errors.New("no such symbol") }}
@@ -255,6 +271,7 @@ func TestMIGDevices(t *testing.T) {
 	wantSlice := Device{
 		UUID: "MIG-2", Name: "NVIDIA X MIG 3g.40gb", ComputeCapability: "8.9", State: StateOK, MIG: &MIG{ParentUUID: "GPU-0", Index: 2},
 		TotalBytes: 80 << 30, FreeBytes: 70 << 30, UsedBytes: 9 << 30, ReservedBytes: 1 << 30,
+		ComputeMode: ComputeDefault, Processes: []Process{},
 	}
 	if diff := cmp.Diff(wantSlice, list[2]); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -17,6 +17,23 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// compileLibrary builds testdata/libnvml.c, or skips the test aloud.
+func compileLibrary(t *testing.T, path string, flags ...string) {
+	t.Helper()
+	compiler := "cc"
+	if cc := os.Getenv("CC"); cc != "" {
+		compiler = cc
+	}
+	args := append(strings.Fields(compiler), "-shared", "-fPIC", "-o", path, filepath.Join("testdata", "libnvml.c"))
+	args = append(args, flags...)
+	if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			t.Skipf("SKIPPED: no C compiler (%s), so no library to load", compiler)
+		}
+		t.Fatalf("compile: %v\n%s", err, out)
+	}
+}
+
 // TestRealLibrary opens a real shared library in NVML's place, so that loading,
 // lazy binding, functions that an old driver lacks, and a call that hangs in C
 // are tested for what they are. It is one test because what the process has
@@ -24,17 +41,7 @@ import (
 func TestRealLibrary(t *testing.T) {
 	dir := t.TempDir()
 	library := filepath.Join(dir, "libnvml-test.so")
-	compiler := "cc"
-	if cc := os.Getenv("CC"); cc != "" {
-		compiler = cc
-	}
-	args := append(strings.Fields(compiler), "-shared", "-fPIC", "-o", library, filepath.Join("testdata", "libnvml.c"))
-	if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
-		if errors.Is(err, exec.ErrNotFound) {
-			t.Skipf("SKIPPED: no C compiler (%s), so no library to load", compiler)
-		}
-		t.Fatalf("compile: %v\n%s", err, out)
-	}
+	compileLibrary(t, library)
 	t.Setenv("NVML_TEST_DIR", dir)
 	initReturns := func(code nvml.Return) {
 		t.Helper()
@@ -70,6 +77,7 @@ func TestRealLibrary(t *testing.T) {
 	want := []Device{{
 		UUID: "GPU-old", Name: "Old GPU", ComputeCapability: "7.5", State: StateOK,
 		TotalBytes: 16 << 30, FreeBytes: 12 << 30, UsedBytes: 4 << 30,
+		ProcessesReason: "list processes: not supported by this GPU or driver",
 	}}
 	got, err := r.Devices(t.Context())
 	if err != nil {

@@ -28,16 +28,21 @@ type backend interface {
 	// open is called before the first devices, after close, and again after a
 	// failed open.
 	open() error
-	devices() ([]Device, error)
+	// devices may end early when ctx is done, but need not.
+	devices(ctx context.Context) ([]Device, error)
 	close() error
 }
+
+// reading opens the errors of Reader.Devices.
+const reading = "read GPUs"
 
 // errStale is what a backend's devices wraps when it must be opened again
 // before it can answer.
 var errStale = errors.New("NVML must be initialized again")
 
 // Reader reads the devices of this machine. It is safe for concurrent use; use
-// one per process, because NVML's state is per process.
+// one per process, because NVML's state is per process. A program that runs for
+// long wants [OpenInChild].
 //
 // A call into the driver can hang for good (a GPU that has fallen off the bus,
 // a module being unloaded), and nothing can interrupt it. So each read runs in
@@ -77,13 +82,13 @@ type result struct {
 // returned and nothing is held against the driver.
 //
 // A driver that appears, is upgraded or recovers is seen by a later call; see
-// ErrVersionMismatch for the one case in which it is not.
+// ErrVersionMismatch for the one case in which a Reader of Open does not.
 func (r *Reader) Devices(ctx context.Context) ([]Device, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 
 	if err := r.acquire(ctx); err != nil {
-		return nil, fmt.Errorf("read GPUs: %w", err)
+		return nil, fmt.Errorf(reading+": %w", err)
 	}
 	done := make(chan result, 1)
 	go func() {
@@ -92,19 +97,19 @@ func (r *Reader) Devices(ctx context.Context) ([]Device, error) {
 			r.release()
 			done <- res
 		}()
-		res.devices, res.err = r.read()
+		res.devices, res.err = r.read(ctx)
 	}()
 	select {
 	case res := <-done:
 		if res.err != nil {
-			return nil, fmt.Errorf("read GPUs: %w", res.err)
+			return nil, fmt.Errorf(reading+": %w", res.err)
 		}
 		return res.devices, nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return nil, fmt.Errorf("read GPUs: %w", r.giveUp())
+			return nil, fmt.Errorf(reading+": %w", r.giveUp())
 		}
-		return nil, fmt.Errorf("read GPUs: %w", ctx.Err())
+		return nil, fmt.Errorf(reading+": %w", ctx.Err())
 	}
 }
 
@@ -174,14 +179,14 @@ func (r *Reader) release() {
 }
 
 // read needs the slot.
-func (r *Reader) read() ([]Device, error) {
+func (r *Reader) read(ctx context.Context) ([]Device, error) {
 	if !r.opened {
 		if err := r.backend.open(); err != nil {
 			return nil, err
 		}
 		r.opened, r.openedAt = true, time.Now()
 	}
-	devices, err := r.backend.devices()
+	devices, err := r.backend.devices(ctx)
 	switch {
 	case errors.Is(err, errStale), errors.Is(err, ErrVersionMismatch), errors.Is(err, ErrLost), errors.Is(err, ErrNoDriver):
 		// What failed the whole read is over or needs a new Init. The error

@@ -26,7 +26,7 @@ func (f *fakeBackend) open() error {
 	return nil
 }
 
-func (f *fakeBackend) devices() ([]Device, error) {
+func (f *fakeBackend) devices(context.Context) ([]Device, error) {
 	if f.devicesFunc != nil {
 		return f.devicesFunc()
 	}

@@ -1,13 +1,16 @@
 package gpu
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // board is a machine of equal GPUs.
@@ -38,12 +41,33 @@ func boardNames() []string {
 // driver of a real one keeps.
 const idleBytes = 1 << 30
 
-// simulated is the backend of a board: the same devices at each read.
-type simulated struct{ list []Device }
+// simulated is the backend of a board. Without a file it has the same devices
+// at each read.
+type simulated struct {
+	board board
+	list  []Device // as the spec says
+	path  string   // of the file that says more; empty for none
 
-func (*simulated) open() error                  { return nil }
-func (s *simulated) devices() ([]Device, error) { return slices.Clone(s.list), nil }
-func (*simulated) close() error                 { return nil }
+	// What is known of the file: its content, when it was first read, and what
+	// it says or what is wrong with it.
+	content []byte
+	since   time.Time
+	script  script
+	err     error
+}
+
+func (*simulated) open() error  { return nil }
+func (*simulated) close() error { return nil }
+
+func (s *simulated) devices(context.Context) ([]Device, error) {
+	if s.path == "" {
+		return slices.Clone(s.list), nil
+	}
+	if err := s.reload(); err != nil {
+		return nil, err
+	}
+	return s.script.at(time.Since(s.since), s.list)
+}
 
 // parseSimulated reads what follows "simulated:".
 func parseSimulated(spec string) (*simulated, error) {
@@ -52,7 +76,7 @@ func parseSimulated(spec string) (*simulated, error) {
 	if !ok {
 		return nil, fmt.Errorf("board %q does not exist; the boards are %s", parts[0], strings.Join(boardNames(), ", "))
 	}
-	s := &simulated{list: b.devices(parts[0])}
+	s := &simulated{board: b, list: b.devices(parts[0])}
 	seen := map[string]bool{}
 	var all, single []setting
 	for _, part := range parts[1:] {
@@ -64,9 +88,12 @@ func parseSimulated(spec string) (*simulated, error) {
 			return nil, fmt.Errorf("%s is set twice", set.key)
 		}
 		seen[set.key] = true
-		if set.index < 0 {
+		switch {
+		case set.key == "file":
+			s.path = set.path
+		case set.index < 0:
 			all = append(all, set)
-		} else {
+		default:
 			single = append(single, set)
 		}
 	}
@@ -79,26 +106,39 @@ func parseSimulated(spec string) (*simulated, error) {
 			}
 		}
 	}
+	if s.path != "" {
+		if err := s.reload(); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
-// setting is one "free=SIZE" (index -1) or "free.INDEX=SIZE".
+// setting is one "free=SIZE" (index -1), "free.INDEX=SIZE" or "file=PATH".
 type setting struct {
 	key   string
 	index int
 	free  uint64
+	path  string
 }
 
 func parseSetting(part string, b board) (setting, error) {
 	key, value, ok := strings.Cut(part, "=")
 	if !ok {
-		return setting{}, fmt.Errorf("setting %q has no value; want free=SIZE or free.INDEX=SIZE", part)
+		return setting{}, fmt.Errorf("setting %q has no value; want free=SIZE, free.INDEX=SIZE or file=PATH", part)
 	}
 	set := setting{key: key, index: -1}
+	if key == "file" {
+		if value == "" {
+			return setting{}, errors.New("file is empty; want file=PATH")
+		}
+		set.path = value
+		return set, nil
+	}
 	if key != "free" {
 		number, isIndexed := strings.CutPrefix(key, "free.")
 		if !isIndexed {
-			return setting{}, fmt.Errorf("setting %q does not exist; want free=SIZE or free.INDEX=SIZE", key)
+			return setting{}, fmt.Errorf("setting %q does not exist; want free=SIZE, free.INDEX=SIZE or file=PATH", key)
 		}
 		index, err := strconv.Atoi(number)
 		if err != nil || index < 0 || index >= b.gpus || strconv.Itoa(index) != number {
@@ -124,7 +164,7 @@ func (b board) devices(boardName string) []Device {
 		list[i] = Device{
 			Index: i, UUID: simulatedUUID(boardName, i), Name: b.name, ComputeCapability: b.computeCapability,
 			TotalBytes: b.totalBytes, FreeBytes: b.totalBytes - idleBytes, UsedBytes: idleBytes,
-			State: StateOK,
+			State: StateOK, ComputeMode: ComputeDefault, Processes: []Process{},
 		}
 	}
 	return list
@@ -133,7 +173,11 @@ func (b board) devices(boardName string) []Device {
 // simulatedUUID has the form of a real one and depends on board and index only,
 // so that labels, tests and tables are the same on each run.
 func simulatedUUID(boardName string, index int) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "simulated %s %d", boardName, index))
+	return "GPU-" + uuidOf(fmt.Sprintf("simulated %s %d", boardName, index))
+}
+
+func uuidOf(seed string) string {
+	sum := sha256.Sum256([]byte(seed))
 	h := hex.EncodeToString(sum[:16])
-	return "GPU-" + h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }

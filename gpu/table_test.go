@@ -37,6 +37,21 @@ func TestTable(t *testing.T) {
 				Index: 3, UUID: "MIG-3-2", Name: "NVIDIA H100 80GB HBM3 MIG 1g.10gb", State: StateOK, MIG: &MIG{ParentUUID: "GPU-3", Index: 2},
 				TotalBytes: 10 * gi, FreeBytes: 10 * gi,
 			},
+			{
+				Index: 5, Name: "NVIDIA H100 80GB HBM3", State: StateOK, TotalBytes: 80 * gi, FreeBytes: 19 * gi, UsedBytes: 61 * gi,
+				Processes: []Process{
+					{PID: 7, UsedBytes: 20 * gi, UsedKnown: true, MPS: true}, {PID: 4194304, UsedBytes: 40 * gi, UsedKnown: true}, {PID: 12}, {},
+				},
+				ProcessesPartial: true, ProcessesReason: "hidden",
+				Conditions: []Condition{{Type: ConditionRepairPending, Reason: "a reset would repair it"}},
+			},
+			{
+				Index: 6, Name: "NVIDIA H100 80GB HBM3", State: StateOK, TotalBytes: 80 * gi, FreeBytes: 79 * gi, UsedBytes: gi,
+				ProcessesReason: "no permission",
+				Conditions: []Condition{
+					{Type: ConditionRepairPending, Reason: "a reset would repair it"}, {Type: ConditionProhibited, Blocks: true, Reason: "nobody may"},
+				},
+			},
 			{Index: 4, Name: "a\tname\nthat breaks tables", State: StateUnknown, Reason: "two\nlines"},
 		},
 	}

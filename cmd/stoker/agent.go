@@ -51,7 +51,7 @@ Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage or configuration.`,
 }
 
 func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
-	devices, gpusErr := openGPUs(f.gpus)
+	devices, gpusErr := openGPUsInChild(f.gpus)
 	if err := c.check(need("--config", f.config, "name the file with the model list"), need("--node-name", f.nodeName, "name this machine's Node, or set NODE_NAME"), gpusErr, checkStore(f.store)); err != nil {
 		return err
 	}

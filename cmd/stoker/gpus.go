@@ -10,48 +10,97 @@ import (
 	"github.com/stoker-project/stoker/gpu"
 )
 
+type gpusFlags struct{ gpus, store, output string }
+
+// gpusOutput is `stoker gpus -o json`.
+type gpusOutput struct {
+	Devices []gpu.Device `json:"devices"`
+	// Fits is left out where no store was looked at.
+	Fits []gpusFit `json:"fits,omitzero"`
+}
+
 func (c *cli) gpusCommand() *cobra.Command {
-	var spec, output string
+	var f gpusFlags
 	cmd := &cobra.Command{
 		Use:   "gpus",
-		Short: "Show this machine's GPUs and their memory",
-		Long: `Show this machine's GPUs and their memory, as NVIDIA's driver tells them. With
--o json, sizes are in bytes.
+		Short: "Show this machine's GPUs, their memory, and what fits",
+		Long: `Show this machine's GPUs and their memory, as NVIDIA's driver tells them, with
+the processes on them and what is the matter with them. A GPU whose state is
+"blocked" answers, but can take no new work. With -o json, sizes are in bytes.
+
+Where there is a store, it says of each model in it how many replicas vLLM could
+start on these GPUs now, if started with its defaults and as few GPUs each as it
+takes; stoker fit has the sum.
+
+In a container the driver may hide processes; it says so where they may be
+missing. Together with the PIDs they can be seen in the host's PID namespace.
 
 Where there is no GPU, --gpus simulated:BOARD stands in: a machine of eight
-GPUs, each with all but 1 GiB free unless free= says otherwise.
+GPUs, each with all but 1 GiB free unless free= says otherwise. file= names a
+YAML file that says more, and is read again when it changes:
+
+  all: {free: 100GiB}
+  devices:
+    0: {free: 20GiB, processes: [{pid: 4711, used: 100GiB}]}
+    1: {state: lost}            # ok, reset-required, no-permission, unknown
+    2: {computeMode: prohibited}          # default, exclusive-process
+    3: {ecc: {uncorrectedErrors: 1, repairPending: true}}
+    4: {mig: [{profile: 3g.71gb, memory: 69GiB, free: 10GiB}]}
+  steps:                        # what changes later
+  - after: 30s
+    devices: {1: {state: ok}}
 
 Exit codes: 0 done, 1 no driver or no answer from it, 2 wrong usage,
 130 interrupted.`,
 		Example: `  stoker gpus
-  stoker gpus -o json
-  stoker gpus --gpus simulated:dgxh200,free.0=20GiB`,
+  stoker gpus --store /var/lib/stoker -o json
+  stoker gpus --gpus simulated:dgxh200,free.0=20GiB
+  stoker gpus --gpus simulated:dgxh200,file=board.yaml`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			reader, gpusErr := openGPUs(spec)
-			if err := c.check(gpusErr, checkOutput(output)); err != nil {
-				return err
-			}
-			devices, err := readGPUs(cmd.Context(), reader, spec)
-			if err != nil {
-				return fmt.Errorf("%w; --gpus simulated:dgxh200 shows what it would look like", err)
-			}
-			if output == "json" {
-				return printJSON(c.stdout, map[string]any{"devices": devices})
-			}
-			_, err = fmt.Fprint(c.stdout, gpu.Table(devices))
-			return err
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.gpus(cmd, f) },
 	}
-	gpusFlag(cmd, &spec)
-	outputFlag(cmd, &output)
+	gpusFlag(cmd, &f.gpus)
+	storeFlag(cmd, &f.store)
+	outputFlag(cmd, &f.output)
 	return cmd
+}
+
+func (c *cli) gpus(cmd *cobra.Command, f gpusFlags) error {
+	reader, gpusErr := openGPUs(f.gpus)
+	if err := c.check(gpusErr, checkOutput(f.output)); err != nil {
+		return err
+	}
+	s, err := storeToFit(f.store, cmd.Flags().Changed("store"))
+	if err != nil {
+		return err
+	}
+	devices, err := readGPUs(cmd.Context(), reader, f.gpus)
+	if err != nil {
+		return fmt.Errorf("%w; --gpus simulated:dgxh200 shows what it would look like", err)
+	}
+	out := gpusOutput{Devices: devices}
+	if s != nil {
+		if out.Fits, err = fitModels(s, devices); err != nil {
+			return err
+		}
+	}
+	if f.output == "json" {
+		return printJSON(c.stdout, out)
+	}
+	if _, err := fmt.Fprint(c.stdout, gpu.Table(devices)); err != nil {
+		return err
+	}
+	if len(out.Fits) == 0 {
+		return nil
+	}
+	fmt.Fprintln(c.stdout)
+	return printTable(c.stdout, fitsTable(out.Fits))
 }
 
 // gpusFlag adds --gpus.
 func gpusFlag(cmd *cobra.Command, spec *string) {
 	cmd.Flags().StringVar(spec, "gpus", "auto",
-		"read GPUs from `SPEC`: auto (NVML), none, or simulated:BOARD[,free=SIZE][,free.INDEX=SIZE] with dgxa100, dgxh100, dgxh200 or dgxb200")
+		"read GPUs from `SPEC`: auto (NVML), none, or simulated:BOARD[,free=SIZE][,free.INDEX=SIZE][,file=PATH] with dgxa100, dgxh100, dgxh200 or dgxb200")
 }
 
 func openGPUs(spec string) (*gpu.Reader, error) {

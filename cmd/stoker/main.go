@@ -13,6 +13,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/stoker-project/stoker/gpu"
 )
 
 // version is what --version prints; the linker sets it
@@ -31,6 +33,13 @@ func main() {
 
 // run is the whole program less its exit.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) == 1 && args[0] == readGPUsArgument {
+		if err := gpu.AnswerParent(ctx, stdout); err != nil {
+			fmt.Fprintf(stderr, "stoker: %s\n", err)
+			return exitFailed
+		}
+		return exitOK
+	}
 	c := &cli{stdout: stdout, stderr: stderr}
 	cmd := c.root() //nolint:contextcheck // cobra hands ctx to the commands
 	cmd.SetArgs(args)

@@ -13,6 +13,9 @@ type DeviceMemory struct {
 	// Partition: it is a part of a GPU (a MIG device). Parts do not work
 	// together, so they take replicas of one GPU only.
 	Partition bool
+	// Blocked says why no new process can start on it, whatever is free;
+	// empty if one can.
+	Blocked string
 }
 
 // Replicas is how many replicas could start on the devices now: those on which
@@ -28,7 +31,9 @@ func (n Need) Replicas(devices []DeviceMemory) int {
 	return fitting / max(1, n.TensorParallel)
 }
 
-func (n Need) usable(d DeviceMemory) bool { return !d.Partition || n.TensorParallel <= 1 }
+func (n Need) usable(d DeviceMemory) bool {
+	return d.Blocked == "" && (!d.Partition || n.TensorParallel <= 1)
+}
 
 // Report is the answer to "does it fit?", term by term. Its own terms are those
 // of the tensor parallelism that was asked for, or of one GPU.
@@ -169,6 +174,8 @@ func (n Need) gpuReport(d DeviceMemory, longest int64) GPUReport {
 		LargestMaxModelLen: n.LargestMaxModelLen(d.TotalBytes, longest),
 	}
 	switch g.Reason = n.Obstacle(d.TotalBytes, d.FreeBytes); {
+	case d.Blocked != "":
+		g.Reason = d.Blocked
 	case g.Reason == "" && !n.usable(d):
 		g.Reason = "a part of a GPU cannot work together with others"
 	case g.Reason == "":

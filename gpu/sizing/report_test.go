@@ -54,6 +54,19 @@ func TestReportOfEverySize(t *testing.T) {
 	}
 }
 
+// What no process can start on holds no replica, however much of it is free.
+func TestBlockedDevices(t *testing.T) {
+	devices := board(3, l4)
+	devices[1].Blocked = "taken"
+	r := report(t, llama8B(t), Serving{TensorParallel: 1, MaxModelLen: 1024}, devices)
+	if r.Replicas != 2 || !r.GPUs[0].Fits || r.GPUs[1].Fits || r.GPUs[1].Reason != "taken" || !r.GPUs[2].Fits {
+		t.Errorf("%d replicas on %+v; want 2, and none on the blocked one", r.Replicas, r.GPUs)
+	}
+	if n := need(t, llama8B(t), Serving{TensorParallel: 2, MaxModelLen: 1024}).Replicas(devices); n != 1 {
+		t.Errorf("%d replicas of 2 GPUs; want 1", n)
+	}
+}
+
 func TestSizesOfBoards(t *testing.T) {
 	part := DeviceMemory{TotalBytes: gi, Partition: true}
 	for _, tt := range []struct {
