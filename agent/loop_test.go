@@ -346,7 +346,9 @@ func TestLoopTellsLeaksOnce(t *testing.T) {
 		told := func() int {
 			t.Helper()
 			var status NodeStatus
-			if err := json.Unmarshal([]byte(b.cluster.view.Status), &status); err != nil {
+			var text string
+			b.cluster.set(func() { text = b.cluster.view.Status })
+			if err := json.Unmarshal([]byte(text), &status); err != nil {
 				t.Fatal(err)
 			}
 			return len(status.GPUs.Leaks)

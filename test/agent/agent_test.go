@@ -41,6 +41,8 @@ func TestAgent(t *testing.T) {
 		"pulls what a pod here names":            testPodDemand,
 		"counts gpus that pods were given":       testFitsFollowsPods,
 		"knows no gpus and still labels":         testWithoutGPUs,
+		"reports memory that nobody asked for":   testLeak,
+		"writes little when memory jitters":      testJitter,
 		"skips what would cross the quota":       testNoRoom,
 		"tells those who wait on the node":       testStatusFiles,
 		"writes little when nothing changes":     testFewWrites,
@@ -528,19 +530,7 @@ func testFewWrites(t *testing.T, c *cluster.Cluster) {
 	b.start()
 	b.waitLabel(agent.FitsPrefix+"quiet", "8")
 	version := b.get().ResourceVersion
-	// Several ticks of everything: its heartbeat says that the agent lives.
-	s, err := store.OpenReadOnly(b.storePath())
-	if err != nil {
-		t.Fatal(err)
-	}
-	until := time.Now().Add(4 * time.Second)
-	err = cluster.WaitFor(t.Context(), "some heartbeats", func(context.Context) (bool, error) {
-		beat, err := s.ReadHeartbeat()
-		return err == nil && beat.Time.After(until), err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.waitBeats(4 * time.Second)
 	if now := b.get().ResourceVersion; now != version {
 		t.Errorf("the Node was written though nothing changed: %s, then %s", version, now)
 	}

@@ -38,7 +38,7 @@ const (
 	// intervals make a step of a test short.
 	intervals = `
 store: {reserve: "0"}
-intervals: {observe: 200ms, labelWrites: 200ms, progress: 1s, gpu: 1s, heartbeat: 1s, verify: 500ms, retryMin: 200ms, retryMax: 2s, resync: 1s, timeout: 5s, grace: 1s}
+intervals: {observe: 200ms, labelWrites: 200ms, progress: 1s, gpu: 1s, gpuRise: 1s, heartbeat: 1s, verify: 500ms, retryMin: 200ms, retryMax: 2s, resync: 1s, timeout: 5s, grace: 1s}
 `
 )
 
@@ -77,6 +77,7 @@ type bench struct {
 	dir        string
 	kubeconfig string
 	gpus       string
+	devices    *board
 	log        *log
 
 	stop func()
@@ -189,10 +190,9 @@ func (b *bench) start() *agent.Agent {
 	if err != nil {
 		b.Fatal(err)
 	}
-	devices, err := gpu.Open(b.gpus)
-	if err != nil {
-		b.Fatal(err)
-	}
+	devices := &board{}
+	b.devices = devices
+	b.board(b.gpus)
 	logger := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	admission := agent.NewAdmission(s.Usage, cfg.Store)
 	a, err := agent.New(agent.Options{
@@ -223,6 +223,47 @@ func (b *bench) start() *agent.Agent {
 		}
 	})
 	return a
+}
+
+// board is a simulated machine whose GPUs may change while an agent reads them.
+type board struct {
+	mu   sync.Mutex
+	now  *gpu.Reader
+	gone []*gpu.Reader
+}
+
+// Devices reads the board as it is now.
+func (d *board) Devices(ctx context.Context) ([]gpu.Device, error) {
+	d.mu.Lock()
+	r := d.now
+	d.mu.Unlock()
+	return r.Devices(ctx)
+}
+
+// Close closes every board that there was.
+func (d *board) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	for _, r := range append(d.gone, d.now) {
+		errs = append(errs, r.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// board puts other GPUs in place of those that the agent reads.
+func (b *bench) board(spec string) {
+	b.Helper()
+	r, err := gpu.Open(spec)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.devices.mu.Lock()
+	defer b.devices.mu.Unlock()
+	if b.devices.now != nil {
+		b.devices.gone = append(b.devices.gone, b.devices.now)
+	}
+	b.devices.now = r
 }
 
 func hubDriver(a fetcher.Access) (fetcher.Driver, error) {
@@ -291,6 +332,24 @@ func (b *bench) waitLabel(key, value string) {
 		got, ok := n.Labels[key]
 		return got == value && ok == (value != "")
 	})
+}
+
+// waitBeats waits until the agent has worked for so long: several ticks of
+// everything. Its heartbeat says that it lives.
+func (b *bench) waitBeats(d time.Duration) {
+	b.Helper()
+	s, err := store.OpenReadOnly(b.storePath())
+	if err != nil {
+		b.Fatal(err)
+	}
+	until := time.Now().Add(d)
+	err = cluster.WaitFor(b.Context(), "some heartbeats", func(context.Context) (bool, error) {
+		beat, err := s.ReadHeartbeat()
+		return err == nil && beat.Time.After(until), err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
 }
 
 // waitEvent waits for an event about the Node and returns it.
