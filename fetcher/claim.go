@@ -67,10 +67,11 @@ func (c *claim) cut(end int64) bool {
 }
 
 // rate is how many bytes per second the connection has brought, and whether it
-// has run long enough to tell.
+// has run long enough to tell. One that waits for its first byte, or for the
+// next try, tells nothing: taking its range away would only begin the wait anew.
 func (c *claim) rate(now time.Time) (float64, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ran := now.Sub(c.began)
-	return float64(c.at-c.from) / ran.Seconds(), ran >= flushEvery+flushEvery/2
+	return float64(c.at-c.from) / ran.Seconds(), c.at > c.from && ran >= flushEvery+flushEvery/2
 }

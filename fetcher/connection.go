@@ -61,8 +61,10 @@ var errWhole = errors.New("only the whole file can be had")
 // connection reads one body into the partial.
 func (p *pull) connection(ctx context.Context, c *claim, buf []byte) error {
 	file, asked := c.t.file, c.rest()
-	if asked.Bytes() == 0 && file.Size > 0 {
-		return nil
+	if asked.Bytes() == 0 {
+		// All was brought, and then something failed, or the rest is another's by
+		// now: whether the file has changed is to be asked all the same.
+		return p.flow(ctx, file, asked, (*flow).end)
 	}
 	open := asked
 	if c.whole {
@@ -105,6 +107,34 @@ func (p *pull) connection(ctx context.Context, c *claim, buf []byte) error {
 // write writes, hashes and counts those of the bytes that are the claim's.
 func (p *pull) write(c *claim, b []byte) error {
 	at, n := c.take(len(b))
+	if c.whole {
+		return p.writeMissing(c, b[:n], at)
+	}
+	return p.writeAt(c, b[:n], at)
+}
+
+// writeMissing leaves alone what is here already, and perhaps hashed.
+func (p *pull) writeMissing(c *claim, b []byte, at int64) error {
+	missing := []store.Span{{From: at, To: at + int64(len(b))}}
+	for _, w := range c.t.partial.Written() {
+		last := &missing[len(missing)-1]
+		if w.To <= last.From || w.From >= last.To {
+			continue
+		}
+		rest := store.Span{From: min(w.To, last.To), To: last.To}
+		last.To = max(w.From, last.From)
+		missing = append(missing, rest)
+	}
+	for _, m := range missing {
+		if err := p.writeAt(c, b[m.From-at:m.To-at], m.From); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pull) writeAt(c *claim, b []byte, at int64) error {
+	n := len(b)
 	if n == 0 {
 		return nil
 	}

@@ -20,6 +20,8 @@ const (
 	// A range is divided between two connections if one would take longer.
 	divideAfter = 2 * time.Second
 	divideMin   = 256 << 10
+	// Even a little is taken from a connection that has come to a halt.
+	relieveAfter = 10 * time.Second
 	// openMost bounds the files that are open at once.
 	openMost = 64
 	// A power cut costs what was written since the last checkpoint.
@@ -209,7 +211,6 @@ func (d *dispatcher) next() *claim {
 	}
 	if best.noRanges.Load() {
 		// What is here behind the gap comes again as well.
-		d.p.meter.add(gap.From - best.partial.Written().Bytes())
 		gap.To = best.file.Size
 		c := newClaim(best, gap)
 		c.whole = true
@@ -245,7 +246,13 @@ func (d *dispatcher) divide(now time.Time) *claim {
 	usual := max(d.rate/float64(max(d.busy, 1)), its, 1)
 	keep := max(float64(rest.Bytes())*its/(its+usual), its*divideAfter.Seconds()/2)
 	at := rest.From + min(int64(keep), d.chunk)
-	if rest.To-at < divideMin || !longest.cut(at) {
+	if rest.To-at < divideMin {
+		if most < relieveAfter.Seconds() {
+			return nil // it is worth no request
+		}
+		at = rest.From
+	}
+	if !longest.cut(at) {
 		return nil
 	}
 	return newClaim(longest.t, store.Span{From: at, To: min(rest.To, at+d.chunk)})
@@ -261,8 +268,10 @@ func (d *dispatcher) connect(ctx context.Context, c *claim) {
 	c.relieved = relieved
 	d.group.Go(func() error {
 		defer relieved()
-		if err := d.p.fetch(own, c, buf); err != nil && (ctx.Err() != nil || c.rest().Bytes() > 0) {
-			return err
+		// An error is forgotten only if the connection was ended because there is
+		// nothing left for it.
+		if err := d.p.fetch(own, c, buf); err != nil && (ctx.Err() != nil || own.Err() == nil) {
+			return t.refused(err)
 		}
 		return d.tell(ctx, func() {
 			d.busy--

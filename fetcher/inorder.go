@@ -143,7 +143,9 @@ func (o *inOrder) hash(b []byte) {
 	if o.drop && o.at-o.dropped >= 2*dropBytes {
 		// Not the last ones, which the disk may still be writing.
 		if err := o.partial.DropCache(store.Span{From: o.dropped, To: o.dropped + dropBytes}); err != nil {
-			o.drop = false // the disk's errors are told by what writes
+			o.mu.Lock()
+			o.err = err // the disk tells an error once: later syncs could succeed
+			o.mu.Unlock()
 		}
 		o.dropped += dropBytes
 	}

@@ -12,10 +12,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,6 +35,10 @@ const childEnv = "STOKER_TEST_CHILD"
 // pullAsChild pulls one model as `stoker pull` does and returns an exit code.
 // A line on stdout says that the pull begins.
 func pullAsChild() int {
+	if err := limitFiles(os.Getenv(childFilesEnv)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	dir, endpoint, _ := strings.Cut(os.Getenv(childEnv), "|")
 	s, err := store.Open(dir)
 	if err == nil {
@@ -50,6 +56,38 @@ func pullAsChild() int {
 		return 1
 	}
 	return 0
+}
+
+// childFilesEnv is how long the child's files may become, in bytes.
+const childFilesEnv = "STOKER_TEST_CHILD_FILES"
+
+func limitFiles(bytes string) error {
+	if bytes == "" {
+		return nil
+	}
+	n, err := strconv.ParseUint(bytes, 10, 64)
+	if err != nil {
+		return err
+	}
+	signal.Ignore(syscall.SIGXFSZ) // so that write fails
+	return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: n, Max: n})
+}
+
+// A write that fails after room was reserved for it ends the pull: it must not
+// ask for the same bytes for ever.
+func TestPullWhereWritingFails(t *testing.T) {
+	e := newEnv(t, fetchertest.HubOptions{})
+	e.push(repoID, bigTree(1, 700_000))
+	t.Setenv(childFilesEnv, strconv.Itoa(600_000))
+	child := e.startChild(t.Context())
+	_ = child.Wait() // its exit code is asked for
+	if child.ProcessState.ExitCode() != 1 {
+		t.Errorf("the pull ends with %s", child.ProcessState)
+	}
+	if n := len(e.hub.Requests(fetchertest.Match{Kind: fetchertest.KindCDN, File: shard})); n != 1 {
+		t.Errorf("%d requests for what cannot be written", n)
+	}
+	checkStore(t, e.dir)
 }
 
 // socketBuffer bounds what the kernel holds of a connection on either side, so

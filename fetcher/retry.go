@@ -85,8 +85,8 @@ func (f *Fetcher) retry(ctx context.Context, what string, g *gate, try func(cont
 		if errors.As(err, &e) && e.RetryAfter > 0 {
 			wait = e.RetryAfter // as told: never sooner
 		}
-		if errors.Is(err, ErrThrottled) {
-			g.close(wait)
+		if errors.Is(err, ErrThrottled) || e != nil && e.RetryAfter > 0 {
+			g.close(wait) // for every connection
 		}
 		f.o.Logger.Warn("trying again", "doing", what, "after", wait.Round(time.Millisecond).String(), "failures", failures, "error", err)
 		if err := sleep(ctx, wait); err != nil {

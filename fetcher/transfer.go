@@ -26,6 +26,8 @@ type transfer struct {
 	tries   int // that did not verify
 	// noRanges says that the source gives only the whole file.
 	noRanges atomic.Bool
+	// spoiled says that the bytes that are here may be of two versions.
+	spoiled atomic.Bool
 
 	settling sync.Mutex // a checkpoint and the end do not meet
 	settled  bool       // admitted
@@ -171,6 +173,17 @@ func (t *transfer) local(op string, err error) error {
 	return &Error{Kind: errLocal, Op: op, Origin: t.file.Path, Err: err, Hint: "check the store's disk"}
 }
 
+// refused drops what is here of a file whose source says that it is not what was
+// listed, if nothing else would tell its bytes from the right ones: the next try
+// must not build on them.
+func (t *transfer) refused(err error) error {
+	if t.file.Digest != "" || !errors.Is(err, ErrRefused) && !errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	t.spoiled.Store(true)
+	return err
+}
+
 // close lets go of a transfer that did not finish: its bytes stay for the next
 // try. No connection may be at work on it any more.
 func (t *transfer) close() error {
@@ -179,6 +192,9 @@ func (t *transfer) close() error {
 	}
 	if t.partial == nil {
 		return nil
+	}
+	if t.spoiled.Load() {
+		return errors.Join(t.partial.Reset(), t.partial.Close())
 	}
 	return t.partial.Close()
 }

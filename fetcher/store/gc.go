@@ -262,12 +262,12 @@ func (s *Store) collectTemps(olderThan time.Duration) error {
 		if err != nil || !isTemp(d.Name()) {
 			return err
 		}
-		if d.IsDir() && busy(path) {
-			return fs.SkipDir
-		}
 		info, err := d.Info()
 		if err != nil || time.Since(info.ModTime()) < max(olderThan, time.Minute) {
 			return nil //nolint:nilerr // gone meanwhile is what we want
+		}
+		if d.IsDir() && busy(path) {
+			return fs.SkipDir
 		}
 		return os.RemoveAll(path)
 	}

@@ -41,6 +41,10 @@ type Partial struct {
 	log     *os.File // the journal, to append to
 	written Spans
 	since   Spans // what the checkpoint being written does not cover
+	synced  Spans // as the journal's checkpoint has it
+	// checkpointed is how long the journal's first line is.
+	checkpointed int64
+	broken       error // of the disk, which tells an error once
 }
 
 // OpenPartial opens or continues the transfer with this id, which is a sha256
@@ -209,6 +213,9 @@ func (p *Partial) WriteAt(b []byte, off int64) (int, error) {
 	s := Span{off, off + int64(n)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.broken != nil {
+		return 0, p.broken
+	}
 	p.written = p.written.Add(s)
 	p.since = p.since.Add(s)
 	if _, logErr := p.log.Write(spanLine(s)); err == nil {
@@ -241,10 +248,28 @@ func (p *Partial) Checkpoint(hashed int64, hashes [][]byte) error {
 	synced := slices.Clone(p.written)
 	p.since = nil
 	p.mu.Unlock()
-	if err := asStoreError(unix.Fdatasync(int(p.file.Fd()))); err != nil {
+	if err := p.fail(unix.Fdatasync(int(p.file.Fd()))); err != nil {
 		return err
 	}
 	return p.writeJournal(synced, hashed, hashes)
+}
+
+// fail keeps an error of writing back. The kernel takes such pages for clean and
+// reports the error to one caller, so what was written since the last checkpoint
+// counts no longer, neither here nor for the next try, and every later sync
+// fails as well.
+func (p *Partial) fail(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.broken == nil && err != nil {
+		p.broken = asStoreError(err)
+		p.written, p.since = slices.Clone(p.synced), nil
+		if p.log != nil {
+			// If not even that can be done, the journal's folder is lost as well.
+			_ = p.log.Truncate(p.checkpointed)
+		}
+	}
+	return p.broken
 }
 
 // writeJournal replaces the journal. What was written meanwhile is in its
@@ -281,6 +306,9 @@ func (p *Partial) writeJournal(synced Spans, hashed int64, hashes [][]byte) (err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.broken != nil {
+		return p.broken
+	}
 	for _, s := range p.since {
 		if _, err = log.Write(spanLine(s)); err != nil {
 			return err
@@ -290,7 +318,7 @@ func (p *Partial) writeJournal(synced Spans, hashed int64, hashes [][]byte) (err
 		return err
 	}
 	old := p.log
-	p.log = log
+	p.log, p.synced, p.checkpointed = log, synced, int64(len(line))
 	if old != nil {
 		_ = old.Close() // it has no name any more
 	}
@@ -309,11 +337,11 @@ func (p *Partial) DropCache(s Span) error {
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ESPIPE) {
 		return nil // this file system has no such cache
 	}
-	return asStoreError(err)
+	return p.fail(err)
 }
 
-// Sync makes the bytes durable.
-func (p *Partial) Sync() error { return asStoreError(p.file.Sync()) }
+// Sync makes the bytes durable. It fails if any write-back of them has failed.
+func (p *Partial) Sync() error { return p.fail(p.file.Sync()) }
 
 // Reset forgets every byte: they did not verify.
 func (p *Partial) Reset() error {

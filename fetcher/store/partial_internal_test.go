@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -224,6 +225,38 @@ func TestPartialWithDamagedLine(t *testing.T) {
 				t.Errorf("written %v", p.Written())
 			}
 		})
+	}
+}
+
+// The kernel tells of bytes that the disk did not take once, and to one caller:
+// from then on nothing of them counts.
+func TestPartialAfterAWriteBackError(t *testing.T) {
+	g := staging(t)
+	p := openPartial(t, g)
+	write(t, p, 0, strings.Repeat("a", 100))
+	if err := p.Checkpoint(90, [][]byte{[]byte("state")}); err != nil {
+		t.Fatal(err)
+	}
+	write(t, p, 100, strings.Repeat("b", 50))
+	if err := p.fail(syscall.EIO); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	if !slices.Equal(p.Written(), Spans{{0, 100}}) {
+		t.Errorf("written %v", p.Written())
+	}
+	_, writeErr := p.WriteAt([]byte("c"), 150)
+	for name, err := range map[string]error{
+		"write": writeErr, "sync": p.Sync(), "checkpoint": p.Checkpoint(0, nil), "admit": g.Admit(t.Context(), p, partialID, "key"), "drop": p.DropCache(Span{0, 50}),
+	} {
+		if !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s afterwards: %v", name, err)
+		}
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if p = openPartial(t, g); !slices.Equal(p.Written(), Spans{{0, 100}}) || p.Hashed != 90 {
+		t.Errorf("resumed %+v", p)
 	}
 }
 

@@ -114,6 +114,9 @@ func (g *Staging) Admit(ctx context.Context, p *Partial, sha256Hex, key string) 
 }
 
 func (g *Staging) admit(p *Partial, sha256Hex, key string) error {
+	if err := p.fail(nil); err != nil {
+		return err // a checkpoint heard of it, and the last sync did not
+	}
 	if err := g.appendPlan(sha256Hex + " " + key); err != nil {
 		return err
 	}
