@@ -26,7 +26,7 @@ func (e *env) mountSmall(options string) (remount func(options string)) {
 		e.t.Skipf("SKIPPED, no file system can be mounted (%v): what a full disk does is not tested here", err)
 	}
 	e.t.Cleanup(func() {
-		if err := unix.Unmount(e.dir, 0); err != nil {
+		if err := unix.Unmount(e.dir, unix.MNT_DETACH); err != nil {
 			e.t.Error(err)
 		}
 	})

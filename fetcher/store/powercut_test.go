@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +34,7 @@ func newPowered(t *testing.T) *powered {
 	p.run("mkfs.ext4", "-q", p.image)
 	p.run("mount", "-o", "loop", p.image, p.dir)
 	t.Cleanup(func() {
-		if err := unix.Unmount(p.dir, 0); err != nil {
+		if err := unmount(p.dir); err != nil {
 			t.Error(err)
 		}
 	})
@@ -64,6 +66,22 @@ func (p *powered) cut() {
 // restore mounts the file system again; nobody may have files of it open.
 func (p *powered) restore() {
 	p.t.Helper()
-	must(p.t, unix.Unmount(p.dir, 0))
+	must(p.t, unmount(p.dir))
 	p.run("mount", "-o", "loop", p.image, p.dir)
+}
+
+// unmount waits while somebody looks at the file system for a moment: whoever
+// asks the machine for all of its mounts does, and a process that is being
+// started has this one's files open until it runs its own program.
+func unmount(dir string) error {
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := unix.Unmount(dir, 0)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+		<-tick.C
+	}
 }

@@ -25,7 +25,7 @@ func mount(t *testing.T, source, fsType, options string) string {
 		t.Skipf("SKIPPED, no %s can be mounted (%v)", fsType, err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
+		if err := unmount(dir); err != nil {
 			t.Error(err)
 		}
 	})
@@ -53,7 +53,7 @@ func mountImage(t *testing.T, mkfs ...string) string {
 	run(mkfs[0], append(mkfs[1:], image)...)
 	run("mount", "-o", "loop", image, dir)
 	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
+		if err := unmount(dir); err != nil {
 			t.Error(err)
 		}
 	})

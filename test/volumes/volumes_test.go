@@ -254,7 +254,7 @@ func TestFileTooLargeForVolume(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(at, 0); err != nil {
+		if err := syscall.Unmount(at, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
