@@ -37,7 +37,8 @@ func (a *Admission) configure(cfg StoreConfig) {
 // reservation is what one pull was admitted for and has not transferred yet.
 type reservation struct {
 	mu         sync.Mutex
-	need       int64
+	asked      bool  // and admitted
+	need       int64 // in bytes
 	base, done int64
 }
 
@@ -48,11 +49,18 @@ func (r *reservation) outstanding() int64 {
 	return max(0, r.need-max(0, r.done-r.base))
 }
 
+// admitted says whether room was reserved, or none was needed.
+func (r *reservation) admitted() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked
+}
+
 // progress tells how many bytes the pull has in the store.
 func (r *reservation) progress(done int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.need == 0 {
+	if !r.asked {
 		r.base = done // found in the store before anything was admitted
 	}
 	r.done = done
@@ -114,7 +122,7 @@ func (a *Admission) Admit(ctx context.Context, need int64) error {
 	}
 	if mine != nil {
 		mine.mu.Lock()
-		mine.need, mine.base = need, mine.done
+		mine.asked, mine.need, mine.base = true, need, mine.done
 		mine.mu.Unlock()
 		a.active[mine] = struct{}{}
 	}
@@ -123,13 +131,7 @@ func (a *Admission) Admit(ctx context.Context, need int64) error {
 
 // judge holds a need against the limits; the tighter one is named.
 func (a *Admission) judge(u store.Usage, need, others int64) error {
-	reserve := a.cfg.Reserve.Of(u.TotalBytes)
-	room := u.FreeBytes - reserve
-	limit := fmt.Sprintf("less than the reserve of %s stays free on the store's file system", sizeText(reserve))
-	if a.cfg.Quota > 0 && a.cfg.Quota-u.StoreBytes < room {
-		room = a.cfg.Quota - u.StoreBytes
-		limit = fmt.Sprintf("the store's quota of %s is used up", sizeText(a.cfg.Quota))
-	}
+	room, limit := a.cfg.room(u)
 	if need <= room-others {
 		return nil
 	}

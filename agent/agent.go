@@ -129,7 +129,7 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	wake := poke(wakeup)
 	observer := &storeObserver{store: o.Store, read: readSize}
 	a.list = newProbe("the configuration file", wake, &a.wg, func(context.Context, func()) (listView, error) {
-		return readList(o.ConfigPath)
+		return readList(o.ConfigPath, o.CredentialsDir)
 	})
 	a.disk = newProbe("the store", wake, &a.wg, observer.look)
 	a.devices = newProbe("the GPUs", wake, &a.wg, func(ctx context.Context, _ func()) ([]gpu.Device, error) {
@@ -246,7 +246,7 @@ func (a *Agent) remember() {
 		a.logger.Warn("start without memory", "error", errText(err))
 	}
 	for name, m := range kept {
-		a.loop.records[name] = record{Managed: true, LookedUp: m.LookedUp, Unwanted: m.Unwanted}
+		a.loop.records[name] = record{Managed: true, LookedUp: m.LookedUp, Unwanted: m.Unwanted, LastUsed: m.LastUsed}
 	}
 }
 

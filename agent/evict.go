@@ -25,6 +25,7 @@ const keepPartials = 24 * time.Hour
 // removal is how a removal ended.
 type removal struct {
 	superseded
+	Why   string
 	Freed int64 // bytes
 	Err   error
 }
@@ -47,7 +48,7 @@ func newRemovals(s Remover, wake func(), wg *sync.WaitGroup) *removals {
 
 // start removes one model, or one superseded revision of it. Only one removal
 // runs at a time; what does not get its turn is planned again.
-func (r *removals) start(ctx context.Context, what superseded) bool {
+func (r *removals) start(ctx context.Context, what superseded, why string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.running) > 0 {
@@ -58,7 +59,7 @@ func (r *removals) start(ctx context.Context, what superseded) bool {
 	r.wg.Add(1)
 	go func() {
 		defer r.wg.Done()
-		out := removal{superseded: what}
+		out := removal{superseded: what, Why: why}
 		if what.Revision != "" {
 			out.Err = r.store.RemoveRevision(ctx, what.Name, what.Revision)
 		} else {

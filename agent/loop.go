@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"maps"
 	"math/rand/v2"
@@ -18,6 +19,9 @@ type loopState struct {
 	rejected string // why the list on file is not in force
 	listGen  int    // the answer about the file that was last looked at
 	listData []byte // its content
+	// credentials are the digests of the mounted Secrets; nil before the first
+	// look.
+	credentials map[string][sha256.Size]byte
 
 	records map[string]record
 	kept    map[string]modelMemory // what the memory file says
@@ -122,6 +126,7 @@ func (a *Agent) observeList(now time.Time) {
 		return
 	}
 	l.listGen = got.Gen
+	defer func() { a.observeCredentials(now, got.Value.credentials) }() // of the list that is in force then
 	if l.listData != nil && bytes.Equal(l.listData, got.Value.data) {
 		return
 	}
@@ -132,6 +137,7 @@ func (a *Agent) observeList(now time.Time) {
 	}
 	l.rejected = ""
 	a.adopt(got.Value.cfg)
+	a.tryAgain(now, func(Model) bool { return true })
 	a.logger.Info("take over configuration", "config", l.cfg)
 	file, data := a.o.Store.AgentFile(LastGoodFile), got.Value.data
 	a.scribe.put(LastGoodFile, func() error { return replaceFile(file, data) })
@@ -197,7 +203,7 @@ func (a *Agent) gather(now time.Time) facts {
 		a.removalEnded(now, out)
 	}
 	f := facts{
-		Now: now, Intervals: l.cfg.Intervals, Concurrent: l.cfg.Pull.ConcurrentModels,
+		Now: now, Intervals: l.cfg.Intervals, Concurrent: l.cfg.Pull.ConcurrentModels, Limits: l.cfg.Store,
 		List: l.cfg.Models, ListKnown: true,
 		NodeLabels: l.nodeSeen.Labels, NodeKnown: l.nodeOK,
 		Store: a.disk.latest(now), Running: running, Removing: removing, Memory: l.records,
@@ -224,6 +230,9 @@ func (a *Agent) act(ctx context.Context, f facts, d decision) {
 	l := &a.loop
 	for _, m := range d.Models {
 		r := l.records[m.Name]
+		if m.Pods > 0 {
+			r.LastUsed = f.Now
+		}
 		switch {
 		case m.Wanted && m.Listed:
 			r.Managed, r.Unwanted = true, time.Time{}
@@ -245,12 +254,13 @@ func (a *Agent) act(ctx context.Context, f facts, d decision) {
 		a.pulls.start(ctx, o, have)
 	}
 	for _, name := range d.Remove {
-		if a.removes.start(ctx, superseded{Name: name}) {
-			a.logger.Info("remove model", "model", name)
+		why := d.reason(name)
+		if a.removes.start(ctx, superseded{Name: name}, why) {
+			a.logger.Info("remove model", "model", name, "reason", why)
 		}
 	}
 	for _, old := range d.Prune {
-		if a.removes.start(ctx, old) {
+		if a.removes.start(ctx, old, "") {
 			a.logger.Info("remove superseded revision", "model", old.Name, "revision", old.Revision)
 		}
 	}

@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu"
@@ -35,16 +37,19 @@ type listView struct {
 	data []byte
 	cfg  Config
 	err  error // why it is not valid
+	// credentials are the digests of the mounted Secrets, by name.
+	credentials map[string][sha256.Size]byte
 }
 
-// readList reads the file; that it is not valid is no error of the reading.
-func readList(path string) (listView, error) {
+// readList reads the file, and the Secrets that its entries may refer to; that
+// it is not valid is no error of the reading.
+func readList(path, credentialsDir string) (listView, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return listView{}, fmt.Errorf("read the configuration: %w", err)
 	}
 	cfg, err := ParseConfig(data)
-	return listView{data: data, cfg: cfg, err: err}, nil
+	return listView{data: data, cfg: cfg, err: err, credentials: credentialDigests(credentialsDir)}, nil
 }
 
 // storeObserver looks at the store. It remembers what published models need on
@@ -98,18 +103,12 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 }
 
 // old lists the revisions that the current one has superseded.
-func (o *storeObserver) old(current store.Manifest) ([]string, error) {
+func (o *storeObserver) old(current store.Manifest) ([]store.Manifest, error) {
 	all, err := o.store.Revisions(current.Name)
 	if err != nil {
 		return nil, err
 	}
-	var old []string
-	for _, m := range all {
-		if m.Revision != current.Revision {
-			old = append(old, m.Revision)
-		}
-	}
-	return old, nil
+	return slices.DeleteFunc(all, func(m store.Manifest) bool { return m.Revision == current.Revision }), nil
 }
 
 // readSize reads what a published model needs on a GPU.

@@ -22,6 +22,8 @@ func plan(f facts) decision {
 		p.listed(i, m)
 	}
 	p.unlisted()
+	p.makeRoom()
+	slices.Sort(p.out.Remove)
 	p.assign()
 	slices.SortFunc(p.out.Models, func(a, b modelState) int { return cmp.Compare(a.Name, b.Name) })
 	return p.out
@@ -32,7 +34,16 @@ type planner struct {
 	demand  map[string]int // pods here, by the model they name
 	holdAll bool           // a pod here may use any model
 	waiting []candidate
-	out     decision
+	needy   []needy
+	// roomMade: room is being made for a model of the priority roomFor.
+	roomMade bool
+	roomFor  int
+	out      decision
+}
+
+// find returns the index of a model in what was decided so far, or -1.
+func (p *planner) find(name string) int {
+	return slices.IndexFunc(p.out.Models, func(m modelState) bool { return m.Name == name })
 }
 
 // candidate is a model whose pull could start if there is a slot.
@@ -204,44 +215,70 @@ func (p *planner) whenGood(s *modelState, index int, have store.Manifest, r reco
 		// Being unable to look again takes nothing from what is here.
 		s.Reason, s.Hint, s.Next = "it cannot be brought up to date: "+r.Failure.Reason, r.Failure.Hint, r.Next
 	}
-	due := r.LookedUp.Add(s.Model.Refresh)
-	if r.Next.After(due) {
-		due = r.Next
+	at := r.LookedUp.Add(s.Model.Refresh)
+	if r.Next.After(at) {
+		at = r.Next
 	}
-	if p.Now.Before(due) {
-		p.wakeAt(due)
-		return
+	due := !p.Now.Before(at)
+	if !due {
+		p.wakeAt(at)
 	}
-	p.waiting = append(p.waiting, candidate{order: order{Model: s.Model, Lookup: true}, index: index})
+	c := candidate{order: order{Model: s.Model, Lookup: true}, index: index}
+	switch {
+	case r.Failure != nil && r.Failure.NoRoom != nil && r.Transfer == s.Model.transfer():
+		p.needy = append(p.needy, needy{candidate: c, refused: r.Failure.NoRoom, due: due})
+	case due:
+		p.waiting = append(p.waiting, c)
+	}
 }
 
-// prune lets superseded revisions go when the Node says the current one and
-// no pod here may still read an old one.
+// prune lets superseded revisions go after the grace period, when nobody may
+// read them any more.
 func (p *planner) prune(s *modelState, have store.Manifest) {
-	if !p.PodsKnown || s.Pods > 0 || p.holdAll || p.Revisions[s.Name] != shortRevision(have.Revision) {
+	if !p.prunable(*s, have) {
 		return
 	}
 	at := have.PublishedAt.Add(p.Intervals.Grace)
-	for _, revision := range p.Store.Value.Models[s.Name].Old {
+	for _, old := range p.Store.Value.Models[s.Name].Old {
 		if p.Now.Before(at) {
 			p.wakeAt(at)
 			return
 		}
-		p.out.Prune = append(p.out.Prune, superseded{Name: s.Name, Revision: revision})
+		p.out.Prune = append(p.out.Prune, superseded{Name: s.Name, Revision: old.Revision})
 	}
+}
+
+// clockSkew is how far the clocks of the API server, which dates pods, and of
+// this node, which dates the switch of a revision, may be apart.
+const clockSkew = time.Minute
+
+// prunable says whether nobody may read superseded revisions any more: the Node
+// says the current one, and no pod is left that is older than the switch and so
+// may have pinned another one.
+func (p *planner) prunable(s modelState, have store.Manifest) bool {
+	return p.PodsKnown && !p.holdAll && s.Warm && p.Revisions[s.Name] == shortRevision(have.Revision) &&
+		!slices.ContainsFunc(p.Pods, func(pod pod) bool {
+			return !pod.over() && pod.model() == s.Name && !pod.Created.After(have.PublishedAt.Add(clockSkew))
+		})
 }
 
 // want queues a pull, unless an earlier attempt at the same entry failed and
 // its time has not come.
 func (p *planner) want(s *modelState, index int, r record, lookup bool) {
-	if r.Failure != nil && r.Transfer == s.Model.transfer() && p.Now.Before(r.Next) {
+	c := candidate{order: order{Model: s.Model, Lookup: lookup}, index: index, demand: s.Pods > 0}
+	failed, due := r.Failure != nil && r.Transfer == s.Model.transfer(), !p.Now.Before(r.Next)
+	if failed && (!due || r.Failure.NoRoom != nil) {
 		s.State, s.Reason, s.Hint, s.Code, s.Next = r.Failure.State, r.Failure.Reason, r.Failure.Hint, r.Failure.Code, r.Next
-		p.wakeAt(r.Next)
-		return
+		if !due {
+			p.wakeAt(r.Next)
+		}
 	}
-	p.waiting = append(p.waiting, candidate{
-		order: order{Model: s.Model, Lookup: lookup}, index: index, demand: s.Pods > 0,
-	})
+	switch {
+	case failed && r.Failure.NoRoom != nil:
+		p.needy = append(p.needy, needy{candidate: c, refused: r.Failure.NoRoom, due: due})
+	case !failed || due:
+		p.waiting = append(p.waiting, c)
+	}
 }
 
 // unlisted decides about what is in the store or named by pods, but in no list.
@@ -277,7 +314,6 @@ func (p *planner) unlisted() {
 		}
 		p.out.Models = append(p.out.Models, s)
 	}
-	slices.Sort(p.out.Remove)
 	for name, n := range p.demand {
 		_, stored := p.Store.Value.Models[name]
 		if listed[name] || seen[name] || stored || fetcher.CheckName(name) != nil {
@@ -294,16 +330,15 @@ func (p *planner) unlisted() {
 // assign gives the free slots to the most urgent candidates. One that a pod
 // here waits for may take the slot of one that no pod waits for.
 func (p *planner) assign() {
-	slices.SortStableFunc(p.waiting, func(a, b candidate) int {
-		return cmp.Or(
-			boolFirst(a.demand, b.demand),
-			boolFirst(!a.Lookup, !b.Lookup),
-			cmp.Compare(b.Model.Priority, a.Model.Priority),
-			cmp.Compare(a.index, b.index),
-		)
-	})
+	slices.SortStableFunc(p.waiting, moreUrgent)
 	free := p.Concurrent - len(p.Running)
 	for _, c := range p.waiting {
+		if p.roomMade && !c.demand && !c.Lookup && c.Model.Priority < p.roomFor {
+			if i := p.find(c.Model.Name); p.out.Models[i].Reason == "" {
+				p.out.Models[i].Reason = "it waits until a more important model has found room"
+			}
+			continue
+		}
 		if free > 0 {
 			free--
 			p.out.Start = append(p.out.Start, c.order)
@@ -317,6 +352,15 @@ func (p *planner) assign() {
 		}
 		break
 	}
+}
+
+func moreUrgent(a, b candidate) int {
+	return cmp.Or(
+		boolFirst(a.demand, b.demand),
+		boolFirst(!a.Lookup, !b.Lookup),
+		cmp.Compare(b.Model.Priority, a.Model.Priority),
+		cmp.Compare(a.index, b.index),
+	)
 }
 
 // leastUrgent is the running pull of lowest priority that no pod waits for.

@@ -337,7 +337,7 @@ func TestPlan(t *testing.T) {
 		{"an old revision goes when the Node says the new one", func() facts {
 			f := world(a)
 			s := published(a, nil)
-			s.Old = []string{"old"}
+			s.Old = []store.Manifest{{Name: "a", Revision: "old"}}
 			f.Store.Value.Models["a"] = s
 			f.Revisions["a"] = shortRevision(commit)
 			return f
@@ -345,7 +345,7 @@ func TestPlan(t *testing.T) {
 		{"an old revision stays while the Node says another", func() facts {
 			f := world(a)
 			s := published(a, nil)
-			s.Old = []string{"old"}
+			s.Old = []store.Manifest{{Name: "a", Revision: "old"}}
 			f.Store.Value.Models["a"] = s
 			f.Revisions["a"] = "old"
 			return f
@@ -353,12 +353,23 @@ func TestPlan(t *testing.T) {
 		{"an old revision stays while a pod may read it", func() facts {
 			f := world(a)
 			s := published(a, nil)
-			s.Old = []string{"old"}
+			s.Old = []store.Manifest{{Name: "a", Revision: "old"}}
 			f.Store.Value.Models["a"] = s
 			f.Revisions["a"] = shortRevision(commit)
 			f.Pods = []pod{podFor("a")}
 			return f
 		}, "a warm +label\n"},
+		{"a pod from before the switch holds an old revision, one from after it does not", func() facts {
+			f := world(a)
+			s := published(a, nil)
+			s.Old = []store.Manifest{{Name: "a", Revision: "old"}}
+			f.Store.Value.Models["a"] = s
+			f.Revisions["a"] = shortRevision(commit)
+			p := podFor("a")
+			p.Created = s.Manifest.PublishedAt.Add(2 * clockSkew)
+			f.Pods = []pod{p}
+			return f
+		}, "a warm +label\n-> prune a old\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, told(plan(tc.in()))); diff != "" {

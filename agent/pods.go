@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sort"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,6 +34,9 @@ type pod struct {
 	GPUParts bool
 	// Claims are the names of the volume claims that it mounts.
 	Claims []string
+	// Created is when the API server took it: it cannot have pinned a revision
+	// that was published before then and has been superseded since.
+	Created time.Time
 }
 
 // model is the name of the model that the pod says it serves, or "".
@@ -111,7 +115,7 @@ func keepLittle(o any) (any, error) {
 	small := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion,
-			Labels: p.Labels,
+			Labels: p.Labels, CreationTimestamp: p.CreationTimestamp,
 		},
 		Status: corev1.PodStatus{Phase: p.Status.Phase},
 	}

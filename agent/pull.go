@@ -50,6 +50,7 @@ type running struct {
 	cancel   context.CancelFunc
 	canceled bool
 	state    pulling
+	reserved *reservation // nil before a pull begins
 	// for the rate
 	at   time.Time
 	from int64
@@ -102,6 +103,9 @@ func (p *pulls) work(ctx context.Context, o order, have string, run *running) ou
 	out.Pulled = true
 	ctx, reserved, end := p.admission.begin(ctx)
 	defer end()
+	p.mu.Lock()
+	run.reserved = reserved
+	p.mu.Unlock()
 	req.Progress = func(pr fetcher.Progress) {
 		reserved.progress(pr.BytesDone)
 		p.progress(run, pr)
@@ -152,7 +156,11 @@ func (p *pulls) collect() (now map[string]pulling, done []outcome) {
 	defer p.mu.Unlock()
 	now = make(map[string]pulling, len(p.running))
 	for name, run := range p.running {
-		now[name] = run.state
+		state := run.state
+		if run.reserved != nil {
+			state.Admitted, state.Outstanding = run.reserved.admitted(), run.reserved.outstanding()
+		}
+		now[name] = state
 	}
 	done, p.done = p.done, nil
 	return now, done
@@ -174,6 +182,7 @@ func failureOf(err error) (f *failure, retryAfter time.Duration) {
 		f.Reason = "no room: " + f.Reason
 		var room *NoRoom
 		if errors.As(err, &room) {
+			f.NoRoom = room
 			f.Reason = "no room: " + room.Error()
 			if room.Busy {
 				f.Code = "" // there will be, or it will turn out that there is not

@@ -103,7 +103,12 @@ type memory struct {
 type modelMemory struct {
 	LookedUp time.Time `json:"lookedUp,omitzero"`
 	Unwanted time.Time `json:"unwanted,omitzero"`
+	// LastUsed is rounded down to usedStep.
+	LastUsed time.Time `json:"lastUsed,omitzero"`
 }
+
+// usedStep keeps the memory from being written all the time that a pod runs.
+const usedStep = 10 * time.Minute
 
 func readMemory(path string) (map[string]modelMemory, error) {
 	data, err := os.ReadFile(path)

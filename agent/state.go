@@ -49,7 +49,7 @@ type storedModel struct {
 	// Size is what the model needs on a GPU; nil if that cannot be told.
 	Size *sizing.Model
 	// Old are published revisions that the current one has superseded.
-	Old []string
+	Old []store.Manifest
 }
 
 // record is what the agent remembers about a model between turns.
@@ -75,6 +75,8 @@ type record struct {
 	Managed bool
 	// Corrupt remembers what was told about changed files, to tell it once.
 	Corrupt bool
+	// LastUsed is when a pod on this node last named the model; zero: never.
+	LastUsed time.Time
 }
 
 // failure is why an attempt failed.
@@ -83,6 +85,11 @@ type failure struct {
 	Reason string
 	Hint   string
 	Code   string
+	// NoRoom is set when there was no room: how much was needed, and what there
+	// was.
+	NoRoom *NoRoom
+	// Until is how long the source asked to be left alone; zero if it did not.
+	Until time.Time
 }
 
 // pulling is how far a running pull is.
@@ -93,6 +100,10 @@ type pulling struct {
 	Done     int64
 	Total    int64
 	Rate     int64 // bytes per second
+	// Admitted says that room was reserved for it; Outstanding is how much of
+	// that it will still take, in bytes.
+	Admitted    bool
+	Outstanding int64
 }
 
 // facts is everything that a plan depends on.
@@ -100,6 +111,7 @@ type facts struct {
 	Now          time.Time
 	Intervals    Intervals
 	Concurrent   int
+	Limits       StoreConfig
 	List         []Model
 	ListKnown    bool
 	NodeLabels   map[string]string
@@ -136,6 +148,14 @@ type modelState struct {
 	Listed bool
 }
 
+// reset makes it a model that waits for its turn; one that is warm stays so.
+func (s *modelState) reset() {
+	if !s.Warm {
+		s.State = StateQueued
+	}
+	s.Reason, s.Hint, s.Code, s.Next = "", "", "", time.Time{}
+}
+
 // order is a pull to start.
 type order struct {
 	Model  Model
@@ -154,6 +174,16 @@ type decision struct {
 	Prune  []superseded
 	// Wake is when time alone changes the plan; zero if it does not.
 	Wake time.Time
+}
+
+// reason is what the decision says of a model.
+func (d decision) reason(name string) string {
+	for _, m := range d.Models {
+		if m.Name == name {
+			return m.Reason
+		}
+	}
+	return ""
 }
 
 // sameSource says whether a manifest is of the entry's source, whatever the

@@ -135,6 +135,9 @@ func (a *Agent) pullEnded(now time.Time, out outcome) {
 		r.Failures++
 		r.Failure, r.PulledRevision = f, ""
 		r.Next = now.Add(max(retryAfter, backoff(l.cfg.Intervals, r.Failures, jitter())))
+		if retryAfter > 0 {
+			f.Until = now.Add(retryAfter)
+		}
 		l.records[name] = r
 		a.logger.Warn("pull model", "model", name, "source", out.Model.Source.String(), "try", r.Failures, "next", r.Next, "error", errText(out.Err))
 		a.events.record(event{
@@ -164,8 +167,11 @@ func (a *Agent) removalEnded(now time.Time, out removal) {
 		r.Next = now.Add(backoff(l.cfg.Intervals, r.Failures, jitter()))
 		a.logger.Warn("remove model", "model", out.Name, "error", errText(out.Err))
 	} else if out.Revision == "" {
-		r = record{Fresh: r.Fresh}
-		a.events.record(event{Reason: EventModelEvicted, Subject: out.Name, Action: "Evict", Note: "removed from this node, " + sizeText(out.Freed) + " freed"})
+		r = record{Fresh: r.Fresh, LastUsed: r.LastUsed}
+		a.events.record(event{
+			Reason: EventModelEvicted, Subject: out.Name, Action: "Evict",
+			Note: "removed from this node, " + sizeText(out.Freed) + " freed: " + out.Why,
+		})
 	}
 	l.records[out.Name] = r
 }

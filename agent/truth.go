@@ -50,7 +50,9 @@ func (a *Agent) keepMemory(f facts, d decision) {
 			continue
 		}
 		if r.Managed {
-			kept[name] = modelMemory{LookedUp: r.LookedUp.UTC().Truncate(0), Unwanted: r.Unwanted.UTC().Truncate(0)}
+			kept[name] = modelMemory{
+				LookedUp: r.LookedUp.UTC().Truncate(0), Unwanted: r.Unwanted.UTC().Truncate(0), LastUsed: r.LastUsed.UTC().Truncate(usedStep),
+			}
 		}
 	}
 	if l.kept != nil && maps.Equal(l.kept, kept) {

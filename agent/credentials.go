@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// maxCredential is more than any of the files has, in bytes.
+const maxCredential = 1 << 20
+
+// credentialDigests tells the mounted Secrets apart from what they were: the
+// digest of each folder's files, by the folder's name. There is none where
+// nothing is mounted. What cannot be read is as if it were not there: a pull
+// that needs it says so.
+func credentialDigests(dir string) map[string][sha256.Size]byte {
+	out := map[string][sha256.Size]byte{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return out
+	}
+	for _, e := range entries {
+		h := sha256.New()
+		for _, key := range []string{"HF_TOKEN", "config", "credentials", "key.json"} {
+			data, err := readSome(filepath.Join(dir, e.Name(), key))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			fmt.Fprintf(h, "%s %d\n", key, len(data))
+			h.Write(data)
+		}
+		out[e.Name()] = [sha256.Size]byte(h.Sum(nil))
+	}
+	return out
+}
+
+func readSome(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxCredential))
+	return data, errors.Join(err, f.Close())
+}
+
+// observeCredentials tries models again at once whose mounted Secret changed.
+func (a *Agent) observeCredentials(now time.Time, seen map[string][sha256.Size]byte) {
+	l := &a.loop
+	if l.credentials != nil {
+		a.tryAgain(now, func(m Model) bool {
+			return m.Credentials != "" && l.credentials[m.Credentials] != seen[m.Credentials]
+		})
+	}
+	l.credentials = seen
+}
+
+// tryAgain ends the wait after failures of the models that which names: what
+// made them fail may have been mended. Only what a source itself asked for is
+// still waited for.
+func (a *Agent) tryAgain(now time.Time, which func(Model) bool) {
+	for _, m := range a.loop.cfg.Models {
+		r, ok := a.loop.records[m.Name]
+		if !ok || r.Failure == nil || !which(m) {
+			continue
+		}
+		r.Failures, r.Next = 0, now
+		if r.Failure.Until.After(now) {
+			r.Next = r.Failure.Until
+		}
+		a.loop.records[m.Name] = r
+		a.logger.Info("try again at once", "model", m.Name)
+	}
+}
