@@ -48,6 +48,9 @@ func TestAgent(t *testing.T) {
 		"writes little when nothing changes":     testFewWrites,
 		"shows progress in the annotation":       testProgress,
 		"takes a moving revision without a gap":  testMovingRevision,
+		"keeps a revision that a pod pinned":     testOldRevisionHeld,
+		"makes room for what is more important":  testMakesRoom,
+		"tries again when a secret changes":      testCredentials,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { test(t, c) })
 	}
