@@ -78,6 +78,10 @@ bench: build ## compare with other tools, in about 40 minutes (SIZE, ROUNDS, PAR
 	@bin/bench -readme bench/README.md -size $(SIZE) -rounds $(ROUNDS) -parts $(PARTS) -dir $(BENCH_DIR) \
 		-versitygw $(VERSITYGW) -s5cmd $(S5CMD) -rclone $(RCLONE) -python $(VENV)/bin/python
 
+.PHONY: bench-agent
+bench-agent: control-plane ## what the agent costs a node, idle and pulling (about 2 minutes)
+	@go -C test test ./agent -run '^$$' -bench . -benchtime 1x -timeout 20m
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## run the linters on all modules
 	$(GOLANGCI_LINT) run --allow-parallel-runners ./...

@@ -43,7 +43,7 @@ intervals: {observe: 200ms, labelWrites: 200ms, progress: 1s, gpu: 1s, gpuRise: 
 )
 
 // startCluster starts a control plane with the chart's account and rights.
-func startCluster(t *testing.T) *cluster.Cluster {
+func startCluster(t testing.TB) *cluster.Cluster {
 	t.Helper()
 	c, err := cluster.Start(t.Context(), cluster.Options{Log: os.Stderr})
 	if err != nil {
