@@ -79,13 +79,15 @@ func openToAll(dir string) error {
 	if err != nil {
 		return err
 	}
-	// Only what readers need: whether the owner may write is the owner's to say.
-	const readable = dirMode &^ 0o200
-	if info.Mode().Perm()&readable != readable {
-		return os.Chmod(dir, info.Mode().Perm()|readable)
+	if !shown(info, shownDir) {
+		return os.Chmod(dir, info.Mode().Perm()|shownDir)
 	}
 	return nil
 }
+
+// shownDir is only what readers need: whether the owner may write is the owner's
+// to say.
+const shownDir = dirMode &^ 0o200
 
 // syncDir makes the names in dir durable.
 func syncDir(dir string) error {

@@ -10,6 +10,10 @@ var (
 	// ErrCorrupt is content that does not verify, or a file name that would
 	// leave the store.
 	ErrCorrupt = errors.New("content does not verify")
+	// ErrUnverified is an ErrCorrupt of a blob whose bytes have to be hashed
+	// before they are trusted: it was changed since they were, is gone, or was
+	// found wrong.
+	ErrUnverified = fmt.Errorf("its bytes are not known to be right: %w", ErrCorrupt)
 	// ErrNoSpace is a full disk, a used-up quota, or a reserve that would be
 	// crossed.
 	ErrNoSpace = errors.New("no room on the disk")

@@ -117,7 +117,7 @@ func (s *Store) Manifest(name, revision string) (Manifest, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return Manifest{}, fmt.Errorf("%s@%s: %w", name, revision, ErrNotFound)
 	}
-	if err != nil {
+	if err = s.blame(err); err != nil {
 		return Manifest{}, err
 	}
 	if err := m.check(); err != nil {

@@ -1,20 +1,14 @@
 package store
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // record is what a blob's inode looked like when its bytes were last hashed
@@ -26,11 +20,14 @@ type record struct {
 	Inode      uint64 `json:"inode"`
 	// VerifiedAt is when that was found first.
 	VerifiedAt time.Time `json:"verifiedAt"`
+	// Distrusted says that its bytes were found wrong since: the next to hash
+	// them reads them from the disk, whatever the page cache holds.
+	Distrusted bool `json:"distrusted,omitempty"`
 }
 
 func (r record) matches(info fs.FileInfo) bool {
 	now := recordOf(info)
-	return r.Size == now.Size && r.MtimeNanos == now.MtimeNanos && r.Inode == now.Inode
+	return !r.Distrusted && r.Size == now.Size && r.MtimeNanos == now.MtimeNanos && r.Inode == now.Inode
 }
 
 func recordOf(info fs.FileInfo) record {
@@ -50,6 +47,7 @@ func (s *Store) recordPath(sha256Hex string) string {
 // not synced; one that says so already is left, and a first one needs not be
 // renamed into place: until it is whole nothing is known of the blob, as before.
 func (s *Store) writeRecord(sha256Hex string, info fs.FileInfo) error {
+	s.believe(sha256Hex)
 	path, r := s.recordPath(sha256Hex), recordOf(info)
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -76,8 +74,9 @@ func (s *Store) writeRecord(sha256Hex string, info fs.FileInfo) error {
 }
 
 // statBlob checks a blob by what stat shows: a regular file of the right size
-// that has not changed since it was hashed. ErrCorrupt says what differs;
-// errUnrecorded that nothing is known about an otherwise plausible blob.
+// that the world may read and that has not changed since it was hashed.
+// ErrCorrupt says what differs; ErrUnverified that nothing is known about an
+// otherwise plausible blob.
 func (s *Store) statBlob(sha256Hex string, size int64) error {
 	info, err := s.blobInfo(sha256Hex)
 	if err != nil {
@@ -86,7 +85,13 @@ func (s *Store) statBlob(sha256Hex string, size int64) error {
 	if info.Size() != size {
 		return fmt.Errorf("blob %s has %d bytes, should have %d: %w", sha256Hex, info.Size(), size, ErrCorrupt)
 	}
-	return s.checkRecord(sha256Hex, info)
+	if err := s.checkRecord(sha256Hex, info); err != nil {
+		return err
+	}
+	if !shown(info, blobMode) {
+		return fmt.Errorf("blob %s has mode %s, so that not every pod may read it: %w", sha256Hex, info.Mode(), ErrCorrupt)
+	}
+	return nil
 }
 
 // blobInfo is what the blob looks like: a regular file, or ErrCorrupt.
@@ -96,7 +101,7 @@ func (s *Store) blobInfo(sha256Hex string) (fs.FileInfo, error) {
 		return nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, ErrCorrupt)
 	}
 	if err != nil {
-		return nil, err
+		return nil, s.blame(err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("blob %s is no regular file: %w", sha256Hex, ErrCorrupt)
@@ -104,85 +109,27 @@ func (s *Store) blobInfo(sha256Hex string) (fs.FileInfo, error) {
 	return info, nil
 }
 
-// checkRecord says whether the blob is as it was when its bytes were right;
-// errUnrecorded if that is not known.
-func (s *Store) checkRecord(sha256Hex string, info fs.FileInfo) error {
+// readRecord reads what is known of a blob; ErrUnverified if nothing is.
+func (s *Store) readRecord(sha256Hex string) (record, error) {
 	var r record
-	if err := readJSON(s.recordPath(sha256Hex), &r); err != nil {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) {
-			return fmt.Errorf("blob %s: %w", sha256Hex, errUnrecorded)
-		}
-		return err
+	err := readJSON(s.recordPath(sha256Hex), &r)
+	if err = s.blame(err); errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) {
+		err = fmt.Errorf("blob %s: %w", sha256Hex, ErrUnverified)
 	}
-	if !r.matches(info) {
-		return fmt.Errorf("blob %s was changed since it was verified: %w", sha256Hex, errUnrecorded)
+	return r, err
+}
+
+// checkRecord says whether the blob is as it was when its bytes were right;
+// ErrUnverified if that is not known.
+func (s *Store) checkRecord(sha256Hex string, info fs.FileInfo) error {
+	r, err := s.readRecord(sha256Hex)
+	switch {
+	case err != nil:
+		return err
+	case r.Distrusted || s.doubts(sha256Hex, info):
+		return fmt.Errorf("blob %s was found wrong when it was read again: %w", sha256Hex, ErrUnverified)
+	case !r.matches(info):
+		return fmt.Errorf("blob %s was changed since it was verified: %w", sha256Hex, ErrUnverified)
 	}
 	return nil
-}
-
-// errUnrecorded is a blob whose bytes have to be hashed before they are
-// trusted. It is ErrCorrupt for those who only stat.
-var errUnrecorded = fmt.Errorf("its bytes are not known to be right: %w", ErrCorrupt)
-
-// hashBlob reads a whole blob and says whether its content is its name: then it
-// is recorded as right, if the store is writable. What was judged is returned
-// also with ErrCorrupt, nil if there was nothing. onRead, if not nil, is told
-// the bytes of each read.
-func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)) (fs.FileInfo, error) {
-	info, err := s.blobInfo(sha256Hex)
-	if err != nil {
-		found, statErr := os.Lstat(s.BlobPath(sha256Hex))
-		if statErr != nil {
-			found = nil
-		}
-		return found, err
-	}
-	// A link or a pipe may take the blob's place after the look at it.
-	f, err := os.OpenFile(s.BlobPath(sha256Hex), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, ErrCorrupt)
-	}
-	if err != nil {
-		return info, err
-	}
-	defer f.Close()
-	if info, err = f.Stat(); err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return info, fmt.Errorf("blob %s is no regular file: %w", sha256Hex, ErrCorrupt)
-	}
-	got, err := hashReader(ctx, f, info.Size(), onRead)
-	if err != nil {
-		return info, fmt.Errorf("read blob %s: %w", sha256Hex, err)
-	}
-	if got != sha256Hex {
-		return info, fmt.Errorf("blob %s holds content with sha256 %s: %w", sha256Hex, got, ErrCorrupt)
-	}
-	if !s.writable {
-		return info, nil
-	}
-	return info, s.writeRecord(sha256Hex, info)
-}
-
-// hashReader hashes r to its end, which should come after size bytes.
-func hashReader(ctx context.Context, r io.Reader, size int64, onRead func(int)) (string, error) {
-	h := sha256.New()
-	buf := make([]byte, min(max(size, 0)+1, 1<<20)) // one byte more than the end needs shows it
-	for {
-		if err := ctx.Err(); err != nil {
-			return "", err
-		}
-		n, err := r.Read(buf)
-		h.Write(buf[:n])
-		if n > 0 && onRead != nil {
-			onRead(n)
-		}
-		if errors.Is(err, io.EOF) {
-			return hex.EncodeToString(h.Sum(nil)), nil
-		}
-		if err != nil {
-			return "", err
-		}
-	}
 }

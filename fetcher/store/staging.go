@@ -73,8 +73,9 @@ func (g *Staging) Keep(ctx context.Context, sha256Hex ...string) error {
 }
 
 // Has says whether the content is in the store and right. What stat cannot
-// vouch for is hashed (onRead is told the bytes); wrong content is quarantined
-// and what used it withdrawn. A size that this content cannot have is
+// vouch for is hashed (onRead is told the bytes); what pods may not read, they
+// may again; wrong content, and what cannot be read although the volume answers,
+// is quarantined and what used it withdrawn. A size that this content cannot have is
 // ErrCorrupt: a digest has one content, so whoever stated both is wrong. Call
 // Keep first.
 func (g *Staging) Has(ctx context.Context, sha256Hex string, size int64, onRead func(int)) (bool, error) {
@@ -84,6 +85,8 @@ func (g *Staging) Has(ctx context.Context, sha256Hex string, size int64, onRead 
 	}
 	if errors.Is(err, ErrCorrupt) {
 		info, err = g.store.hashBlob(ctx, sha256Hex, onRead)
+	} else if err == nil {
+		err = g.store.showBlob(sha256Hex, info)
 	}
 	switch {
 	case errors.Is(err, ErrCorrupt) && info == nil:

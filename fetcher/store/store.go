@@ -47,6 +47,11 @@ type Store struct {
 
 	probe  sync.Mutex
 	volume *Volume // what Probe found, nil before
+
+	buffers sync.Pool // of *[]byte, see takeBuffer
+
+	mu      sync.Mutex
+	doubted map[string]record // blobs found wrong, where that cannot be written down
 }
 
 // Open opens the store at dir for writing and creates what is missing. A new

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Problem is one file that is not what its manifest says.
@@ -19,83 +17,6 @@ type Problem struct {
 	Path   string `json:"path"`
 	SHA256 string `json:"sha256"`
 	Reason string `json:"reason"`
-}
-
-// Check looks at a published revision by what stat shows, without reading its
-// bytes: every file is linked to its blob, and every blob is a regular file of
-// the right size that has not changed since it was verified. ErrCorrupt tells
-// the first thing that is wrong; other errors are the file system's.
-func (s *Store) Check(ctx context.Context, m Manifest) error {
-	folders := map[string]bool{}
-	for _, f := range m.Files {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := s.checkLink(m, f, folders); err != nil {
-			return err
-		}
-		if err := s.statBlob(f.SHA256, f.Size); err != nil {
-			return fmt.Errorf("%s@%s: %s: %w", m.Name, m.Revision, f.Path, err)
-		}
-	}
-	if target, err := os.Readlink(s.currentPath(m.Name)); err != nil || CheckRevision(target) != nil {
-		return fmt.Errorf("%s: the link %s is missing: %w", m.Name, currentLink, ErrCorrupt)
-	}
-	return nil
-}
-
-// Present looks, as anybody may who reads the store, whether every file of a
-// published revision is there with its size. It needs no records.
-func (s *Store) Present(ctx context.Context, m Manifest) error {
-	for _, f := range m.Files {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		info, err := os.Stat(filepath.Join(s.Path(m.Name, m.Revision), filepath.FromSlash(f.Path)))
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s@%s: %s is missing: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
-		}
-		if err != nil {
-			return err
-		}
-		if !info.Mode().IsRegular() || info.Size() != f.Size {
-			return fmt.Errorf("%s@%s: %s has %d bytes, should have %d: %w", m.Name, m.Revision, f.Path, info.Size(), f.Size, ErrCorrupt)
-		}
-	}
-	return nil
-}
-
-// checkLink holds one file's link against what was published. folders are those
-// that were seen to be real: a link among them would lead elsewhere.
-func (s *Store) checkLink(m Manifest, f ManifestFile, folders map[string]bool) error {
-	link := filepath.Join(s.Path(m.Name, m.Revision), filepath.FromSlash(f.Path))
-	top := filepath.Join(s.dir, "models")
-	for dir := filepath.Dir(link); dir != top && !folders[dir]; dir = filepath.Dir(dir) {
-		real, err := isRealDir(dir)
-		if err != nil && !errors.Is(err, unix.ENOTDIR) {
-			return err
-		}
-		if !real {
-			return fmt.Errorf("%s@%s: the folder of %s is missing: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
-		}
-		folders[dir] = true
-	}
-	want, err := filepath.Rel(filepath.Dir(link), s.BlobPath(f.SHA256))
-	if err != nil {
-		return err
-	}
-	got, err := os.Readlink(link)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s@%s: %s is missing: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
-	}
-	// EINVAL is a file that is no link, ENOTDIR a file on the way.
-	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTDIR) {
-		return err
-	}
-	if got != want {
-		return fmt.Errorf("%s@%s: %s is not the link that was published: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
-	}
-	return nil
 }
 
 // VerifyResult is what Verify found.
@@ -243,7 +164,7 @@ func (s *Store) quarantine(ctx context.Context, judged map[string]fs.FileInfo) e
 		bad := make(map[string]bool, len(judged))
 		for sha256Hex, was := range judged {
 			now, err := os.Lstat(s.BlobPath(sha256Hex))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err = s.blame(err); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
 				return err
 			}
 			bad[sha256Hex] = err != nil || was != nil && os.SameFile(now, was)

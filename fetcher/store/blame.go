@@ -1,0 +1,85 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// blame decides what an error of reading one thing means. If the volume answers
+// otherwise, it is the thing's own: it is as good as damaged (ErrCorrupt), and
+// trying again for ever would not mend it. So is what this process may not read:
+// pods may not either.
+func (s *Store) blame(err error) error {
+	switch {
+	case err == nil, errors.Is(err, ErrCorrupt):
+		return err
+	case errors.Is(err, fs.ErrPermission):
+	case !unreadable(err) || s.answers() != nil:
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, ErrCorrupt)
+}
+
+// unreadable says that a disk or a file system cannot produce what it holds.
+func unreadable(err error) bool {
+	for _, errno := range []unix.Errno{unix.EIO, unix.EUCLEAN, unix.EBADMSG, unix.ENODATA, unix.EILSEQ, unix.EREMOTEIO} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// answers says, with an error if not, whether the volume writes and reads: a new
+// file, or, where none can be written, a manifest.
+func (s *Store) answers() error {
+	if s.writable {
+		err := s.writesAndReads()
+		if err == nil || !errors.Is(err, ErrReadOnly) && !errors.Is(err, ErrNoSpace) {
+			return err
+		}
+	}
+	manifests, err := filepath.Glob(filepath.Join(s.dir, "manifests", "*", "*.json"))
+	if err != nil {
+		return err
+	}
+	err = errors.New("there is no manifest to read")
+	for _, path := range manifests {
+		if err = readFromDisk(path); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("read store %s: %w", s.dir, err)
+}
+
+func (s *Store) writesAndReads() (err error) {
+	f, err := os.CreateTemp(s.AgentFile(""), tempPrefix+"answers-*")
+	if err != nil {
+		return asStoreError(err)
+	}
+	defer func() { err = errors.Join(err, removeIfExists(f.Name())) }()
+	_, err = f.WriteString("answer\n")
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return asStoreError(err)
+	}
+	return readFromDisk(f.Name())
+}
+
+// readFromDisk reads a small file, if possible not from the page cache.
+func readFromDisk(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // advice
+	_, err = f.Read(make([]byte, 1))
+	return errors.Join(err, f.Close())
+}

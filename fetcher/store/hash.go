@@ -1,0 +1,113 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// shown says that everybody may do with a file or folder what mode allows to all.
+func shown(info fs.FileInfo, mode fs.FileMode) bool {
+	return info.Mode().Perm()&mode == mode
+}
+
+// showBlob lets everybody read a blob, whose content that leaves as it is.
+// ErrCorrupt if the file system refuses that for this file: then another one
+// must take its place.
+func (s *Store) showBlob(sha256Hex string, info fs.FileInfo) error {
+	if shown(info, blobMode) {
+		return nil
+	}
+	err := os.Chmod(s.BlobPath(sha256Hex), blobMode)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("let pods read blob %s: %w: %w", sha256Hex, err, ErrCorrupt)
+	}
+	if err != nil {
+		return fmt.Errorf("let pods read blob %s: %w", sha256Hex, asStoreError(err))
+	}
+	info, err = s.blobInfo(sha256Hex)
+	if err == nil && !shown(info, blobMode) {
+		err = volumeAt(s.dir).unfit(fmt.Sprintf("leaves a file's mode at %s, with which not every pod may read it", info.Mode()))
+	}
+	return err
+}
+
+// hashBlob reads a whole blob and says whether its content is its name: then it
+// is recorded as right, if the store is writable. What was judged is returned
+// also with ErrCorrupt, nil if there was nothing. onRead, if not nil, is told
+// the bytes of each read.
+func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)) (fs.FileInfo, error) {
+	info, err := s.blobInfo(sha256Hex)
+	if err != nil {
+		found, statErr := os.Lstat(s.BlobPath(sha256Hex))
+		if statErr != nil {
+			found = nil
+		}
+		return found, err
+	}
+	if s.writable {
+		if err := s.showBlob(sha256Hex, info); err != nil {
+			return info, err
+		}
+	}
+	// A link or a pipe may take the blob's place after the look at it.
+	f, err := os.OpenFile(s.BlobPath(sha256Hex), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, ErrCorrupt)
+	}
+	if err != nil {
+		return info, fmt.Errorf("open blob %s: %w", sha256Hex, s.blame(err))
+	}
+	defer f.Close()
+	if info, err = f.Stat(); err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return info, fmt.Errorf("blob %s is no regular file: %w", sha256Hex, ErrCorrupt)
+	}
+	var content io.Reader = f
+	buf := s.takeBuffer()
+	defer s.buffers.Put(buf)
+	if r, err := s.readRecord(sha256Hex); err == nil && r.Distrusted || s.doubts(sha256Hex, info) {
+		content = &diskReader{store: s, path: f.Name(), info: info}
+	}
+	got, err := hashReader(ctx, content, *buf, onRead)
+	if err != nil {
+		return info, fmt.Errorf("read blob %s: %w", sha256Hex, s.blame(err))
+	}
+	if got != sha256Hex {
+		return info, fmt.Errorf("blob %s holds content with sha256 %s: %w", sha256Hex, got, ErrCorrupt)
+	}
+	if !s.writable {
+		return info, nil
+	}
+	return info, s.writeRecord(sha256Hex, info)
+}
+
+// hashReader hashes r to its end.
+func hashReader(ctx context.Context, r io.Reader, buf []byte, onRead func(int)) (string, error) {
+	h := sha256.New()
+	for {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		n, err := r.Read(buf)
+		h.Write(buf[:n])
+		if n > 0 && onRead != nil {
+			onRead(n)
+		}
+		if errors.Is(err, io.EOF) {
+			return hex.EncodeToString(h.Sum(nil)), nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}
