@@ -94,8 +94,7 @@ type Agent struct {
 	metrics  *metrics
 }
 
-// New makes an agent. It reads the agent's memory from the store and sends
-// nothing yet.
+// New makes an agent. It touches no disk and sends nothing yet.
 func New(o Options) (*Agent, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("configure the agent: %w", err)
@@ -178,7 +177,6 @@ func (a *Agent) adopt(cfg Config) {
 // but for calls that hang in the operating system or a driver.
 func (a *Agent) Run(ctx context.Context) error {
 	a.logger.Info("start agent", "node", a.o.NodeName, "version", a.o.Version, "config", a.loop.cfg)
-	a.remember()
 	a.turned.Store(time.Now().UnixNano())
 	g, ctx := errgroup.WithContext(ctx)
 	if a.o.Listen != "" {
@@ -235,18 +233,6 @@ func (a *Agent) waitForWork() {
 	case <-done:
 	case <-timer.C:
 		a.logger.Warn("leave behind a call that does not return")
-	}
-}
-
-// remember restores what earlier runs knew.
-func (a *Agent) remember() {
-	kept, err := readMemory(a.o.Store.AgentFile(memoryFile))
-	if err != nil {
-		// Models that are no longer listed then stay where they are.
-		a.logger.Warn("start without memory", "error", errText(err))
-	}
-	for name, m := range kept {
-		a.loop.records[name] = record{Managed: true, LookedUp: m.LookedUp, Unwanted: m.Unwanted, LastUsed: m.LastUsed}
 	}
 }
 

@@ -29,7 +29,9 @@ type loopState struct {
 	warm    map[string]string      // revision that was last told to be warm
 
 	started time.Time
-	storeOK bool // the store has answered once
+	storeOK bool // the store has answered once, or has not for long
+	// remembered: what earlier runs knew was taken over.
+	remembered bool
 	// lookAgain asks for a look at the store that sees what was just changed.
 	lookAgain bool
 	nodeSeen  nodeView
@@ -219,10 +221,40 @@ func (a *Agent) gather(now time.Time) facts {
 	if l.said.inFlight {
 		maps.Copy(f.Promised, nodeView{Labels: l.writing.said.labels}.promises())
 	}
-	if f.Store.answered() && (f.Store.Known || !errors.Is(f.Store.Err, errStuck)) {
+	// A store that does not answer is one that nobody can read: that is said as
+	// well, but not before it has had time.
+	if f.Store.answered() && (f.Store.Known || !errors.Is(f.Store.Err, errStuck) || a.patient(now)) {
 		l.storeOK = true
 	}
+	a.remember(f.Store)
 	return f
+}
+
+// remember takes over what earlier runs knew, once the store has told it.
+func (a *Agent) remember(st answer[storeView]) {
+	l := &a.loop
+	if l.remembered || !st.Known || st.Value.Memory == nil {
+		return
+	}
+	l.remembered = true
+	if err := st.Value.Memory.err; err != nil {
+		// Models that are no longer listed then stay where they are.
+		a.logger.Warn("go on without memory", "error", errText(err))
+	}
+	for name, m := range st.Value.Memory.models {
+		r := l.records[name]
+		r.Managed = true
+		if r.LookedUp.IsZero() {
+			r.LookedUp = m.LookedUp
+		}
+		if r.Unwanted.IsZero() {
+			r.Unwanted = m.Unwanted
+		}
+		if r.LastUsed.IsZero() {
+			r.LastUsed = m.LastUsed
+		}
+		l.records[name] = r
+	}
 }
 
 // act does what the plan says, and remembers what the next plan must know.

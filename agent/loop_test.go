@@ -153,6 +153,37 @@ func TestLoopRestartNeverDropsATrueLabel(t *testing.T) {
 	})
 }
 
+// A volume that hangs before the agent has ever seen it: pods cannot read it
+// either, so what an earlier run said must not stand for ever.
+func TestLoopStoreThatHangsFromTheStartTakesLabels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, oneModel+fast)
+		b.start()
+		after(5 * time.Second)
+		b.stop()
+		hang := make(chan struct{})
+		b.store.set(func() { b.store.hang = hang })
+		b.make()
+		b.start()
+		after(20 * time.Second)
+		if got := b.cluster.label(WarmPrefix + "a"); got != "" {
+			t.Errorf("the label is %q though the store never answered", got)
+		}
+		if err := b.agent.healthy(time.Now()); err != nil {
+			t.Errorf("the loop stands: %v", err)
+		}
+		b.store.set(func() { b.store.hang = nil })
+		close(hang)
+		after(5 * time.Second)
+		if got := b.cluster.label(WarmPrefix + "a"); got != "disk" {
+			t.Errorf("the label is %q after the store is back", got)
+		}
+		if pulls, _ := b.puller.count(); pulls != 1 {
+			t.Errorf("%d pulls: the model was there all the time", pulls)
+		}
+	})
+}
+
 func TestLoopHangingStoreTakesLabelsNotTheLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, oneModel+fast)

@@ -58,6 +58,14 @@ type storeObserver struct {
 	store Store
 	read  func(dir string) (sizing.Model, error)
 	sizes map[string]sized // by name
+	// memory is what earlier runs knew, read by the first look that succeeds.
+	memory *agentMemory
+}
+
+// agentMemory is what the memory file said.
+type agentMemory struct {
+	models map[string]modelMemory
+	err    error
 }
 
 type sized struct {
@@ -98,6 +106,11 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 		view.Models[m.Name] = s
 	}
 	o.sizes = sizes
+	if o.memory == nil {
+		models, err := readMemory(o.store.AgentFile(memoryFile))
+		o.memory = &agentMemory{models: models, err: err}
+	}
+	view.Memory = o.memory
 	view.Usage, err = o.store.Usage()
 	return view, err
 }

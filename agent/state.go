@@ -38,6 +38,8 @@ const (
 type storeView struct {
 	Models map[string]storedModel
 	Usage  store.Usage
+	// Memory is what earlier runs of the agent knew.
+	Memory *agentMemory
 }
 
 // storedModel is one published model, just checked.
