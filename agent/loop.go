@@ -226,12 +226,12 @@ func (a *Agent) gather(now time.Time) facts {
 	if f.Store.answered() && (f.Store.Known || !errors.Is(f.Store.Err, errStuck) || a.patient(now)) {
 		l.storeOK = true
 	}
-	a.remember(f.Store)
+	a.remember(now, f.Store)
 	return f
 }
 
 // remember takes over what earlier runs knew, once the store has told it.
-func (a *Agent) remember(st answer[storeView]) {
+func (a *Agent) remember(now time.Time, st answer[storeView]) {
 	l := &a.loop
 	if l.remembered || !st.Known || st.Value.Memory == nil {
 		return
@@ -245,16 +245,25 @@ func (a *Agent) remember(st answer[storeView]) {
 		r := l.records[name]
 		r.Managed = true
 		if r.LookedUp.IsZero() {
-			r.LookedUp = m.LookedUp
+			r.LookedUp = notAfter(m.LookedUp, now)
 		}
 		if r.Unwanted.IsZero() {
-			r.Unwanted = m.Unwanted
+			r.Unwanted = notAfter(m.Unwanted, now)
 		}
 		if r.LastUsed.IsZero() {
-			r.LastUsed = m.LastUsed
+			r.LastUsed = notAfter(m.LastUsed, now)
 		}
 		l.records[name] = r
 	}
+}
+
+// notAfter takes a time that was written down when the clock was ahead for now:
+// what waits for it would wait until the clock is there again.
+func notAfter(t, now time.Time) time.Time {
+	if t.After(now) {
+		return now
+	}
+	return t
 }
 
 // act does what the plan says, and remembers what the next plan must know.

@@ -15,6 +15,8 @@ type snapshot struct {
 	models   []modelState
 	leaks    map[string]uint64 // bytes, by deviceKey
 	store    answer[storeView]
+	limits   StoreConfig
+	reserved int64 // bytes that running pulls will still take
 	rejected bool
 	turn     time.Time
 }
@@ -34,6 +36,7 @@ type metrics struct {
 	gpuMemory, gpuLeaked, gpuState             *prometheus.Desc
 	gpuKnown, gpuAge                           *prometheus.Desc
 	storeKnown, storeBytes, diskFree, diskSize *prometheus.Desc
+	storeRoom, storeReserved, storeQuota       *prometheus.Desc
 	rejected, turn                             *prometheus.Desc
 }
 
@@ -53,23 +56,26 @@ func newMetrics(load func() *snapshot, reading func() ([]gpu.Device, time.Time, 
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stoker_api_writes_total", Help: "Writes to the API server, by object and result.",
 		}, []string{"object", "result"}),
-		state:      desc("model_state", "1 for the state that the model is in.", "model", "state"),
-		modelBytes: desc("model_bytes", "Size of the published revision.", "model"),
-		done:       desc("pull_done_bytes", "Bytes of the running pull that are in the store.", "model"),
-		total:      desc("pull_size_bytes", "Bytes of the revision that is being pulled.", "model"),
-		rate:       desc("pull_rate_bytes_per_second", "Rate of the running pull.", "model"),
-		warm:       desc("model_warm", "1 if the label says that the model is warm, else 0.", "model"),
-		gpuMemory:  desc("gpu_memory_bytes", "Memory of each GPU and MIG device by the last reading, by state; absent where unknown.", "index", "mig", "uuid", "state"),
-		gpuLeaked:  desc("gpu_leaked_bytes", "Memory reported as in use though no pod here has a GPU; absent where unknown.", "index", "mig", "uuid"),
-		gpuState:   desc("gpu_state", "1 for the state that the GPU or MIG device is in.", "index", "mig", "uuid", "state"),
-		gpuKnown:   desc("gpus_known", "1 if the GPUs can be read and the last reading is recent."),
-		gpuAge:     desc("gpu_reading_age_seconds", "Age of the last reading of the GPUs."),
-		storeKnown: desc("store_known", "1 if the store can be read."),
-		storeBytes: desc("store_bytes", "Bytes that models and transfers take in the store."),
-		diskFree:   desc("store_filesystem_free_bytes", "Free bytes of the store's file system."),
-		diskSize:   desc("store_filesystem_size_bytes", "Size of the store's file system."),
-		rejected:   desc("list_rejected", "1 if the model list on file is not in force because it is not valid."),
-		turn:       desc("loop_last_turn_timestamp_seconds", "When the loop last turned."),
+		state:         desc("model_state", "1 for the state that the model is in.", "model", "state"),
+		modelBytes:    desc("model_bytes", "Size of the published revision.", "model"),
+		done:          desc("pull_done_bytes", "Bytes of the running pull that are in the store.", "model"),
+		total:         desc("pull_size_bytes", "Bytes of the revision that is being pulled.", "model"),
+		rate:          desc("pull_rate_bytes_per_second", "Rate of the running pull.", "model"),
+		warm:          desc("model_warm", "1 if the label says that the model is warm, else 0.", "model"),
+		gpuMemory:     desc("gpu_memory_bytes", "Memory of each GPU and MIG device by the last reading, by state; absent where unknown.", "index", "mig", "uuid", "state"),
+		gpuLeaked:     desc("gpu_leaked_bytes", "Memory reported as in use though no pod here has a GPU; absent where unknown.", "index", "mig", "uuid"),
+		gpuState:      desc("gpu_state", "1 for the state that the GPU or MIG device is in.", "index", "mig", "uuid", "state"),
+		gpuKnown:      desc("gpus_known", "1 if the GPUs can be read and the last reading is recent."),
+		gpuAge:        desc("gpu_reading_age_seconds", "Age of the last reading of the GPUs."),
+		storeKnown:    desc("store_known", "1 if the store can be read."),
+		storeBytes:    desc("store_bytes", "Bytes that models and transfers take in the store."),
+		diskFree:      desc("store_filesystem_free_bytes", "Free bytes of the store's file system."),
+		diskSize:      desc("store_filesystem_size_bytes", "Size of the store's file system."),
+		storeRoom:     desc("store_room_bytes", "Bytes that a pull which starts now may take, before the quota or the reserve is crossed; negative if it is."),
+		storeReserved: desc("store_reserved_bytes", "Bytes that running pulls will still take."),
+		storeQuota:    desc("store_quota_bytes", "Most that the store may hold; absent without a quota."),
+		rejected:      desc("list_rejected", "1 if the model list on file is not in force because it is not valid."),
+		turn:          desc("loop_last_turn_timestamp_seconds", "When the loop last turned."),
 	}
 }
 
@@ -96,7 +102,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.writes.Describe(ch)
 	for _, d := range []*prometheus.Desc{
 		m.state, m.modelBytes, m.done, m.total, m.rate, m.warm, m.gpuMemory, m.gpuLeaked, m.gpuState, m.gpuKnown, m.gpuAge,
-		m.storeKnown, m.storeBytes, m.diskFree, m.diskSize, m.rejected, m.turn,
+		m.storeKnown, m.storeBytes, m.diskFree, m.diskSize, m.storeRoom, m.storeReserved, m.storeQuota, m.rejected, m.turn,
 	} {
 		ch <- d
 	}
@@ -132,6 +138,12 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(m.storeBytes, float64(s.store.Value.Usage.StoreBytes))
 		gauge(m.diskFree, float64(s.store.Value.Usage.FreeBytes))
 		gauge(m.diskSize, float64(s.store.Value.Usage.TotalBytes))
+		room, _ := s.limits.room(s.store.Value.Usage)
+		gauge(m.storeRoom, float64(room-s.reserved))
+		gauge(m.storeReserved, float64(s.reserved))
+	}
+	if s.limits.Quota > 0 {
+		gauge(m.storeQuota, float64(s.limits.Quota))
 	}
 	gauge(m.rejected, truth(s.rejected))
 	gauge(m.turn, float64(s.turn.UnixNano())/1e9)
@@ -185,7 +197,7 @@ func (a *Agent) show(f facts, d decision) {
 		leaked[key] = leak.Bytes
 	}
 	a.shown.Store(&snapshot{
-		models: d.Models, leaks: leaked, store: f.Store,
+		models: d.Models, leaks: leaked, store: f.Store, limits: f.Limits, reserved: outstanding(f.Running),
 		rejected: a.loop.rejected != "", turn: f.Now,
 	})
 }

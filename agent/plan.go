@@ -239,6 +239,9 @@ func (p *planner) prune(s *modelState, have store.Manifest) {
 		return
 	}
 	at := have.PublishedAt.Add(p.Intervals.Grace)
+	if have.PublishedAt.After(p.Now) {
+		at = p.Now // the clock was ahead when it was published
+	}
 	for _, old := range p.Store.Value.Models[s.Name].Old {
 		if p.Now.Before(at) {
 			p.wakeAt(at)

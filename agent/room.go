@@ -68,7 +68,7 @@ func (p *planner) makeRoom() {
 			room -= need
 			n.due = true
 			p.holdBack(n.Model.Priority)
-		case p.roomMade || n.refused.Busy && need <= room+p.outstanding():
+		case p.roomMade || n.refused.Busy && need <= room+outstanding(p.Running):
 			// One at a time; and what is here need not leave if it is pulls
 			// under way that hold the room.
 		case p.evictFor(n, need-room):
@@ -96,13 +96,13 @@ func (p *planner) freeRoom() int64 {
 		return 0
 	}
 	room, _ := p.Limits.room(p.Store.Value.Usage)
-	return room - p.outstanding()
+	return room - outstanding(p.Running)
 }
 
 // outstanding is what running pulls will still take, in bytes.
-func (p *planner) outstanding() int64 {
+func outstanding(running map[string]pulling) int64 {
 	var sum int64
-	for _, run := range p.Running {
+	for _, run := range running {
 		sum += run.Outstanding
 	}
 	return sum
