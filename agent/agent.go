@@ -88,10 +88,13 @@ type Agent struct {
 	// What other goroutines read of the loop.
 	turned   atomic.Int64 // when it last turned, in Unix nanoseconds
 	ready    atomic.Bool
-	timeout  atomic.Int64 // intervals.timeout, for the events' writer
-	observed atomic.Int64 // intervals.observe, for /healthz
-	shown    atomic.Pointer[snapshot]
-	metrics  *metrics
+	promised *promises
+	// lookAgain asks for a look at the store that sees what was just changed.
+	lookAgain atomic.Bool
+	timeout   atomic.Int64 // intervals.timeout, for the events' writer
+	observed  atomic.Int64 // intervals.observe, for /healthz
+	shown     atomic.Pointer[snapshot]
+	metrics   *metrics
 }
 
 // New makes an agent. It touches no disk and sends nothing yet.
@@ -140,6 +143,8 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	a.pulls = newPulls(o.Puller, o.Admission, a.request, wake, &a.wg)
 	a.removes = newRemovals(o.Store, wake, &a.wg)
 	a.scribe = newScribe(&a.wg, o.Logger)
+	a.promised = newPromises()
+	o.Store.BeforeWithdraw(a.release)
 	a.metrics = newMetrics(a.shown.Load, a.reading)
 	a.events = newRecorder(c.event, a.metrics.eventWritten, o.Logger)
 	a.loop = newLoopState(o.Config)

@@ -37,6 +37,7 @@ type fakeStore struct {
 	beats    int
 	onRemove func(name string)
 	checks   int
+	ask      func(ctx context.Context, names []string) error
 }
 
 func newFakeStore(t *testing.T) *fakeStore {
@@ -103,6 +104,8 @@ func (s *fakeStore) RemoveRevision(_ context.Context, name, revision string) err
 func (s *fakeStore) GC(context.Context, time.Duration) (store.GCResult, error) {
 	return store.GCResult{RemovedBytes: 7}, nil
 }
+
+func (s *fakeStore) BeforeWithdraw(ask func(context.Context, []string) error) { s.ask = ask }
 
 func (s *fakeStore) WriteStatus(st store.Status) error {
 	s.mu.Lock()

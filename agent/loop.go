@@ -32,14 +32,12 @@ type loopState struct {
 	storeOK bool // the store has answered once, or has not for long
 	// remembered: what earlier runs knew was taken over.
 	remembered bool
-	// lookAgain asks for a look at the store that sees what was just changed.
-	lookAgain bool
-	nodeSeen  nodeView
-	nodeOK    bool
-	nodeGen   int
-	nodeErr   string
-	said      sayer
-	writing   utterance // the write in flight
+	nodeSeen   nodeView
+	nodeOK     bool
+	nodeGen    int
+	nodeErr    string
+	said       sayer
+	writing    utterance // the write in flight
 
 	gpus  steady
 	leaks leaks
@@ -69,9 +67,9 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 	a.observeNode(now)
 	a.ask(ctx, now)
 	f := a.gather(now)
-	if l.lookAgain {
+	a.promised.set(f.PromiseKnown, f.Promised)
+	if a.lookAgain.Swap(false) {
 		a.disk.start(ctx, l.cfg.Intervals.Timeout, true)
-		l.lookAgain = false
 	}
 	d := plan(f)
 	a.act(ctx, f, d)

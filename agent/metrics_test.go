@@ -48,8 +48,8 @@ func testMetricsPage(t *testing.T) {
 			{Name: "pulling", State: StatePulling, Progress: &pulling{Done: 100, Total: 1100, Rate: 50}},
 			warm,
 		},
-		leaks:    map[string]uint64{"MIG-4": 7 * gib},
-		store:    answer[storeView]{Known: true, Value: storeView{Usage: store.Usage{StoreBytes: 1, FreeBytes: 2, TotalBytes: 3}}},
+		leaks:  map[string]uint64{"MIG-4": 7 * gib},
+		store:  answer[storeView]{Known: true, Value: storeView{Usage: store.Usage{StoreBytes: 1, FreeBytes: 2, TotalBytes: 3}}},
 		limits: StoreConfig{Quota: 10, Reserve: Share{Bytes: 1}}, reserved: 5, rejected: true, turn: noon,
 	})
 	list := devices(79, 10)

@@ -23,6 +23,9 @@ type Store interface {
 	Check(ctx context.Context, m store.Manifest) error
 	Usage() (store.Usage, error)
 	Path(name, revision string) string
+	// BeforeWithdraw sets what is asked before published files are taken away
+	// because they turned out wrong.
+	BeforeWithdraw(ask func(ctx context.Context, names []string) error)
 	Remover
 	StatusWriter
 }

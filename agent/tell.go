@@ -120,7 +120,7 @@ func (a *Agent) pullEnded(now time.Time, out outcome) {
 	if out.Pulled {
 		// What the store looked like before says nothing any more.
 		r.Fresh = a.disk.next()
-		l.lookAgain = true
+		a.lookAgain.Store(true)
 	}
 	if out.Canceled {
 		l.records[name] = r
@@ -160,7 +160,7 @@ func (a *Agent) removalEnded(now time.Time, out removal) {
 	l := &a.loop
 	r := l.records[out.Name]
 	r.Fresh = a.disk.next()
-	l.lookAgain = true
+	a.lookAgain.Store(true)
 	if out.Err != nil {
 		r.Failures++
 		r.Failure = &failure{State: StateEvicting, Reason: "its files cannot be removed: " + errText(out.Err), Hint: "look at the node's disk"}

@@ -186,22 +186,27 @@ func (s *Store) distrust(ctx context.Context, sha256Hex string, judged fs.FileIn
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, judged) {
 			return nil
 		}
-		s.doubt(sha256Hex, judged)
-		path := s.recordPath(sha256Hex)
-		err = writeJSON(path, record{Distrusted: true}, true)
-		if errors.Is(err, ErrNoSpace) {
-			err = removeIfExists(path)
-			if err == nil {
-				err = asStoreError(syncDir(s.AgentFile("verified")))
-			}
-		}
-		return err
+		return s.distrustLocked(sha256Hex, judged)
 	})
 	if err != nil {
 		s.doubt(sha256Hex, judged)
 		return fmt.Errorf("distrust blob %s: %w", sha256Hex, err)
 	}
 	return nil
+}
+
+// distrustLocked is distrust for who holds the layout's lock and has looked.
+func (s *Store) distrustLocked(sha256Hex string, judged fs.FileInfo) error {
+	s.doubt(sha256Hex, judged)
+	path := s.recordPath(sha256Hex)
+	err := writeJSON(path, record{Distrusted: true}, true)
+	if errors.Is(err, ErrNoSpace) {
+		err = removeIfExists(path)
+		if err == nil {
+			err = asStoreError(syncDir(s.AgentFile("verified")))
+		}
+	}
+	return err
 }
 
 // doubt remembers what may not be written down: on a file system that has become

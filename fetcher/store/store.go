@@ -21,6 +21,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -47,6 +48,8 @@ type Store struct {
 
 	probe  sync.Mutex
 	volume *Volume // what Probe found, nil before
+
+	beforeWithdraw func(ctx context.Context, names []string) error
 
 	buffers sync.Pool // of *[]byte, see takeBuffer
 
@@ -134,6 +137,15 @@ func newStore(dir string) (*Store, error) {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	return &Store{dir: abs}, nil
+}
+
+// BeforeWithdraw has ask called before published revisions are withdrawn because
+// content that they use turned out wrong: with the names of the models whose
+// current revision it is, and when [Store.Check] tells already that it is wrong. It may wait until nobody promises
+// them any more; its error leaves everything as it is. Set it before the store is
+// used.
+func (s *Store) BeforeWithdraw(ask func(ctx context.Context, names []string) error) {
+	s.beforeWithdraw = ask
 }
 
 // Dir is the store's absolute directory.

@@ -160,51 +160,99 @@ func (s *Store) withLayout(ctx context.Context, do func() error) error {
 // something else is there by now, a pull has brought it, verified, and nothing is
 // done.
 func (s *Store) quarantine(ctx context.Context, judged map[string]fs.FileInfo) error {
-	return s.withLayout(ctx, func() error {
-		bad := make(map[string]bool, len(judged))
-		for sha256Hex, was := range judged {
-			now, err := os.Lstat(s.BlobPath(sha256Hex))
-			if err = s.blame(err); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
-				return err
-			}
-			bad[sha256Hex] = err != nil || was != nil && os.SameFile(now, was)
-		}
-		if err := s.withdrawUsers(bad); err != nil {
+	released := map[string]bool{}
+	for {
+		var waiting []string
+		err := s.withLayout(ctx, func() (err error) {
+			waiting, err = s.tryQuarantine(judged, released)
+			return err
+		})
+		if err != nil || len(waiting) == 0 {
 			return err
 		}
-		for sha256Hex, isBad := range bad {
-			if !isBad {
-				continue
-			}
-			if err := s.moveAside(sha256Hex); err != nil {
-				return err
-			}
+		// Without the lock: it may take as long as an API server is away.
+		if err := s.beforeWithdraw(ctx, waiting); err != nil {
+			return fmt.Errorf("withdraw %s: %w", strings.Join(waiting, ", "), err)
 		}
-		return nil
-	})
+		for _, name := range waiting {
+			released[name] = true
+		}
+	}
 }
 
-// withdrawUsers withdraws every revision that uses a bad blob.
-func (s *Store) withdrawUsers(bad map[string]bool) error {
+// tryQuarantine does it if every model that uses the blobs is released; else it
+// does nothing but to distrust them, and returns those that are not. The caller
+// holds the layout's lock.
+func (s *Store) tryQuarantine(judged map[string]fs.FileInfo, released map[string]bool) (waiting []string, err error) {
+	bad := make(map[string]bool, len(judged))
+	for sha256Hex, was := range judged {
+		now, err := os.Lstat(s.BlobPath(sha256Hex))
+		if err = s.blame(err); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
+			return nil, err
+		}
+		bad[sha256Hex] = err != nil || was != nil && os.SameFile(now, was)
+	}
+	users, err := s.users(bad)
+	if err != nil {
+		return nil, err
+	}
+	if s.beforeWithdraw != nil {
+		for _, m := range users {
+			// Nobody promises a revision that was superseded.
+			now, err := s.Lookup(m.Name)
+			if err != nil {
+				return nil, err
+			}
+			if now.Revision == m.Revision && !released[m.Name] {
+				waiting = append(waiting, m.Name)
+			}
+		}
+		if len(waiting) > 0 {
+			for sha256Hex, was := range judged {
+				if bad[sha256Hex] && was != nil {
+					if err := s.distrustLocked(sha256Hex, was); err != nil {
+						return nil, err
+					}
+				}
+			}
+			return waiting, nil
+		}
+	}
+	for _, m := range users {
+		if err := s.withdraw(m); err != nil {
+			return nil, err
+		}
+	}
+	for sha256Hex, isBad := range bad {
+		if !isBad {
+			continue
+		}
+		if err := s.moveAside(sha256Hex); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// users returns every published revision that uses one of the blobs.
+func (s *Store) users(blobs map[string]bool) ([]Manifest, error) {
 	names, err := s.Names()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var users []Manifest
 	for _, name := range names {
 		revisions, err := s.Revisions(name)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, m := range revisions {
-			if !slices.ContainsFunc(m.Files, func(f ManifestFile) bool { return bad[f.SHA256] }) {
-				continue
-			}
-			if err := s.withdraw(m); err != nil {
-				return err
+			if slices.ContainsFunc(m.Files, func(f ManifestFile) bool { return blobs[f.SHA256] }) {
+				users = append(users, m)
 			}
 		}
 	}
-	return nil
+	return users, nil
 }
 
 func (s *Store) moveAside(sha256Hex string) error {
