@@ -31,9 +31,9 @@ func TestSharedContentIsWithdrawnWhenNobodyPromisesItAnyMore(t *testing.T) {
 	refuse := errors.New("the API server is away")
 	var asked []string
 	answer := refuse
-	s.BeforeWithdraw(func(_ context.Context, names []string) error {
+	s.BeforeWithdraw(func(ctx context.Context, names []string) error {
 		asked = names
-		if err := s.Check(t.Context(), two); !errors.Is(err, store.ErrCorrupt) {
+		if err := s.Check(ctx, two); !errors.Is(err, store.ErrCorrupt) {
 			t.Errorf("asked before Check tells: %v", err)
 		}
 		return answer
