@@ -43,27 +43,27 @@ intervals: {observe: 200ms, labelWrites: 200ms, progress: 1s, gpu: 1s, gpuRise: 
 )
 
 // startCluster starts a control plane with the chart's account and rights.
-func startCluster(t testing.TB) *cluster.Cluster {
-	t.Helper()
-	c, err := cluster.Start(t.Context(), cluster.Options{Log: os.Stderr})
+func startCluster(tb testing.TB) *cluster.Cluster {
+	tb.Helper()
+	c, err := cluster.Start(tb.Context(), cluster.Options{Log: os.Stderr})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := c.Stop(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
-	if _, err := c.Client().CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
+	if _, err := c.Client().CoreV1().Namespaces().Create(tb.Context(), ns, metav1.CreateOptions{}); err != nil {
+		tb.Fatal(err)
 	}
 	objs, err := charts.Render([]byte("models: []"), release, namespace)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	if err := charts.Apply(t.Context(), c.RESTConfig(), objs); err != nil {
-		t.Fatal(err)
+	if err := charts.Apply(tb.Context(), c.RESTConfig(), objs); err != nil {
+		tb.Fatal(err)
 	}
 	return c
 }
