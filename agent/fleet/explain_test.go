@@ -51,8 +51,12 @@ func explained(t *testing.T) map[string]corev1.Node {
 	few := h200(8)
 	few.Idle = 1
 	out := map[string]corev1.Node{
-		"absent":  cold(agent.StateAbsent, func(m *agent.ModelStatus) { m.Reason = "the store has not been read yet" }),
-		"queued":  cold(agent.StateQueued, unchanged),
+		"absent":           cold(agent.StateAbsent, func(m *agent.ModelStatus) { m.Reason = "the store has not been read yet" }),
+		"queued":           cold(agent.StateQueued, unchanged),
+		"queued-held-back": cold(agent.StateQueued, func(m *agent.ModelStatus) { m.Reason = "it waits until a more important model has found room" }),
+		"evicting-for-room": cold(agent.StateEvicting, func(m *agent.ModelStatus) {
+			m.Reason = "it makes room for qwen, which has priority 5; its label is being withdrawn first"
+		}),
 		"pulling": cold(agent.StatePulling, pull),
 		"listing": cold(agent.StatePulling, unchanged),
 		"verify":  cold(agent.StateVerifying, pull),

@@ -134,7 +134,7 @@ func (x *explainer) remedy(otherwise string) string {
 		return text
 	}
 	if wait := x.m.NextAttempt.Sub(x.now); wait > 0 {
-		return text + "; the agent tries again in " + span(wait) + ", and at once when the list entry changes"
+		return text + "; the agent tries again in " + span(wait) + ", and at once when the list or its credentials change"
 	}
 	return text + "; the agent is about to try again"
 }
@@ -147,6 +147,9 @@ func (x *explainer) queued() advice {
 		}
 	}
 	why := fmt.Sprintf("%s is wanted on %s and waits for its turn%s", x.name, x.n.Name, x.because())
+	if len(running) == 0 && x.m.Reason != "" {
+		return advice{why, "wait: its turn comes by itself", ""}
+	}
 	if len(running) == 0 {
 		return advice{why, "wait: the pull starts in a moment", ""}
 	}
@@ -171,7 +174,7 @@ func (x *explainer) evicting() advice {
 	if x.m.Hint != "" {
 		return advice{why, x.remedy(lookAtLog), x.log()}
 	}
-	do := nothing + ", if that is meant; else list it again, with a nodeSelector that this node matches"
+	do := nothing + ", if that is meant; else give it a list entry whose nodeSelector this node matches, with a higher priority if it makes room for another"
 	if x.m.NextAttempt != nil {
 		if wait := x.m.NextAttempt.Sub(x.now); wait > 0 {
 			do += " (its files are removed in " + span(wait) + ")"
