@@ -19,6 +19,8 @@ type gpuWord struct {
 	Count  int
 	Reason string
 	Name   string // of the first of them
+	// TotalBytes is the memory of the largest of them.
+	TotalBytes uint64
 	// Idle, FreeGiB and Unallocated are as in the labels and the annotation.
 	Idle        int
 	FreeGiB     int
@@ -34,7 +36,7 @@ type gpuWord struct {
 
 // equal compares what is said.
 func (w gpuWord) equal(o gpuWord) bool {
-	return w.Count == o.Count && w.Reason == o.Reason && w.Name == o.Name && w.Idle == o.Idle &&
+	return w.Count == o.Count && w.Reason == o.Reason && w.Name == o.Name && w.TotalBytes == o.TotalBytes && w.Idle == o.Idle &&
 		w.FreeGiB == o.FreeGiB && w.Unallocated == o.Unallocated &&
 		maps.Equal(w.Fits, o.Fits) && slices.Equal(w.Leaks, o.Leaks)
 }
@@ -66,6 +68,9 @@ func wordOf(models []modelState, g gpuFacts, leaks []LeakStatus) gpuWord {
 	w.Count, w.Idle, w.FreeGiB, w.Leaks = len(whole), g.idle(), g.freeGiB(), leaks
 	if len(whole) > 0 {
 		w.Name = whole[0].Name
+	}
+	for _, d := range whole {
+		w.TotalBytes = max(w.TotalBytes, d.TotalBytes)
 	}
 	if g.FreeKnown {
 		w.Unallocated = g.Free

@@ -58,6 +58,8 @@ type ModelStatus struct {
 	SecondsLeft int64 `json:"secondsLeft,omitempty"`
 	// Fits is the value of the fits label; nil: not known.
 	Fits *int `json:"fits,omitempty"`
+	// Need is what Fits was held against; nil: it cannot be told.
+	Need *ReplicaNeed `json:"need,omitempty"`
 	// Reason says why it is not warm, Hint what to do.
 	Reason string `json:"reason,omitempty"`
 	Hint   string `json:"hint,omitempty"`
@@ -67,6 +69,17 @@ type ModelStatus struct {
 	Next *time.Time `json:"next,omitempty"`
 	// Pods is how many pods on this node name the model.
 	Pods int `json:"pods,omitempty"`
+	// Wanted says that this node should hold it: by the list, or for a pod here.
+	Wanted bool `json:"wanted,omitempty"`
+}
+
+// ReplicaNeed is what one replica of a model takes.
+type ReplicaNeed struct {
+	GPUs int `json:"gpus"`
+	// BytesPerGPU is weights and the cache of one full-length request.
+	BytesPerGPU uint64 `json:"bytesPerGpu"`
+	// Share of a GPU's memory that vLLM claims at the start.
+	Share float64 `json:"share"`
 }
 
 // GPUStatus is what is known of the node's GPUs, in the labels' steps.
@@ -76,6 +89,8 @@ type GPUStatus struct {
 	Name   string `json:"name,omitempty"`
 	Count  int    `json:"count,omitempty"`
 	Idle   int    `json:"idle,omitempty"`
+	// TotalBytes is the memory of the largest GPU.
+	TotalBytes uint64 `json:"totalBytes,omitempty"`
 	// FreeGiB is the largest free memory on one GPU.
 	FreeGiB int `json:"freeGib,omitempty"`
 	// Unallocated is how many GPUs are given to no pod; nil: not known.
@@ -154,7 +169,7 @@ func describe(models []modelState, w gpuWord, st answer[storeView]) NodeStatus {
 	for _, m := range models {
 		s := ModelStatus{
 			Name: m.Name, State: m.State, Revision: m.Revision, Bytes: m.Bytes, Code: m.Code, Pods: m.Pods,
-			Reason: oneLine(m.Reason, maxReason), Hint: oneLine(m.Hint, maxHint),
+			Wanted: m.Wanted || m.Pods > 0, Reason: oneLine(m.Reason, maxReason), Hint: oneLine(m.Hint, maxHint),
 		}
 		if m.Listed {
 			s.Source = redact(m.Model.Source.String())
@@ -164,6 +179,7 @@ func describe(models []modelState, w gpuWord, st answer[storeView]) NodeStatus {
 			if n, ok := w.fits(m.Name); ok {
 				s.Fits = &n
 			}
+			s.Need = needOf(m)
 		}
 		if p := m.Progress; p != nil {
 			s.DoneBytes, s.TotalBytes, s.Rate = p.Done, p.Total, p.Rate
@@ -179,7 +195,7 @@ func describe(models []modelState, w gpuWord, st answer[storeView]) NodeStatus {
 	}
 	out.GPUs = GPUStatus{Known: w.known(), Reason: oneLine(w.Reason, maxReason)}
 	if w.known() {
-		out.GPUs = GPUStatus{Known: true, Name: w.Name, Count: w.Count, Idle: w.Idle, FreeGiB: w.FreeGiB, Leaks: w.Leaks}
+		out.GPUs = GPUStatus{Known: true, Name: w.Name, Count: w.Count, Idle: w.Idle, TotalBytes: w.TotalBytes, FreeGiB: w.FreeGiB, Leaks: w.Leaks}
 		if w.Unallocated != unknown {
 			out.GPUs.Unallocated = &w.Unallocated
 		}
@@ -190,4 +206,16 @@ func describe(models []modelState, w gpuWord, st answer[storeView]) NodeStatus {
 		out.Store.Bytes, out.Store.FreeBytes, out.Store.TotalBytes = u.StoreBytes, u.FreeBytes, u.TotalBytes
 	}
 	return out
+}
+
+// needOf is what one replica of the model takes; nil if that cannot be told.
+func needOf(m modelState) *ReplicaNeed {
+	if m.Size == nil {
+		return nil
+	}
+	n, err := m.Size.Need(m.Model.Serving)
+	if err != nil {
+		return nil
+	}
+	return &ReplicaNeed{GPUs: max(1, n.TensorParallel), BytesPerGPU: n.TotalBytes(), Share: n.GPUMemoryUtilization}
 }

@@ -43,7 +43,8 @@ Environment:
   HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME
                    The Hub's address and your token, as the Hub's own client
                    reads them.
-  NODE_NAME        The default of stoker agent --node-name.`,
+  NODE_NAME        The default of stoker agent --node-name.
+  KUBECONFIG       The kubeconfig of stoker status, explain and agent.`,
 		Example: `  stoker pull hf://Qwen/Qwen2.5-7B-Instruct     Bring a model here.
   stoker ls                                     See what is here.
   stoker fit qwen2.5-7b-instruct                Would it fit on these GPUs?`,
@@ -67,7 +68,7 @@ Environment:
 	flags.StringVar(&c.logFormat, "log-format", "text", "write the log on standard error in this `FORMAT`: text or json")
 	cmd.AddCommand(
 		c.pullCommand(), c.lsCommand(), c.verifyCommand(), c.rmCommand(), c.gcCommand(),
-		c.waitCommand(), c.gpusCommand(), c.fitCommand(), c.agentCommand(),
+		c.waitCommand(), c.gpusCommand(), c.fitCommand(), c.agentCommand(), c.statusCommand(), c.explainCommand(),
 	)
 	return cmd
 }

@@ -1,0 +1,223 @@
+package fleet
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/stoker-project/stoker/agent"
+)
+
+// kindTable sums nodes up by their GPUs.
+func (f *Fleet) kindTable() table {
+	kinds := map[string][]*Node{}
+	for i := range f.Nodes {
+		name := f.Nodes[i].gpuCells().name
+		kinds[name] = append(kinds[name], &f.Nodes[i])
+	}
+	names := slices.SortedFunc(maps.Keys(kinds), func(a, b string) int {
+		return cmp.Or(len(kinds[b])-len(kinds[a]), cmp.Compare(a, b))
+	})
+	var t table
+	t.add("GPUS", "NODES", "MOST FREE", "IDLE", "UNALLOCATED", "WARM", "LEAST FREE DISK", "AGENTS", "IN TROUBLE")
+	for _, name := range names {
+		t.add(kindRow(name, kinds[name])...)
+	}
+	return t
+}
+
+func kindRow(name string, nodes []*Node) []string {
+	var free span2
+	var idle, unallocated, gpus, warm, wanted, trouble int
+	known, told := false, false
+	versions := map[string]int{}
+	var tightest *Node
+	for _, n := range nodes {
+		if n.GPUs.Known && n.GPUs.Count > 0 {
+			known = true
+			free.add(int(n.GPUs.FreeBytes >> 30))
+			idle += n.GPUs.Idle
+			gpus += n.GPUs.Count
+			if n.GPUs.Unallocated != nil {
+				told = true
+				unallocated += *n.GPUs.Unallocated
+			}
+		}
+		for _, m := range n.Models {
+			if m.Wanted {
+				wanted++
+			}
+			if m.Warm {
+				warm++
+			}
+		}
+		if n.AgentVersion != "" {
+			versions[n.AgentVersion]++
+		}
+		if len(n.Troubles) > 0 {
+			trouble++
+		}
+		if n.Store.Known && n.Store.TotalBytes > 0 && (tightest == nil || n.share() < tightest.share()) {
+			tightest = n
+		}
+	}
+	row := []string{name, fmt.Sprint(len(nodes)), "", "", "", fmt.Sprintf("%d of %d", warm, wanted), "", versionsText(versions), ""}
+	if known {
+		row[2], row[3] = free.text(" GiB"), fmt.Sprintf("%d of %d", idle, gpus)
+	}
+	if told {
+		row[4] = fmt.Sprintf("%d of %d", unallocated, gpus)
+	}
+	if tightest != nil {
+		row[6] = fmt.Sprintf("%.0f%% on %s", 100*tightest.share(), tightest.Name)
+	}
+	if trouble > 0 {
+		row[8] = count(trouble, "node")
+	}
+	return row
+}
+
+// share is how much of the store's file system is free.
+func (n *Node) share() float64 { return float64(n.Store.FreeBytes) / float64(n.Store.TotalBytes) }
+
+// span2 is the least and the most of some numbers.
+type span2 struct {
+	least, most int
+	any         bool
+}
+
+func (s *span2) add(n int) {
+	if !s.any {
+		s.least, s.most, s.any = n, n, true
+	}
+	s.least, s.most = min(s.least, n), max(s.most, n)
+}
+
+func (s *span2) text(unit string) string {
+	if s.least == s.most {
+		return fmt.Sprintf("%d%s", s.least, unit)
+	}
+	return fmt.Sprintf("%d to %d%s", s.least, s.most, unit)
+}
+
+func versionsText(versions map[string]int) string {
+	names := byCount(versions)
+	if len(names) == 1 {
+		return names[0]
+	}
+	var parts []string
+	for i, v := range names {
+		if i == 2 && len(names) > 3 {
+			parts = append(parts, fmt.Sprintf("%d more", len(names)-i))
+			break
+		}
+		parts = append(parts, fmt.Sprintf("%s (%d)", v, versions[v]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// groupTable sums up what is not warm: one row for what many nodes say alike.
+func (f *Fleet) groupTable() table {
+	type key struct{ model, state, reason string }
+	type group struct {
+		key
+		nodes []string
+		of    []ModelOnNode
+	}
+	groups := map[key]*group{}
+	for _, n := range f.Nodes {
+		for _, m := range n.Models {
+			if !m.wantsALook() {
+				continue
+			}
+			k := key{m.Name, m.stateText(), m.Reason}
+			if len(m.Disagreements) > 0 {
+				k.reason = "labels and annotation disagree"
+			}
+			g := groups[k]
+			if g == nil {
+				g = &group{key: k}
+				groups[k] = g
+			}
+			g.nodes, g.of = append(g.nodes, n.Name), append(g.of, m)
+		}
+	}
+	all := slices.SortedFunc(maps.Values(groups), func(a, b *group) int {
+		return cmp.Or(
+			cmp.Compare(a.model, b.model), len(b.nodes)-len(a.nodes),
+			cmp.Compare(rank(agent.State(a.state)), rank(agent.State(b.state))), cmp.Compare(a.reason, b.reason),
+		)
+	})
+	var t table
+	t.add("MODEL", "STATE", "COUNT", "NODES", "PROGRESS", "REASON")
+	for i, g := range all {
+		if i == mostRows {
+			t.add("...", "", "", "", "", fmt.Sprintf("%s more; --wide, --model or --node show them", count(len(all)-i, "row")))
+			break
+		}
+		t.add(g.model, g.state, fmt.Sprint(len(g.nodes)), someNames(g.nodes, 2), progressOf(g.of), brief(g.reason, reasonWidth))
+	}
+	return t
+}
+
+// progressOf is how far several transfers are.
+func progressOf(of []ModelOnNode) string {
+	if len(of) == 1 {
+		return of[0].progress()
+	}
+	var percent span2
+	var left int64
+	for _, m := range of {
+		if m.progress() == "" {
+			continue
+		}
+		percent.add(int(100 * float64(max(0, min(m.DoneBytes, m.TotalBytes))) / float64(m.TotalBytes)))
+		left = max(left, m.SecondsLeft)
+	}
+	switch {
+	case !percent.any:
+		return ""
+	case left == 0:
+		return percent.text("%")
+	}
+	return percent.text("%") + ", up to " + span(seconds(left)) + " left"
+}
+
+func someNames(names []string, n int) string {
+	if len(names) <= n {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:n], ", "), len(names)-n)
+}
+
+// troubleTable lists what somebody should look at, alike troubles together.
+func (f *Fleet) troubleTable(v View) table {
+	type key struct{ code, text string }
+	nodes := map[key][]string{}
+	var order []key
+	for _, n := range f.Nodes {
+		for _, tr := range n.Troubles {
+			k := key{tr.Code, tr.Text}
+			if nodes[k] == nil {
+				order = append(order, k)
+			}
+			nodes[k] = append(nodes[k], n.Name)
+		}
+	}
+	most, width := mostRows, 2*reasonWidth
+	if v.Wide {
+		most, width = len(order), maxText
+	}
+	var t table
+	t.add("NODES", "TROUBLE", "WHAT")
+	for i, k := range order {
+		if i == most {
+			t.add("...", "", fmt.Sprintf("%s more; --wide or --node show them", count(len(order)-i, "row")))
+			break
+		}
+		t.add(someNames(nodes[k], 3), k.code, brief(k.text, width))
+	}
+	return t
+}

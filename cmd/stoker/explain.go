@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func (c *cli) explainCommand() *cobra.Command {
+	var f clusterFlags
+	var output string
+	cmd := &cobra.Command{
+		Use:   "explain NODE MODEL",
+		Short: "Say why a node is not warm for a model, and what to do",
+		Long: `Say why MODEL is or is not warm on NODE, what to do about it, and what that was
+made of: state, progress, reason and next attempt, labels as they stand, GPUs,
+store and model list. Of a warm model it says whether a replica could start now,
+and if not, why.
+
+It reads Node objects and nothing else: your account needs the right to list
+nodes.
+
+` + fleetExitCodes,
+		Example: `  stoker explain gpu-1 qwen2.5-7b-instruct
+  stoker explain gpu-1 qwen2.5-7b-instruct -o json`,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case len(args) < 2:
+				return fmt.Errorf("stoker explain needs a NODE and a MODEL, like gpu-1 qwen2.5-7b-instruct")
+			case len(args) > 2:
+				return fmt.Errorf("stoker explain takes two arguments, but %q came after them", args[2])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.check(checkOutput(output), checkModelName("MODEL", args[1])); err != nil {
+				return err
+			}
+			all, err := c.fleet(cmd.Context(), &f)
+			if err != nil {
+				return err
+			}
+			e, err := all.Explain(args[0], args[1])
+			if err != nil {
+				return unknownIsUsage(err)
+			}
+			if output == "json" {
+				return printJSON(c.stdout, e)
+			}
+			return e.Write(c.stdout)
+		},
+	}
+	f.add(cmd)
+	outputFlag(cmd, &output)
+	return cmd
+}

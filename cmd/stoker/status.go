@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+
+	"github.com/stoker-project/stoker/agent/fleet"
+	"github.com/stoker-project/stoker/fetcher"
+)
+
+type statusFlags struct {
+	clusterFlags
+	node, model, output string
+	wide                bool
+}
+
+const fleetExitCodes = `Exit codes: 0 told, 1 the API server cannot be asked, 2 wrong usage or an unknown
+node or model, 130 interrupted.`
+
+func (c *cli) statusCommand() *cobra.Command {
+	var f statusFlags
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the cluster: nodes, models, what is warm and what is being pulled",
+		Long: `Show what the agents have said on their Nodes: GPUs and free memory, what is
+warm where and at which revision, how many replicas fit, what is being pulled
+and how far, and what somebody should look at.
+
+It reads Node objects and nothing else: your account needs the right to list
+nodes. What a Node says is as old as SAID; an agent says nothing while nothing
+changes, so an old word may well be true.
+
+Of more than 20 nodes, nodes are summed up by their GPUs, and models on nodes by
+what they say alike. Of few models on few nodes all are listed, of more those
+that are not warm. --wide lists everything; --node and --model list all of one.
+FITS is how many replicas could start now. WARM counts a model where label and
+annotation agree. TROUBLE is explained below the tables; stoker explain has more.
+
+` + fleetExitCodes,
+		Example: `  stoker status
+  stoker status --model qwen2.5-7b-instruct --context prod
+  stoker status --wide
+  stoker status -o json | jq '.nodes[] | select(.troubles)'`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.check(checkOutput(f.output), checkModelName("--model", f.model)); err != nil {
+				return err
+			}
+			all, err := c.fleet(cmd.Context(), &f.clusterFlags)
+			if err != nil {
+				return err
+			}
+			shown, err := all.Only(f.node, f.model)
+			if err != nil {
+				return unknownIsUsage(err)
+			}
+			if f.output == "json" {
+				return printJSON(c.stdout, shown)
+			}
+			return shown.Write(c.stdout, fleet.View{Wide: f.wide, All: f.node != "" || f.model != ""})
+		},
+	}
+	f.add(cmd)
+	outputFlag(cmd, &f.output)
+	cmd.Flags().StringVar(&f.node, "node", "", "show only the node `NAME`")
+	cmd.Flags().StringVar(&f.model, "model", "", "show only the model `NAME`")
+	cmd.Flags().BoolVar(&f.wide, "wide", false, "list every node and every model on it, and shorten nothing")
+	return cmd
+}
+
+// fleet asks the API server.
+func (c *cli) fleet(ctx context.Context, f *clusterFlags) (*fleet.Fleet, error) {
+	cfg, err := f.config()
+	if err != nil {
+		return nil, err
+	}
+	klog.SetSlogLogger(c.logger(slog.LevelWarn))
+	nodes, err := fleet.ListNodes(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return fleet.Read(nodes, time.Now()), nil
+}
+
+// checkModelName passes over a flag that is not given.
+func checkModelName(flag, name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := fetcher.CheckName(name); err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	return nil
+}
+
+// unknownIsUsage makes a name that there is not wrong usage.
+func unknownIsUsage(err error) error {
+	var unknown *fleet.UnknownError
+	if errors.As(err, &unknown) {
+		return usage(err)
+	}
+	return err
+}
