@@ -81,6 +81,7 @@ type Agent struct {
 	scribe  *scribe
 	events  *recorder
 	written slot[written]
+	lifted  slot[lifted]
 
 	// The loop's own state: no other goroutine touches it.
 	loop loopState

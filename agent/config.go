@@ -32,6 +32,8 @@ type Config struct {
 	Pull PullConfig
 	// GPU is how readings of the GPUs are judged.
 	GPU GPUConfig
+	// Startup is when a new node's startup taint goes.
+	Startup StartupConfig
 	// Intervals are all the times that the agent keeps.
 	Intervals Intervals
 }
@@ -50,6 +52,14 @@ type GPUConfig struct {
 	// here has a GPU, before that is a leak. Default 5%: the driver's own use
 	// is below that, and vLLM starts by default with up to 8% in use.
 	LeakAbove Share
+}
+
+// StartupConfig is when the taint [ColdTaint] is lifted.
+type StartupConfig struct {
+	// Priority: the models of at least this priority are waited for. Default 0.
+	Priority int
+	// Timeout is how long the taint stands at most. Default 30m.
+	Timeout time.Duration
 }
 
 // Share is a part of a file system or of a memory: a percentage of it, or a
@@ -120,6 +130,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Any("store", c.Store),
 		slog.Any("pull", c.Pull),
 		slog.Any("gpu", c.GPU),
+		slog.Any("startup", c.Startup),
 		slog.Any("intervals", c.Intervals),
 	)
 }
@@ -154,6 +165,7 @@ func ParseConfig(data []byte) (Config, error) {
 	cfg.Store = parseStore(section("store"))
 	cfg.Pull = parsePull(section("pull"))
 	cfg.GPU = parseGPU(section("gpu"))
+	cfg.Startup = parseStartup(section("startup"))
 	cfg.Intervals = parseIntervals(section("intervals"))
 	top.done()
 	if len(errs) > 0 {
@@ -170,6 +182,12 @@ func parseStore(f *fields) StoreConfig {
 
 func parseGPU(f *fields) GPUConfig {
 	cfg := GPUConfig{LeakAbove: f.share("leakAbove", "a device's memory", Share{Percent: 5})}
+	f.done()
+	return cfg
+}
+
+func parseStartup(f *fields) StartupConfig {
+	cfg := StartupConfig{Priority: int(f.integer("priority", 0, -1_000_000_000)), Timeout: f.duration("timeout", 30*time.Minute)}
 	f.done()
 	return cfg
 }

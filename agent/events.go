@@ -25,6 +25,8 @@ const (
 	EventListRejected    = "ListRejected"
 	EventGPUMemoryLeaked = "GPUMemoryLeaked"
 	EventGPUMemoryFreed  = "GPUMemoryFreed"
+	EventNodeWarm        = "NodeWarm"
+	EventNodeStillCold   = "NodeStillCold"
 )
 
 const (

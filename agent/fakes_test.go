@@ -248,6 +248,21 @@ func (c *fakeCluster) apply(_ context.Context, uid types.UID, s said) (nodeView,
 	return v, nil
 }
 
+func (c *fakeCluster) lift(_ context.Context, taints []coldTaint) (nodeView, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.away != nil {
+		return nodeView{}, c.away
+	}
+	if !slices.Equal(taints, c.view.Cold) {
+		return nodeView{}, errors.New("the test operation failed")
+	}
+	c.view.Cold = nil
+	v := c.view
+	v.Labels = maps.Clone(v.Labels)
+	return v, nil
+}
+
 func (c *fakeCluster) pods() ([]pod, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

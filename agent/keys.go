@@ -22,6 +22,9 @@ const (
 	// ModelLabel is the label by which a pod names the model it serves.
 	ModelLabel = Domain + "/model"
 
+	// ColdTaint is the startup taint that the agent lifts when its Node is warm.
+	ColdTaint = Domain + "/cold"
+
 	// TierDisk is the value of the warm label of a model on the volume.
 	TierDisk = "disk"
 

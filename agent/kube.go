@@ -17,6 +17,8 @@ import (
 type cluster interface {
 	node(ctx context.Context) (nodeView, error)
 	apply(ctx context.Context, uid types.UID, s said) (nodeView, error)
+	// lift takes startup taints off the Node.
+	lift(ctx context.Context, taints []coldTaint) (nodeView, error)
 	pods() (pods []pod, known bool)
 	event(ctx context.Context, e eventWrite) (name string, err error)
 	// run watches until ctx ends.
@@ -52,6 +54,10 @@ func (k *kube) node(ctx context.Context) (nodeView, error) { return k.api.get(ct
 
 func (k *kube) apply(ctx context.Context, uid types.UID, s said) (nodeView, error) {
 	return k.api.apply(ctx, uid, s)
+}
+
+func (k *kube) lift(ctx context.Context, taints []coldTaint) (nodeView, error) {
+	return k.api.lift(ctx, taints)
 }
 
 func (k *kube) pods() ([]pod, bool) { return k.watch.pods() }

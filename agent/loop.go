@@ -24,9 +24,9 @@ type loopState struct {
 	credentials map[string][sha256.Size]byte
 
 	records map[string]record
-	kept    map[string]modelMemory // what the memory file says
-	states  map[string]State       // as last told, to tell changes
-	warm    map[string]string      // revision that was last told to be warm
+	kept    memory            // what the memory file says
+	states  map[string]State  // as last told, to tell changes
+	warm    map[string]string // revision that was last told to be warm
 
 	started time.Time
 	storeOK bool // the store has answered once, or has not for long
@@ -38,6 +38,12 @@ type loopState struct {
 	nodeErr    string
 	said       sayer
 	writing    utterance // the write in flight
+
+	// The startup taint: since when it is known to be there, and the attempt to
+	// lift it.
+	coldSince     time.Time
+	lifting       bool
+	liftNotBefore time.Time
 
 	gpus  steady
 	leaks leaks
@@ -77,6 +83,9 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 	a.observeGPUs(now, f, d)
 	next := now.Add(l.cfg.Intervals.Observe)
 	if at := a.say(ctx, now, f, d); !at.IsZero() && at.Before(next) {
+		next = at
+	}
+	if at := a.liftTaint(ctx, now, f, d); !at.IsZero() && at.Before(next) {
 		next = at
 	}
 	if !d.Wake.IsZero() && d.Wake.Before(next) {
@@ -238,6 +247,9 @@ func (a *Agent) remember(now time.Time, st answer[storeView]) {
 	if err := st.Value.Memory.err; err != nil {
 		// Models that are no longer listed then stay where they are.
 		a.logger.Warn("go on without memory", "error", errText(err))
+	}
+	if cold := st.Value.Memory.coldSince; !cold.IsZero() {
+		l.coldSince = notAfter(cold, now)
 	}
 	for name, m := range st.Value.Memory.models {
 		r := l.records[name]

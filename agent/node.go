@@ -27,6 +27,8 @@ type nodeView struct {
 	// device plugin has said so.
 	GPUs      int
 	GPUsKnown bool
+	// Cold are the startup taints that the agent is to lift.
+	Cold []coldTaint
 }
 
 // shows says whether the Node says exactly what was said: a key that somebody
@@ -86,7 +88,7 @@ func (a nodeAPI) explain(op string, err error) error {
 }
 
 func viewOf(n *corev1.Node) nodeView {
-	v := nodeView{UID: n.UID, Labels: maps.Clone(n.Labels), Status: n.Annotations[StatusAnnotation]}
+	v := nodeView{UID: n.UID, Labels: maps.Clone(n.Labels), Status: n.Annotations[StatusAnnotation], Cold: coldTaints(n.Spec.Taints)}
 	if q, ok := n.Status.Allocatable[gpuResource]; ok {
 		v.GPUs, v.GPUsKnown = int(q.Value()), true
 	}

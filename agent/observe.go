@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu"
@@ -67,8 +68,9 @@ type storeObserver struct {
 
 // agentMemory is what the memory file said.
 type agentMemory struct {
-	models map[string]modelMemory
-	err    error
+	models    map[string]modelMemory
+	coldSince time.Time
+	err       error
 }
 
 type sized struct {
@@ -110,8 +112,8 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 	}
 	o.sizes = sizes
 	if o.memory == nil {
-		models, err := readMemory(o.store.AgentFile(memoryFile))
-		o.memory = &agentMemory{models: models, err: err}
+		m, err := readMemory(o.store.AgentFile(memoryFile))
+		o.memory = &agentMemory{models: m.Models, coldSince: m.ColdSince, err: err}
 	}
 	view.Memory = o.memory
 	view.Usage, err = o.store.Usage()

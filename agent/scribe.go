@@ -97,6 +97,8 @@ const memoryFile = "memory.json"
 type memory struct {
 	Version int                    `json:"version"`
 	Models  map[string]modelMemory `json:"models"`
+	// ColdSince is since when the Node has had the startup taint.
+	ColdSince time.Time `json:"coldSince,omitzero"`
 }
 
 // modelMemory is about one model that the agent holds because of the list.
@@ -110,19 +112,19 @@ type modelMemory struct {
 // usedStep keeps the memory from being written all the time that a pod runs.
 const usedStep = 10 * time.Minute
 
-func readMemory(path string) (map[string]modelMemory, error) {
+func readMemory(path string) (memory, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return memory{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the agent's memory: %w", err)
+		return memory{}, fmt.Errorf("read the agent's memory: %w", err)
 	}
 	var m memory
 	if err := json.Unmarshal(data, &m); err != nil {
-		return nil, fmt.Errorf("read the agent's memory %s: %w", path, err)
+		return memory{}, fmt.Errorf("read the agent's memory %s: %w", path, err)
 	}
-	return m.Models, nil
+	return m, nil
 }
 
 // replaceFile writes a file so that a reader, also after a power cut, sees the

@@ -55,11 +55,11 @@ func (a *Agent) keepMemory(f facts, d decision) {
 			}
 		}
 	}
-	if l.kept != nil && maps.Equal(l.kept, kept) {
+	if l.kept.Models != nil && maps.Equal(l.kept.Models, kept) && l.kept.ColdSince.Equal(l.coldSince) {
 		return
 	}
-	l.kept = kept
-	data, err := json.Marshal(memory{Version: 1, Models: kept})
+	l.kept = memory{Version: 1, Models: kept, ColdSince: l.coldSince.UTC().Truncate(0)}
+	data, err := json.Marshal(l.kept)
 	if err != nil {
 		a.logger.Error("render the agent's memory", "error", errText(err))
 		return

@@ -51,6 +51,8 @@ func TestAgent(t *testing.T) {
 		"keeps a revision that a pod pinned":     testOldRevisionHeld,
 		"makes room for what is more important":  testMakesRoom,
 		"tries again when a secret changes":      testCredentials,
+		"lifts the startup taint when warm":      testStartupTaint,
+		"lifts the startup taint in the end":     testStartupTaintTimeout,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { test(t, c) })
 	}

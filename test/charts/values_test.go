@@ -142,6 +142,7 @@ func TestEverySettingOfTheAgentIsAValue(t *testing.T) {
 		"store":     reflect.TypeFor[agent.StoreConfig](),
 		"pull":      reflect.TypeFor[agent.PullConfig](),
 		"gpu":       reflect.TypeFor[agent.GPUConfig](),
+		"startup":   reflect.TypeFor[agent.StartupConfig](),
 		"intervals": reflect.TypeFor[agent.Intervals](),
 	} {
 		known := 0
