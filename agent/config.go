@@ -32,6 +32,8 @@ type Config struct {
 	Pull PullConfig
 	// GPU is how readings of the GPUs are judged.
 	GPU GPUConfig
+	// Scrub bounds the reading again of what is published.
+	Scrub ScrubConfig
 	// Intervals are all the times that the agent keeps.
 	Intervals Intervals
 }
@@ -50,6 +52,15 @@ type GPUConfig struct {
 	// here has a GPU, before that is a leak. Default 5%: the driver's own use
 	// is below that, and vLLM starts by default with up to 8% in use.
 	LeakAbove Share
+}
+
+// ScrubConfig bounds the reading again of what is published.
+type ScrubConfig struct {
+	// Rate is how fast at most, in bytes per second. Default 50 MiB/s.
+	Rate int64
+	// Cycle is how long it takes to read everything once, if Rate suffices.
+	// Default 24h.
+	Cycle time.Duration
 }
 
 // Share is a part of a file system or of a memory: a percentage of it, or a
@@ -120,6 +131,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Any("store", c.Store),
 		slog.Any("pull", c.Pull),
 		slog.Any("gpu", c.GPU),
+		slog.Any("scrub", c.Scrub),
 		slog.Any("intervals", c.Intervals),
 	)
 }
@@ -154,6 +166,7 @@ func ParseConfig(data []byte) (Config, error) {
 	cfg.Store = parseStore(section("store"))
 	cfg.Pull = parsePull(section("pull"))
 	cfg.GPU = parseGPU(section("gpu"))
+	cfg.Scrub = parseScrub(section("scrub"))
 	cfg.Intervals = parseIntervals(section("intervals"))
 	top.done()
 	if len(errs) > 0 {
@@ -170,6 +183,12 @@ func parseStore(f *fields) StoreConfig {
 
 func parseGPU(f *fields) GPUConfig {
 	cfg := GPUConfig{LeakAbove: f.share("leakAbove", "a device's memory", Share{Percent: 5})}
+	f.done()
+	return cfg
+}
+
+func parseScrub(f *fields) ScrubConfig {
+	cfg := ScrubConfig{Rate: f.size("rate", 50<<20), Cycle: f.duration("cycle", 24*time.Hour)}
 	f.done()
 	return cfg
 }
