@@ -80,6 +80,7 @@ type Agent struct {
 	removes *removals
 	scribe  *scribe
 	events  *recorder
+	scrub   *scrubber
 	written slot[written]
 	lifted  slot[lifted]
 
@@ -148,6 +149,10 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	o.Store.BeforeWithdraw(a.release)
 	a.metrics = newMetrics(a.shown.Load, a.reading)
 	a.events = newRecorder(c.event, a.metrics.eventWritten, o.Logger)
+	a.scrub = newScrubber(
+		o.Store, func() bool { return a.disk.latest(time.Now()).Known }, a.pulls.transferring,
+		func(ctx context.Context) { a.disk.start(ctx, time.Duration(a.timeout.Load()), true) }, o.Logger,
+	)
 	a.loop = newLoopState(o.Config)
 	a.adopt(o.Config)
 	return a
@@ -174,6 +179,7 @@ func (a *Agent) adopt(cfg Config) {
 	}
 	a.loop.cfg = cfg
 	a.o.Admission.configure(cfg.Store)
+	a.scrub.configure(cfg.Scrub)
 	a.timeout.Store(int64(cfg.Intervals.Timeout))
 	a.observed.Store(int64(cfg.Intervals.Observe))
 }
@@ -198,6 +204,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.events.run(ctx, func() time.Duration { return time.Duration(a.timeout.Load()) })
 		return nil
 	})
+	a.wg.Go(func() { a.scrub.run(ctx) })
 	g.Go(func() error {
 		a.turnAround(ctx)
 		a.waitForWork()

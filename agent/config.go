@@ -34,6 +34,8 @@ type Config struct {
 	GPU GPUConfig
 	// Startup is when a new node's startup taint goes.
 	Startup StartupConfig
+	// Scrub bounds the reading again of what is published.
+	Scrub ScrubConfig
 	// Intervals are all the times that the agent keeps.
 	Intervals Intervals
 }
@@ -60,6 +62,15 @@ type StartupConfig struct {
 	Priority int
 	// Timeout is how long the taint stands at most. Default 30m.
 	Timeout time.Duration
+}
+
+// ScrubConfig bounds the reading again of what is published.
+type ScrubConfig struct {
+	// Rate is how fast at most, in bytes per second. Default 50 MiB/s.
+	Rate int64
+	// Cycle is how long it takes to read everything once, if Rate suffices.
+	// Default 24h.
+	Cycle time.Duration
 }
 
 // Share is a part of a file system or of a memory: a percentage of it, or a
@@ -131,6 +142,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Any("pull", c.Pull),
 		slog.Any("gpu", c.GPU),
 		slog.Any("startup", c.Startup),
+		slog.Any("scrub", c.Scrub),
 		slog.Any("intervals", c.Intervals),
 	)
 }
@@ -166,6 +178,7 @@ func ParseConfig(data []byte) (Config, error) {
 	cfg.Pull = parsePull(section("pull"))
 	cfg.GPU = parseGPU(section("gpu"))
 	cfg.Startup = parseStartup(section("startup"))
+	cfg.Scrub = parseScrub(section("scrub"))
 	cfg.Intervals = parseIntervals(section("intervals"))
 	top.done()
 	if len(errs) > 0 {
@@ -188,6 +201,12 @@ func parseGPU(f *fields) GPUConfig {
 
 func parseStartup(f *fields) StartupConfig {
 	cfg := StartupConfig{Priority: int(f.integer("priority", 0, -1_000_000_000)), Timeout: f.duration("timeout", 30*time.Minute)}
+	f.done()
+	return cfg
+}
+
+func parseScrub(f *fields) ScrubConfig {
+	cfg := ScrubConfig{Rate: f.size("rate", 50<<20), Cycle: f.duration("cycle", 24*time.Hour)}
 	f.done()
 	return cfg
 }

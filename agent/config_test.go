@@ -49,10 +49,12 @@ func parse(t *testing.T, text string) Config {
 func TestConfigDefaults(t *testing.T) {
 	got := parse(t, "models: []")
 	want := Config{
-		Models: []Model{},
-		Store:  StoreConfig{Reserve: Share{Percent: 20}},
-		Pull:   PullConfig{ConcurrentModels: 2, Jobs: 32},
-		GPU:    GPUConfig{LeakAbove: Share{Percent: 5}},
+		Models:  []Model{},
+		Store:   StoreConfig{Reserve: Share{Percent: 20}},
+		Pull:    PullConfig{ConcurrentModels: 2, Jobs: 32},
+		GPU:     GPUConfig{LeakAbove: Share{Percent: 5}},
+		Startup: StartupConfig{Timeout: 30 * time.Minute},
+		Scrub:   ScrubConfig{Rate: 50 << 20, Cycle: 24 * time.Hour},
 		Intervals: Intervals{
 			Observe: 5 * time.Second, LabelWrites: 2 * time.Second, Progress: 30 * time.Second, GPU: time.Minute,
 			GPURise: time.Minute, GPULeak: 5 * time.Minute,
@@ -82,6 +84,7 @@ models:
 store: {quota: 500Gi, reserve: 100Gi}
 pull: {concurrentModels: 3, jobs: 4, maxRate: 500Mi}
 gpu: {leakAbove: 2Gi}
+scrub: {rate: 1Gi, cycle: 168h}
 intervals: {observe: 1s, grace: 30s}
 `)
 	if name := got.Models[0].Name; name != "qwen2.5-7b-instruct" {
@@ -102,6 +105,9 @@ intervals: {observe: 1s, grace: 30s}
 	}
 	if got.Store.Quota != 500<<30 || got.Store.Reserve.Of(1<<50) != 100<<30 || got.Pull.MaxRate != 500<<20 || got.GPU.LeakAbove.Of(80<<30) != 2<<30 {
 		t.Errorf("sizes are wrong: %+v %+v %+v", got.Store, got.Pull, got.GPU)
+	}
+	if want := (ScrubConfig{Rate: 1 << 30, Cycle: 7 * 24 * time.Hour}); got.Scrub != want {
+		t.Errorf("scrub is %+v", got.Scrub)
 	}
 }
 
@@ -129,6 +135,7 @@ models:
 store: {quota: lots, reserve: 120%}
 pull: {concurrentModels: 0, maxRate: -5}
 gpu: {leakAbove: some, leaks: 1}
+scrub: {rate: 0, cycle: 7d, every: 1h}
 intervals: {Observe: 5s, retryMin: 1h, heartbeat: 0s}
 modles: []
 `))

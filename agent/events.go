@@ -23,6 +23,7 @@ const (
 	EventModelEvicted    = "ModelEvicted"
 	EventModelCorrupt    = "ModelCorrupt"
 	EventListRejected    = "ListRejected"
+	EventStoreReadOnly   = "StoreReadOnly"
 	EventGPUMemoryLeaked = "GPUMemoryLeaked"
 	EventGPUMemoryFreed  = "GPUMemoryFreed"
 	EventNodeWarm        = "NodeWarm"

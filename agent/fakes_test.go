@@ -38,6 +38,9 @@ type fakeStore struct {
 	onRemove func(name string)
 	checks   int
 	ask      func(ctx context.Context, names []string) error
+	readOnly bool
+	// scrubHang lets a scrub wait for it, whatever its context says.
+	scrubHang chan struct{}
 }
 
 func newFakeStore(t *testing.T) *fakeStore {
@@ -49,6 +52,27 @@ func (s *fakeStore) set(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
+}
+
+func (s *fakeStore) Ensure(context.Context) error { return nil }
+
+func (s *fakeStore) Blobs(context.Context) ([]store.Blob, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.scrubHang == nil {
+		return nil, nil
+	}
+	return []store.Blob{{SHA256: strings.Repeat("a", 64), Size: 1}}, nil
+}
+
+func (s *fakeStore) Scrub(_ context.Context, p store.ScrubPoint) (store.ScrubPoint, error) {
+	s.mu.Lock()
+	hang := s.scrubHang
+	s.mu.Unlock()
+	if hang != nil {
+		<-hang
+	}
+	return p, store.ErrUnverified
 }
 
 func (s *fakeStore) Published() ([]store.Manifest, error) {
@@ -81,7 +105,9 @@ func (s *fakeStore) Check(_ context.Context, m store.Manifest) error {
 }
 
 func (s *fakeStore) Usage() (store.Usage, error) {
-	return store.Usage{FreeBytes: 1 << 40, TotalBytes: 1 << 40}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return store.Usage{FreeBytes: 1 << 40, TotalBytes: 1 << 40, ReadOnly: s.readOnly}, nil
 }
 
 func (s *fakeStore) Path(name, revision string) string { return filepath.Join(s.dir, name, revision) }

@@ -30,6 +30,8 @@ type loopState struct {
 
 	started time.Time
 	storeOK bool // the store has answered once, or has not for long
+	// readOnly remembers that a read-only store was told.
+	readOnly bool
 	// remembered: what earlier runs knew was taken over.
 	remembered bool
 	nodeSeen   nodeView

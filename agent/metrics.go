@@ -37,6 +37,7 @@ type metrics struct {
 	gpuKnown, gpuAge                           *prometheus.Desc
 	storeKnown, storeBytes, diskFree, diskSize *prometheus.Desc
 	storeRoom, storeReserved, storeQuota       *prometheus.Desc
+	storeReadOnly                              *prometheus.Desc
 	rejected, turn                             *prometheus.Desc
 }
 
@@ -74,6 +75,7 @@ func newMetrics(load func() *snapshot, reading func() ([]gpu.Device, time.Time, 
 		storeRoom:     desc("store_room_bytes", "Bytes that a pull which starts now may take, before the quota or the reserve is crossed; negative if it is."),
 		storeReserved: desc("store_reserved_bytes", "Bytes that running pulls will still take."),
 		storeQuota:    desc("store_quota_bytes", "Most that the store may hold; absent without a quota."),
+		storeReadOnly: desc("store_readonly", "1 if nothing can be written to the store's file system."),
 		rejected:      desc("list_rejected", "1 if the model list on file is not in force because it is not valid."),
 		turn:          desc("loop_last_turn_timestamp_seconds", "When the loop last turned."),
 	}
@@ -102,7 +104,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.writes.Describe(ch)
 	for _, d := range []*prometheus.Desc{
 		m.state, m.modelBytes, m.done, m.total, m.rate, m.warm, m.gpuMemory, m.gpuLeaked, m.gpuState, m.gpuKnown, m.gpuAge,
-		m.storeKnown, m.storeBytes, m.diskFree, m.diskSize, m.storeRoom, m.storeReserved, m.storeQuota, m.rejected, m.turn,
+		m.storeKnown, m.storeBytes, m.diskFree, m.diskSize, m.storeRoom, m.storeReserved, m.storeQuota, m.storeReadOnly, m.rejected, m.turn,
 	} {
 		ch <- d
 	}
@@ -138,6 +140,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(m.storeBytes, float64(s.store.Value.Usage.StoreBytes))
 		gauge(m.diskFree, float64(s.store.Value.Usage.FreeBytes))
 		gauge(m.diskSize, float64(s.store.Value.Usage.TotalBytes))
+		gauge(m.storeReadOnly, truth(s.store.Value.Usage.ReadOnly))
 		room, _ := s.limits.room(s.store.Value.Usage)
 		gauge(m.storeRoom, float64(room-s.reserved))
 		gauge(m.storeReserved, float64(s.reserved))

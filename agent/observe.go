@@ -16,6 +16,9 @@ import (
 
 // Store is what the agent needs of the store; *store.Store is one.
 type Store interface {
+	// Ensure looks whether the store is where it was, before anything in it is
+	// believed; store.ErrVanished.
+	Ensure(ctx context.Context) error
 	// Published returns the current manifest of every published model.
 	Published() ([]store.Manifest, error)
 	// Revisions returns all published revisions of a model.
@@ -29,6 +32,7 @@ type Store interface {
 	BeforeWithdraw(ask func(ctx context.Context, names []string) error)
 	Remover
 	StatusWriter
+	Scrubber
 }
 
 // Devices reads this machine's GPUs; *gpu.Reader is one.
@@ -81,6 +85,9 @@ type sized struct {
 // look lists what is published and checks each file by stat. Each model may
 // take a timeout of its own: beat says that there is progress.
 func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error) {
+	if err := o.store.Ensure(ctx); err != nil {
+		return storeView{}, err
+	}
 	published, err := o.store.Published()
 	if err != nil {
 		return storeView{}, err

@@ -106,6 +106,8 @@ type StoreStatus struct {
 	Bytes      int64  `json:"bytes,omitempty"`
 	FreeBytes  int64  `json:"freeBytes,omitempty"`
 	TotalBytes int64  `json:"totalBytes,omitempty"`
+	// ReadOnly says that nothing can be pulled; what is there can be read.
+	ReadOnly bool `json:"readOnly,omitempty"`
 }
 
 // ListStatus is whether the model list is in force as it stands.
@@ -204,6 +206,9 @@ func describe(models []modelState, w gpuWord, st answer[storeView]) NodeStatus {
 	if st.Known {
 		u := st.Value.Usage
 		out.Store.Bytes, out.Store.FreeBytes, out.Store.TotalBytes = u.StoreBytes, u.FreeBytes, u.TotalBytes
+		if u.ReadOnly {
+			out.Store.ReadOnly, out.Store.Reason = true, storeReadOnly
+		}
 	}
 	return out
 }

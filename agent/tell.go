@@ -180,6 +180,7 @@ func (a *Agent) removalEnded(now time.Time, out removal) {
 func (a *Agent) tellChanges(f facts, d decision) {
 	l := &a.loop
 	a.tellCorrupt(f)
+	a.tellReadOnly(f)
 	states := make(map[string]State, len(d.Models))
 	for _, m := range d.Models {
 		states[m.Name] = m.State

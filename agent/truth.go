@@ -30,6 +30,26 @@ func (a *Agent) tellCorrupt(f facts) {
 	}
 }
 
+// storeReadOnly says what follows from a store that cannot be written.
+const storeReadOnly = "the store is read-only: what is there can be read, nothing can be pulled or removed"
+
+// tellReadOnly says once when the store's file system takes no more writes.
+func (a *Agent) tellReadOnly(f facts) {
+	if !f.Store.Known || f.Store.Value.Usage.ReadOnly == a.loop.readOnly {
+		return
+	}
+	a.loop.readOnly = f.Store.Value.Usage.ReadOnly
+	if !a.loop.readOnly {
+		a.logger.Info("the store can be written again")
+		return
+	}
+	a.logger.Error("the store's file system has become read-only")
+	a.events.record(event{
+		Reason: EventStoreReadOnly, Action: "Observe", Warning: true,
+		Note: storeReadOnly + "; look at the node's disk and its kernel log, then mount it writable again",
+	})
+}
+
 // keepMemory writes what a restart must know, if it changed, and forgets
 // models of which nothing is left.
 func (a *Agent) keepMemory(f facts, d decision) {

@@ -25,6 +25,9 @@ var (
 	ErrUnfit = errors.New("the file system is not fit for it")
 	// ErrNotFound is a model that is not published in this store.
 	ErrNotFound = errors.New("no such model in the store")
+	// ErrVanished is a store whose directory is gone, or is on another file
+	// system than it was: its volume was unmounted, or deleted.
+	ErrVanished = errors.New("the store's volume is gone")
 	// ErrReadOnly is a store that cannot be written.
 	ErrReadOnly = errors.New("the store is read-only")
 	// ErrBusy is a model that another process is working on.

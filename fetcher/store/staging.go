@@ -27,12 +27,18 @@ func (s *Store) Stage(ctx context.Context, name string, waiting func()) (*Stagin
 	if err := checkFolder(name); err != nil {
 		return nil, err
 	}
+	if err := s.Ensure(ctx); err != nil {
+		return nil, err
+	}
 	if _, err := s.Probe(); err != nil {
 		return nil, err
 	}
 	lock, err := s.LockModel(ctx, name, waiting)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.Ensure(ctx); err != nil { // it may have waited for long
+		return nil, errors.Join(err, lock.Unlock())
 	}
 	plan, err := openPlan(s.planPath(name))
 	if err == nil {

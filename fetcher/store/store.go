@@ -53,8 +53,10 @@ type Store struct {
 
 	buffers sync.Pool // of *[]byte, see takeBuffer
 
-	mu      sync.Mutex
-	doubted map[string]record // blobs found wrong, where that cannot be written down
+	mu sync.Mutex
+	// identity is of the directory that was opened, or has replaced it since.
+	identity identity
+	doubted  map[string]record // blobs found wrong, where that cannot be written down
 }
 
 // Open opens the store at dir for writing and creates what is missing. A new
@@ -75,10 +77,13 @@ func Open(dir string) (*Store, error) {
 	if err := s.makeAgentDir(); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
 	}
-	for _, d := range []string{"blobs", "blobs/sha256", "partial", "models", "manifests", "status", "agent/locks", "agent/pulls", "agent/progress", "agent/verified", "agent/quarantine", "agent/withdrawn", "hub"} {
+	for _, d := range layout() {
 		if err := makeRealDir(filepath.Join(s.dir, d), false, true); err != nil {
 			return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
 		}
+	}
+	if err := s.remember(); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
 	}
 	return s, nil
 }
@@ -111,6 +116,9 @@ func OpenReadOnly(dir string) (*Store, error) {
 	}
 	if !info.IsDir() {
 		return nil, fmt.Errorf("open store %s: it is not a directory", dir)
+	}
+	if err := s.remember(); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	return s, nil
 }

@@ -17,6 +17,8 @@ type Usage struct {
 	TotalBytes int64 `json:"totalBytes"`
 	// StoreBytes is what blobs and transfers under way take.
 	StoreBytes int64 `json:"storeBytes"`
+	// ReadOnly says that nothing can be written to the file system.
+	ReadOnly bool `json:"readOnly,omitempty"`
 }
 
 // FileSystem asks the store's file system how full it is; StoreBytes is not
@@ -26,7 +28,7 @@ func (s *Store) FileSystem() (Usage, error) {
 	if err := unix.Statfs(s.dir, &st); err != nil {
 		return Usage{}, fmt.Errorf("measure store %s: %w", s.dir, err)
 	}
-	return Usage{FreeBytes: int64(st.Bavail) * st.Bsize, TotalBytes: int64(st.Blocks) * st.Bsize}, nil
+	return Usage{FreeBytes: int64(st.Bavail) * st.Bsize, TotalBytes: int64(st.Blocks) * st.Bsize, ReadOnly: s.readOnly(&st)}, nil
 }
 
 // Usage measures the store: its file system, and the sizes of blobs and

@@ -167,6 +167,8 @@ func TestSettingsAreTheAgents(t *testing.T) {
 		"store.quota":           {"", "1", "500Gi", "1.5Ti", "100G", "5k", "0", "0.5Gi", "1e3", "1m", "-1", "10%"},
 		"store.reserve":         {"0%", "20%", "99.5%", "100%", "100Gi", "0", "5", "", "-1%", "150%"},
 		"gpu.leakAbove":         {"0%", "5%", "99.5%", "100%", "2Gi", "0", "5", "", "-1%", "x"},
+		"scrub.rate":            {"50Mi", "1G", "1", "0", "", "fast"},
+		"scrub.cycle":           {"24h", "168h", "7d", "0s", ""},
 		"pull.maxRate":          {"", "500Mi", "1G", "0", "fast"},
 		"pull.jobs":             {1, 8, 0, -1, "8"},
 		"pull.concurrentModels": {1, 0},
