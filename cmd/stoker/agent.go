@@ -52,19 +52,19 @@ Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage or configuration.`,
 
 func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	devices, gpusErr := openGPUsInChild(f.gpus)
-	if err := c.check(need("--config", f.config, "name the file with the model list"), need("--node-name", f.nodeName, "name this machine's Node, or set NODE_NAME"), gpusErr, checkStore(f.store)); err != nil {
+	if err := c.check(need("--config", f.config, "name the file with the model list"), need("--node-name", f.nodeName, "name this machine's Node, or set NODE_NAME"), gpusErr, need("--store", f.store, "name a directory, or set STOKER_STORE")); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, devices.Close()) }()
 	logger := c.logger(slog.LevelInfo)
 	klog.SetSlogLogger(logger)
-	s, err := openToPull(f.store, logger)
+	s, err := openForAgent(cmd.Context(), f.store, logger)
 	if err != nil {
 		return err
 	}
-	cfg, err := agent.LoadConfig(f.config, s.AgentFile(agent.LastGoodFile))
+	cfg, err := loadConfig(cmd.Context(), f.config, s)
 	if err != nil {
-		return usage(err)
+		return err
 	}
 	kube, err := kubeConfig(f.kubeconfig)
 	if err != nil {

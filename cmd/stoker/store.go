@@ -33,10 +33,14 @@ func openToPull(dir string, logger *slog.Logger) (*store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s, probeStore(s, logger)
+}
+
+func probeStore(s *store.Store, logger *slog.Logger) error {
 	volume, err := s.Probe()
 	switch {
 	case errors.Is(err, store.ErrUnfit):
-		return nil, err
+		return err
 	case err != nil:
 		// A full or read-only disk: models that are here may be used all the
 		// same, and whoever writes hears of it.
@@ -45,7 +49,7 @@ func openToPull(dir string, logger *slog.Logger) (*store.Store, error) {
 		logger.Warn("the file system reserves no room: a full disk shows in the middle of a transfer, not before it",
 			"store", s.Dir(), "type", volume.Type, "mount", volume.Mount)
 	}
-	return s, nil
+	return nil
 }
 
 // openToRead opens a store that must be there; it changes nothing, not even in

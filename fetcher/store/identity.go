@@ -34,7 +34,7 @@ func layout() []string {
 	}
 }
 
-// Ensure looks whether the store is where it was when it was opened, and makes
+// Ensure opens a store of [OpenLater]. After that it looks whether the store is where it was when it was opened, and makes
 // again what is missing of its folders, or what pods may not read of them.
 // ErrVanished says that it is not there: its directory is gone, or its path
 // leads to another file system, as after unmounting. Nothing is written then.
@@ -45,13 +45,16 @@ func (s *Store) Ensure(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	was := s.identity
+	s.mu.Unlock()
+	if was == (identity{}) && s.writable {
+		return s.open()
+	}
 	now, err := identify(s.dir)
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	was := s.identity
-	s.mu.Unlock()
 	if now.device != was.device {
 		if now.id, err = s.readID(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("look at store %s: %w", s.dir, err)
@@ -121,6 +124,8 @@ func (s *Store) remember() error {
 			return err
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.identity = now
 	return nil
 }

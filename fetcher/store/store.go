@@ -62,30 +62,48 @@ type Store struct {
 // Open opens the store at dir for writing and creates what is missing. A new
 // store is made only where [Store.Probe] finds what it needs (ErrUnfit).
 func Open(dir string) (*Store, error) {
+	s, err := OpenLater(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// OpenLater is Open for who must not wait for a disk that hangs: it touches
+// nothing. The first [Store.Ensure] that succeeds opens the store; use nothing
+// else of it before.
+func OpenLater(dir string) (*Store, error) {
 	s, err := newStore(dir)
 	if err != nil {
 		return nil, err
 	}
 	s.writable = true
-	err = os.MkdirAll(s.dir, dirMode)
+	return s, nil
+}
+
+func (s *Store) open() error {
+	err := os.MkdirAll(s.dir, dirMode)
 	if err == nil {
 		err = openToAll(s.dir)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
-	}
-	if err := s.makeAgentDir(); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
+	if err == nil {
+		err = s.makeAgentDir()
 	}
 	for _, d := range layout() {
-		if err := makeRealDir(filepath.Join(s.dir, d), false, true); err != nil {
-			return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
+		if err == nil {
+			err = makeRealDir(filepath.Join(s.dir, d), false, true)
 		}
 	}
-	if err := s.remember(); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", dir, asStoreError(err))
+	if err == nil {
+		err = s.remember()
 	}
-	return s, nil
+	if err != nil {
+		return fmt.Errorf("open store %s: %w", s.dir, asStoreError(err))
+	}
+	return nil
 }
 
 // makeAgentDir makes the folder of the store that probing needs. If it was not

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/stoker-project/stoker/agent"
+	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+// diskPatience is how long an agent waits for its disk before it starts without
+// it: a volume that hangs must not keep it from saying so.
+const diskPatience = 15 * time.Second
+
+// errNoAnswer is a disk that does not answer.
+var errNoAnswer = errors.New("no answer")
+
+// within calls what may hang for good, and waits for it no longer than d.
+func within(ctx context.Context, d time.Duration, call func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- call() }() // left behind if it hangs: nothing ends a call that waits for a dead disk
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return fmt.Errorf("%w within %s", errNoAnswer, d)
+	}
+}
+
+// openForAgent opens the agent's store. Only what another try cannot change is an
+// error; whatever else is wrong with the volume, the agent tells on its Node, and
+// looks again.
+func openForAgent(ctx context.Context, dir string, logger *slog.Logger) (*store.Store, error) {
+	s, err := store.OpenLater(dir)
+	if err != nil {
+		return nil, err
+	}
+	err = within(ctx, diskPatience, func() error {
+		if err := checkStore(dir); err != nil {
+			return usage(err)
+		}
+		if err := s.Ensure(ctx); err != nil {
+			return err
+		}
+		return probeStore(s, logger)
+	})
+	var wrong *usageError
+	switch {
+	case errors.Is(err, store.ErrUnfit), errors.As(err, &wrong), ctx.Err() != nil:
+		return nil, err
+	case err != nil:
+		logger.Error("start without the store", "store", dir, "error", err)
+	}
+	return s, nil
+}
+
+// loadConfig reads the configuration that is in force at start; the last good one
+// is in the store, which may hang.
+func loadConfig(ctx context.Context, path string, s *store.Store) (agent.Config, error) {
+	loaded := make(chan agent.Config, 1)
+	err := within(ctx, diskPatience, func() error {
+		cfg, err := agent.LoadConfig(path, s.AgentFile(agent.LastGoodFile))
+		loaded <- cfg
+		return err
+	})
+	switch {
+	case errors.Is(err, errNoAnswer):
+		return agent.Config{}, fmt.Errorf("read the configuration: %w: the file, or the store with the last good one, cannot be read", err)
+	case err != nil && ctx.Err() == nil:
+		return agent.Config{}, usage(err)
+	case err != nil:
+		return agent.Config{}, err
+	}
+	return <-loaded, nil
+}
