@@ -1,12 +1,14 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -203,6 +205,36 @@ func (s *Store) syncDirs(dirs map[string]bool) error {
 		}
 	}
 	return nil
+}
+
+// recordsMost is how many records are synced one by one.
+const recordsMost = 1024
+
+// syncRecords brings what is known of the files' blobs to the disk, once a model,
+// before the model is published: a power cut after that would else have all of it
+// hashed before it is called warm again. Of very many files, the large ones count.
+// That it did not succeed costs that much and no more, so it is no error.
+func (s *Store) syncRecords(files []ManifestFile) {
+	if whole, err := s.syncWhole(len(files)); err == nil && whole {
+		return
+	}
+	files = slices.SortedFunc(slices.Values(files), func(a, b ManifestFile) int { return cmp.Compare(b.Size, a.Size) })
+	var group errgroup.Group
+	group.SetLimit(syncFew)
+	for _, f := range files[:min(len(files), recordsMost)] {
+		group.Go(func() error { return syncPath(s.recordPath(f.SHA256)) })
+	}
+	if group.Wait() == nil {
+		_ = syncDir(s.AgentFile("verified")) // see above
+	}
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // syncWhole syncs the store's file system if there are many things to sync, and

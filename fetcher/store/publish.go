@@ -51,6 +51,7 @@ func (s *Store) publish(m Manifest) error {
 			return err
 		}
 	}
+	s.syncRecords(m.Files)
 	volume, err := s.findVolume()
 	if err != nil {
 		return err

@@ -44,8 +44,9 @@ func (s *Store) recordPath(sha256Hex string) string {
 
 // writeRecord remembers that the blob's bytes are right as info shows it, which
 // was taken before they were hashed. Losing a record costs a re-hash, so it is
-// not synced; one that says so already is left, and a first one needs not be
-// renamed into place: until it is whole nothing is known of the blob, as before.
+// synced only when the model is published. One that says so already is left, and
+// a first one needs not be renamed into place: until it is whole nothing is known
+// of the blob, as before.
 func (s *Store) writeRecord(sha256Hex string, info fs.FileInfo) error {
 	s.believe(sha256Hex)
 	path, r := s.recordPath(sha256Hex), recordOf(info)
