@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -121,7 +122,7 @@ func testRot(t *testing.T, c *cluster.Cluster) {
 	// A restart trusts it no more than before.
 	b.stop()
 	a = b.start()
-	b.waitBeats(1e9)
+	b.waitBeats(time.Second)
 	if v := b.labels()[agent.WarmPrefix+"rotting"]; v != "" {
 		t.Errorf("after a restart it is %s", v)
 	}
