@@ -34,7 +34,7 @@ func (s *Store) showBlob(sha256Hex string, info fs.FileInfo) error {
 	}
 	info, err = s.blobInfo(sha256Hex)
 	if err == nil && !shown(info, blobMode) {
-		err = volumeAt(s.dir).unfit(fmt.Sprintf("leaves a file's mode at %s, with which not every pod may read it", info.Mode()))
+		err = volumeAt(s.dir).unfit(onlyMode(info))
 	}
 	return err
 }

@@ -30,8 +30,8 @@ type Volume struct {
 }
 
 // Probe finds out what the store's file system can do, by doing it with a few
-// empty files under agent. Without locks that exclude, symlinks, and renames
-// that replace, no store can keep what it promises: that is ErrUnfit, and the
+// empty files under agent. Without locks that exclude, symlinks, renames
+// that replace, and files that all may read, no store can keep what it promises: that is ErrUnfit, and the
 // error names the file system and everything that it lacks. Other errors say
 // that it could not be found out. What was found is remembered for as long as
 // the store is open.
@@ -70,7 +70,7 @@ func probeVolume(dir string) (v Volume, err error) {
 	p := &probe{path: f.Name(), file: f}
 	defer func() { err = errors.Join(err, p.clean()) }()
 	var missing []string
-	for _, try := range []func() (string, error){p.locks, p.symlinks, p.renames} {
+	for _, try := range []func() (string, error){p.locks, p.symlinks, p.modes, p.renames} {
 		lacks, err := try()
 		if err != nil {
 			return v, err
@@ -201,6 +201,23 @@ func (p *probe) renames() (lacks string, err error) {
 		return "", err
 	}
 	return "renames one file over another without replacing it, by which a store changes at once or not at all", nil
+}
+
+// modes tells whether pods may read what is written. It comes before the file's
+// name is given to another.
+func (p *probe) modes() (string, error) {
+	if err := p.file.Chmod(blobMode); err != nil && !unsupported(err) && !errors.Is(err, os.ErrPermission) {
+		return "", err
+	}
+	info, err := p.file.Stat()
+	if err != nil || shown(info, blobMode) {
+		return "", err
+	}
+	return onlyMode(info), nil
+}
+
+func onlyMode(info os.FileInfo) string {
+	return fmt.Sprintf("leaves a file's mode at %s, with which not every pod may read it", info.Mode())
 }
 
 func (p *probe) reserves() (bool, error) {

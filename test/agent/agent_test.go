@@ -53,6 +53,9 @@ func TestAgent(t *testing.T) {
 		"tries again when a secret changes":      testCredentials,
 		"lifts the startup taint when warm":      testStartupTaint,
 		"lifts the startup taint in the end":     testStartupTaintTimeout,
+		"finds what rotted":                      testRot,
+		"shows files to every pod":               testModes,
+		"loses its volume and gets it back":      testVolume,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { test(t, c) })
 	}

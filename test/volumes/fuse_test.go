@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -21,6 +22,61 @@ type faults struct {
 	// folds keeps names in small letters, as FAT kept them in large, and accents
 	// in one of the two ways that Unicode knows.
 	folds bool
+	// modes keeps the modes that files were made with.
+	modes bool
+	// disk is what lies below; nil is one without faults.
+	disk *disk
+}
+
+// disk is one on which files may become unreadable, and which may fail as a whole.
+type disk struct {
+	mu    sync.Mutex
+	bad   map[uint64]bool // inodes
+	nodes map[uint64]uint64
+	dead  bool
+}
+
+// spoil lets nobody read the file any more; its name and size can be seen.
+func (d *disk) spoil(t *testing.T, path string) {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.bad == nil {
+		d.bad = map[uint64]bool{}
+	}
+	d.bad[st.Ino] = true
+}
+
+// die fails everything that needs the disk, or nothing any more.
+func (d *disk) die(dead bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dead = dead
+}
+
+func (d *disk) see(out *fuse.EntryOut) {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.nodes == nil {
+		d.nodes = map[uint64]uint64{}
+	}
+	d.nodes[out.NodeId] = out.Ino
+}
+
+func (d *disk) fails(node uint64) bool {
+	if d == nil {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.dead || d.bad[d.nodes[node]]
 }
 
 // faulty is the file system of a directory, less its faults.
@@ -47,6 +103,8 @@ func mount(t *testing.T, dir string, f faults) string {
 		Name: "weak", DirectMountStrict: true,
 		// Otherwise the kernel keeps locks itself, and grants them all.
 		EnableLocks: true,
+		// Otherwise it reads and writes the files below by itself.
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
 	})
 	if err != nil {
 		t.Skipf("SKIPPED, no FUSE here (%v): what weak file systems do is not tested", err)
@@ -120,7 +178,33 @@ func (f *faulty) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to stri
 }
 
 func (f *faulty) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	return f.RawFileSystem.Lookup(cancel, header, f.name(name), out)
+	status := f.RawFileSystem.Lookup(cancel, header, f.name(name), out)
+	if status.Ok() {
+		f.disk.see(out)
+	}
+	return status
+}
+
+func (f *faulty) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	if f.disk.fails(in.NodeId) {
+		return nil, fuse.EIO
+	}
+	return f.RawFileSystem.Read(cancel, in, buf)
+}
+
+func (f *faulty) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	if f.disk.fails(in.NodeId) {
+		return 0, fuse.EIO
+	}
+	return f.RawFileSystem.Write(cancel, in, data)
+}
+
+// SetAttr answers as if the mode had been set.
+func (f *faulty) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if f.modes {
+		in.Valid &^= fuse.FATTR_MODE
+	}
+	return f.RawFileSystem.SetAttr(cancel, in, out)
 }
 
 func (f *faulty) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
@@ -128,7 +212,11 @@ func (f *faulty) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, ou
 }
 
 func (f *faulty) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	return f.RawFileSystem.Create(cancel, in, f.name(name), out)
+	status := f.RawFileSystem.Create(cancel, in, f.name(name), out)
+	if status.Ok() {
+		f.disk.see(&out.EntryOut)
+	}
+	return status
 }
 
 func (f *faulty) Unlink(cancel <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {

@@ -109,6 +109,7 @@ func TestUnfitVolumes(t *testing.T) {
 		"symlinks are not known":      {faults{symlink: fuse.ENOSYS}, []string{"has no symlinks (function not implemented)", symlinks}},
 		"renames replace nothing":     {faults{rename: fuse.Status(17)}, []string{"does not rename one file over another (file exists)", renames}},
 		"renames are not known":       {faults{rename: fuse.ENOSYS}, []string{"does not rename one file over another (function not implemented)", renames}},
+		"modes are what they are":     {faults{modes: true}, []string{"leaves a file's mode at -rw-------, with which not every pod may read it"}},
 		"everything that it can lack": {faults{flock: fuse.ENOSYS, symlink: fuse.EPERM, rename: fuse.ENOSYS, fallocate: fuse.ENOSYS}, []string{flock + ", and has", symlinks + ", and does", renames}},
 	} {
 		t.Run(name, func(t *testing.T) {
