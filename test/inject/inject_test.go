@@ -1,0 +1,429 @@
+package inject
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/yaml"
+
+	"github.com/stoker-project/stoker/agent/inject"
+	"github.com/stoker-project/stoker/test/charts"
+	"github.com/stoker-project/stoker/test/cluster"
+)
+
+// The namespaces of the tests: in the first ones the policy is in force.
+const (
+	with       = "with"
+	restricted = "restricted"
+	limited    = "limited"
+	without    = "without"
+	system     = "stoker-system"
+)
+
+// values of the chart, and the same as options.
+const values = `
+namespaces: [with, restricted, limited]
+inject: {image: "registry.example:5000/team/wait:v1", cpu: 50m, memory: 64Mi, weights: {warm: 90, ram: 9}}
+image: {pullPolicy: Always}
+`
+
+func options() inject.Options {
+	return inject.Options{
+		Image: "registry.example:5000/team/wait:v1", PullPolicy: "Always", CPU: "50m", Memory: "64Mi",
+		WeightWarm: 90, WeightRAM: 9, RequireFits: true,
+	}
+}
+
+// fixture is a cluster with the chart.
+type fixture struct {
+	*testing.T
+	cluster *cluster.Cluster
+	client  kubernetes.Interface
+}
+
+func TestInject(t *testing.T) {
+	c, err := cluster.Start(t.Context(), cluster.Options{Log: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	cfg := c.RESTConfig()
+	cfg.WarningHandler = rest.NoWarnings{} // some shapes deserve one
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{T: t, cluster: c, client: client}
+	f.namespaces()
+	objs, err := charts.Render([]byte(values), "rel", system)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := charts.Apply(t.Context(), c.RESTConfig(), objs); err != nil {
+		t.Fatal(err)
+	}
+	f.waitForPolicy()
+	for name, test := range map[string]func(*fixture){
+		"the policy and stoker inject do the same":    (*fixture).testSame,
+		"what was injected stays as it is":            (*fixture).testTwice,
+		"restricted namespaces admit it":              (*fixture).testRestricted,
+		"quotas and limit ranges admit it":            (*fixture).testLimited,
+		"elsewhere nothing is added":                  (*fixture).testElsewhere,
+		"pods of controllers get it once":             (*fixture).testControllers,
+		"a guaranteed pod stays one":                  (*fixture).testGuaranteed,
+		"a pod that exists is not touched":            (*fixture).testUpdate,
+		"what is required is required of every term":  (*fixture).testRequiredTerms,
+		"a cluster without agents still runs the pod": (*fixture).testScheduled,
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			test(&fixture{T: t, cluster: c, client: client})
+		})
+	}
+}
+
+func (f *fixture) namespaces() {
+	f.Helper()
+	for _, name := range []string{with, restricted, limited, without, system} {
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		if name == restricted {
+			ns.Labels = map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}
+		}
+		if _, err := f.client.CoreV1().Namespaces().Create(f.Context(), ns, metav1.CreateOptions{}); err != nil {
+			f.Fatal(err)
+		}
+	}
+	for _, name := range []string{with, restricted, limited, without} {
+		err := cluster.WaitFor(f.Context(), "the default account of "+name, func(ctx context.Context) (bool, error) {
+			_, err := f.client.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return false, nil
+			}
+			return err == nil, err
+		})
+		if err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
+// waitForPolicy waits until the API server has taken up the policy.
+func (f *fixture) waitForPolicy() {
+	f.Helper()
+	for _, ns := range []string{with, restricted, limited} {
+		err := cluster.WaitFor(f.Context(), "the policy to be in force in "+ns, func(context.Context) (bool, error) {
+			p, err := f.dryRun(ns, f.shape("restricted"))
+			return err == nil && len(p.Spec.InitContainers) == 1, err
+		})
+		if err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
+// shapes are the pods of testdata, as text, by name.
+func (f *fixture) shapes() map[string]string {
+	f.Helper()
+	data, err := os.ReadFile("testdata/shapes.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	out := map[string]string{}
+	for doc := range strings.SplitSeq(string(data), "\n---\n") {
+		out[f.decode(doc).Name] = doc
+	}
+	return out
+}
+
+func (f *fixture) shape(name string) *corev1.Pod {
+	f.Helper()
+	text, ok := f.shapes()[name]
+	if !ok {
+		f.Fatalf("there is no shape %s", name)
+	}
+	return f.decode(text)
+}
+
+func (f *fixture) decode(text string) *corev1.Pod {
+	f.Helper()
+	var p corev1.Pod
+	if err := yaml.UnmarshalStrict([]byte(text), &p); err != nil {
+		f.Fatalf("%v\n%s", err, text)
+	}
+	return &p
+}
+
+// injected is the pod as `stoker inject` writes it.
+func (f *fixture) injected(text string) *corev1.Pod {
+	f.Helper()
+	var out bytes.Buffer
+	if _, err := inject.File(&out, []byte(text), inject.YAML, options()); err != nil {
+		f.Fatal(err)
+	}
+	return f.decode(out.String())
+}
+
+// dryRun is what would come of creating a pod.
+func (f *fixture) dryRun(namespace string, p *corev1.Pod) (*corev1.Pod, error) {
+	return f.client.CoreV1().Pods(namespace).Create(f.Context(), p.DeepCopy(), metav1.CreateOptions{
+		DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict,
+	})
+}
+
+// The volume of an account's token has a name that ends by chance.
+const tokenVolume = "kube-api-access-"
+
+var tokenName = regexp.MustCompile(tokenVolume + `[a-z0-9]{5}`)
+
+// shown is a pod as text, without what differs from one creation to the next.
+// The API server adds the token before the policy comes, or after what a file
+// has already: it is put last.
+func (f *fixture) shown(p *corev1.Pod) string {
+	f.Helper()
+	p = p.DeepCopy()
+	last := func(a, b string) int {
+		return boolInt(strings.HasPrefix(a, tokenVolume)) - boolInt(strings.HasPrefix(b, tokenVolume))
+	}
+	slices.SortStableFunc(p.Spec.Volumes, func(a, b corev1.Volume) int { return last(a.Name, b.Name) })
+	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range list {
+			slices.SortStableFunc(list[i].VolumeMounts, func(a, b corev1.VolumeMount) int { return last(a.Name, b.Name) })
+		}
+	}
+	b, err := yaml.Marshal(map[string]any{"labels": p.Labels, "annotations": p.Annotations, "spec": p.Spec, "qos": p.Status.QOSClass})
+	if err != nil {
+		f.Fatal(err)
+	}
+	return tokenName.ReplaceAllString(string(b), "kube-api-access-x")
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Object by object: what the policy makes of a pod, and what becomes of the
+// pod that stoker inject has written, are the same.
+func (f *fixture) testSame() {
+	shapes := f.shapes()
+	if len(shapes) < 25 {
+		f.Fatalf("found only %d shapes", len(shapes))
+	}
+	unchanged := []string{"names-no-model", "no-labels", "empty-model", "injected-before"}
+	for name, text := range shapes {
+		plain := f.decode(text)
+		policy, err := f.dryRun(with, plain)
+		if err != nil {
+			f.Errorf("%s: by the policy: %v", name, err)
+			continue
+		}
+		file, err := f.dryRun(without, f.injected(text))
+		if err != nil {
+			f.Errorf("%s: by stoker inject: %v", name, err)
+			continue
+		}
+		if diff := cmp.Diff(f.shown(policy), f.shown(file)); diff != "" {
+			f.Errorf("%s differs (-policy +stoker inject):\n%s", name, diff)
+		}
+		bare, err := f.dryRun(without, plain)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if got, want := f.shown(policy) == f.shown(bare), slices.Contains(unchanged, name); got != want {
+			f.Errorf("%s: unchanged is %t, want %t", name, got, want)
+		}
+		f.checkKept(name, bare, policy)
+	}
+}
+
+// same takes nothing and something empty for the same, as the API does.
+func same(a, b any) bool { return equality.Semantic.DeepEqual(a, b) }
+
+// checkKept says whether everything that the pod had is still there.
+func (f *fixture) checkKept(name string, before, after *corev1.Pod) {
+	f.Helper()
+	for i, c := range before.Spec.Containers {
+		got := after.Spec.Containers[i]
+		if got.Name != c.Name || len(got.Env) < len(c.Env) || !same(got.Env[:len(c.Env)], c.Env) || !same(got.Resources, c.Resources) ||
+			!same(got.Args, c.Args) || !same(got.SecurityContext, c.SecurityContext) {
+			f.Errorf("%s: container %s lost something: %+v", name, c.Name, got)
+		}
+	}
+	added := len(after.Spec.InitContainers) - len(before.Spec.InitContainers)
+	for i, c := range before.Spec.InitContainers {
+		if !same(after.Spec.InitContainers[added+i].Env, c.Env) || after.Spec.InitContainers[added+i].Name != c.Name {
+			f.Errorf("%s: init container %s lost something", name, c.Name)
+		}
+	}
+	if added == 1 && after.Spec.InitContainers[0].Name != inject.Waiter {
+		f.Errorf("%s: the first init container is %s", name, after.Spec.InitContainers[0].Name)
+	}
+	if a := before.Spec.Affinity; a != nil {
+		if !same(a.PodAffinity, after.Spec.Affinity.PodAffinity) || !same(a.PodAntiAffinity, after.Spec.Affinity.PodAntiAffinity) {
+			f.Errorf("%s: the affinity to pods changed", name)
+		}
+	}
+}
+
+// A file that stoker inject has written goes through the policy unchanged, and
+// so does what the policy has made, when it is created again.
+func (f *fixture) testTwice() {
+	for name, text := range f.shapes() {
+		written := f.injected(text)
+		through, err := f.dryRun(with, written)
+		if err != nil {
+			f.Errorf("%s: %v", name, err)
+			continue
+		}
+		beside, err := f.dryRun(without, written)
+		if err != nil {
+			f.Errorf("%s: %v", name, err)
+			continue
+		}
+		if name == "empty-model" || written.Labels["stoker.dev/model"] == "" {
+			continue
+		}
+		if diff := cmp.Diff(f.shown(beside), f.shown(through)); diff != "" {
+			f.Errorf("%s: the policy changed what was injected:\n%s", name, diff)
+		}
+	}
+}
+
+func (f *fixture) testRestricted() {
+	p, err := f.dryRun(restricted, f.shape("restricted"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	if len(p.Spec.InitContainers) != 1 {
+		f.Errorf("the pod was not injected: %+v", p.Spec.InitContainers)
+	}
+	if _, err := f.dryRun(restricted, f.shape("plain")); !apierrors.IsForbidden(err) {
+		f.Errorf("a pod that is not restricted: %v", err)
+	}
+}
+
+// Where each container must have requests and limits, and some proportion of
+// the two, the init container has them itself.
+func (f *fixture) testLimited() {
+	ctx := f.Context()
+	var quota corev1.ResourceQuota
+	var limits corev1.LimitRange
+	for text, into := range map[string]any{
+		`{metadata: {name: q}, spec: {hard: {requests.cpu: "2", limits.cpu: "2", requests.memory: 8Gi, limits.memory: 8Gi, pods: "2"}}}`:                                              &quota,
+		`{metadata: {name: l}, spec: {limits: [{type: Container, default: {cpu: 500m, memory: 1Gi}, min: {cpu: 10m, memory: 16Mi}, maxLimitRequestRatio: {cpu: "1", memory: "1"}}]}}`: &limits,
+	} {
+		if err := yaml.UnmarshalStrict([]byte(text), into); err != nil {
+			f.Fatal(err)
+		}
+	}
+	if _, err := f.client.CoreV1().ResourceQuotas(limited).Create(ctx, &quota, metav1.CreateOptions{}); err != nil {
+		f.Fatal(err)
+	}
+	if _, err := f.client.CoreV1().LimitRanges(limited).Create(ctx, &limits, metav1.CreateOptions{}); err != nil {
+		f.Fatal(err)
+	}
+	err := cluster.WaitFor(ctx, "the limits to be in force", func(context.Context) (bool, error) {
+		p, err := f.dryRun(limited, f.shape("plain"))
+		return err == nil && !p.Spec.Containers[0].Resources.Limits.Cpu().IsZero(), err
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	p, err := f.client.CoreV1().Pods(limited).Create(ctx, f.shape("plain"), metav1.CreateOptions{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	w := p.Spec.InitContainers[0]
+	if w.Resources.Limits.Cpu().String() != "50m" || w.Resources.Requests.Cpu().String() != "50m" || w.Resources.Limits.Memory().String() != "64Mi" {
+		f.Errorf("the init container has %+v", w.Resources)
+	}
+	if p.Status.QOSClass != corev1.PodQOSGuaranteed {
+		f.Errorf("the pod is %s", p.Status.QOSClass)
+	}
+}
+
+func (f *fixture) testElsewhere() {
+	for name := range f.shapes() {
+		p, err := f.dryRun(without, f.shape(name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		if name != "injected-before" && slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == inject.Waiter }) {
+			f.Errorf("%s was injected", name)
+		}
+	}
+}
+
+func (f *fixture) testGuaranteed() {
+	p, err := f.dryRun(with, f.shape("guaranteed"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	if p.Status.QOSClass != corev1.PodQOSGuaranteed {
+		f.Errorf("the pod is %s", p.Status.QOSClass)
+	}
+}
+
+// Labelling a pod that runs changes nothing about it.
+func (f *fixture) testUpdate() {
+	ctx, pods := f.Context(), f.client.CoreV1().Pods(with)
+	p := f.shape("names-no-model")
+	p.Name = "labelled-later"
+	p, err := pods.Create(ctx, p, metav1.CreateOptions{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	err = cluster.WaitFor(ctx, "the label to be written", func(ctx context.Context) (bool, error) {
+		p, err = pods.Get(ctx, p.Name, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		p.Labels["stoker.dev/model"] = "llama"
+		p, err = pods.Update(ctx, p, metav1.UpdateOptions{})
+		if apierrors.IsConflict(err) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	if len(p.Spec.InitContainers) > 0 || p.Spec.Affinity != nil {
+		f.Errorf("the pod is %+v", p.Spec)
+	}
+}
+
+func (f *fixture) testRequiredTerms() {
+	p, err := f.dryRun(with, f.shape("own-requirements-and-required"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	terms := p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	for i, term := range terms {
+		var keys []string
+		for _, e := range term.MatchExpressions {
+			keys = append(keys, e.Key)
+		}
+		warm := slices.Contains(keys, "warm.stoker.dev/llama") && slices.Contains(keys, "fits.stoker.dev/llama")
+		if empty := i == 2; warm == empty {
+			f.Errorf("term %d has the keys %v", i, keys)
+		}
+	}
+}
