@@ -3,6 +3,7 @@ package inject
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
@@ -87,6 +88,7 @@ func TestInject(t *testing.T) {
 		"elsewhere nothing is added":                  (*fixture).testElsewhere,
 		"pods of controllers get it once":             (*fixture).testControllers,
 		"a guaranteed pod stays one":                  (*fixture).testGuaranteed,
+		"a large pod is not too large":                (*fixture).testLarge,
 		"a pod that exists is not touched":            (*fixture).testUpdate,
 		"what is required is required of every term":  (*fixture).testRequiredTerms,
 		"a cluster without agents still runs the pod": (*fixture).testScheduled,
@@ -126,8 +128,8 @@ func (f *fixture) namespaces() {
 func (f *fixture) waitForPolicy() {
 	f.Helper()
 	for _, ns := range []string{with, restricted, limited} {
-		err := cluster.WaitFor(f.Context(), "the policy to be in force in "+ns, func(context.Context) (bool, error) {
-			p, err := f.dryRun(ns, f.shape("restricted"))
+		err := cluster.WaitFor(f.Context(), "the policy to be in force in "+ns, func(ctx context.Context) (bool, error) {
+			p, err := f.dryRun(ctx, ns, f.shape("restricted"))
 			return err == nil && len(p.Spec.InitContainers) == 1, err
 		})
 		if err != nil {
@@ -179,8 +181,8 @@ func (f *fixture) injected(text string) *corev1.Pod {
 }
 
 // dryRun is what would come of creating a pod.
-func (f *fixture) dryRun(namespace string, p *corev1.Pod) (*corev1.Pod, error) {
-	return f.client.CoreV1().Pods(namespace).Create(f.Context(), p.DeepCopy(), metav1.CreateOptions{
+func (f *fixture) dryRun(ctx context.Context, namespace string, p *corev1.Pod) (*corev1.Pod, error) {
+	return f.client.CoreV1().Pods(namespace).Create(ctx, p.DeepCopy(), metav1.CreateOptions{
 		DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict,
 	})
 }
@@ -229,12 +231,12 @@ func (f *fixture) testSame() {
 	unchanged := []string{"names-no-model", "no-labels", "empty-model", "injected-before"}
 	for name, text := range shapes {
 		plain := f.decode(text)
-		policy, err := f.dryRun(with, plain)
+		policy, err := f.dryRun(f.Context(), with, plain)
 		if err != nil {
 			f.Errorf("%s: by the policy: %v", name, err)
 			continue
 		}
-		file, err := f.dryRun(without, f.injected(text))
+		file, err := f.dryRun(f.Context(), without, f.injected(text))
 		if err != nil {
 			f.Errorf("%s: by stoker inject: %v", name, err)
 			continue
@@ -242,7 +244,7 @@ func (f *fixture) testSame() {
 		if diff := cmp.Diff(f.shown(policy), f.shown(file)); diff != "" {
 			f.Errorf("%s differs (-policy +stoker inject):\n%s", name, diff)
 		}
-		bare, err := f.dryRun(without, plain)
+		bare, err := f.dryRun(f.Context(), without, plain)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -287,12 +289,12 @@ func (f *fixture) checkKept(name string, before, after *corev1.Pod) {
 func (f *fixture) testTwice() {
 	for name, text := range f.shapes() {
 		written := f.injected(text)
-		through, err := f.dryRun(with, written)
+		through, err := f.dryRun(f.Context(), with, written)
 		if err != nil {
 			f.Errorf("%s: %v", name, err)
 			continue
 		}
-		beside, err := f.dryRun(without, written)
+		beside, err := f.dryRun(f.Context(), without, written)
 		if err != nil {
 			f.Errorf("%s: %v", name, err)
 			continue
@@ -307,14 +309,14 @@ func (f *fixture) testTwice() {
 }
 
 func (f *fixture) testRestricted() {
-	p, err := f.dryRun(restricted, f.shape("restricted"))
+	p, err := f.dryRun(f.Context(), restricted, f.shape("restricted"))
 	if err != nil {
 		f.Fatal(err)
 	}
 	if len(p.Spec.InitContainers) != 1 {
 		f.Errorf("the pod was not injected: %+v", p.Spec.InitContainers)
 	}
-	if _, err := f.dryRun(restricted, f.shape("plain")); !apierrors.IsForbidden(err) {
+	if _, err := f.dryRun(f.Context(), restricted, f.shape("plain")); !apierrors.IsForbidden(err) {
 		f.Errorf("a pod that is not restricted: %v", err)
 	}
 }
@@ -339,8 +341,8 @@ func (f *fixture) testLimited() {
 	if _, err := f.client.CoreV1().LimitRanges(limited).Create(ctx, &limits, metav1.CreateOptions{}); err != nil {
 		f.Fatal(err)
 	}
-	err := cluster.WaitFor(ctx, "the limits to be in force", func(context.Context) (bool, error) {
-		p, err := f.dryRun(limited, f.shape("plain"))
+	err := cluster.WaitFor(ctx, "the limits to be in force", func(ctx context.Context) (bool, error) {
+		p, err := f.dryRun(ctx, limited, f.shape("plain"))
 		return err == nil && !p.Spec.Containers[0].Resources.Limits.Cpu().IsZero(), err
 	})
 	if err != nil {
@@ -361,7 +363,7 @@ func (f *fixture) testLimited() {
 
 func (f *fixture) testElsewhere() {
 	for name := range f.shapes() {
-		p, err := f.dryRun(without, f.shape(name))
+		p, err := f.dryRun(f.Context(), without, f.shape(name))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -372,7 +374,7 @@ func (f *fixture) testElsewhere() {
 }
 
 func (f *fixture) testGuaranteed() {
-	p, err := f.dryRun(with, f.shape("guaranteed"))
+	p, err := f.dryRun(f.Context(), with, f.shape("guaranteed"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -391,13 +393,13 @@ func (f *fixture) testUpdate() {
 		f.Fatal(err)
 	}
 	err = cluster.WaitFor(ctx, "the label to be written", func(ctx context.Context) (bool, error) {
-		p, err = pods.Get(ctx, p.Name, metav1.GetOptions{})
+		now, err := pods.Get(ctx, "labelled-later", metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
-		p.Labels["stoker.dev/model"] = "llama"
-		p, err = pods.Update(ctx, p, metav1.UpdateOptions{})
-		if apierrors.IsConflict(err) {
+		now.Labels["stoker.dev/model"] = "llama"
+		p, err = pods.Update(ctx, now, metav1.UpdateOptions{})
+		if apierrors.IsConflict(err) { // the scheduler writes to it as well
 			return false, nil
 		}
 		return err == nil, err
@@ -411,7 +413,7 @@ func (f *fixture) testUpdate() {
 }
 
 func (f *fixture) testRequiredTerms() {
-	p, err := f.dryRun(with, f.shape("own-requirements-and-required"))
+	p, err := f.dryRun(f.Context(), with, f.shape("own-requirements-and-required"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -424,6 +426,30 @@ func (f *fixture) testRequiredTerms() {
 		warm := slices.Contains(keys, "warm.stoker.dev/llama") && slices.Contains(keys, "fits.stoker.dev/llama")
 		if empty := i == 2; warm == empty {
 			f.Errorf("term %d has the keys %v", i, keys)
+		}
+	}
+}
+
+// What the expressions cost grows with the pod, and the API server bounds it.
+func (f *fixture) testLarge() {
+	p := f.shape("plain")
+	one := p.Spec.Containers[0]
+	for i := range 300 {
+		one.Env = append(one.Env, corev1.EnvVar{Name: fmt.Sprintf("VARIABLE_%d", i), Value: "x"})
+	}
+	p.Spec.Containers = nil
+	for i := range 40 {
+		c := *one.DeepCopy()
+		c.Name = fmt.Sprintf("c%d", i)
+		p.Spec.Containers = append(p.Spec.Containers, c)
+	}
+	after, err := f.dryRun(f.Context(), with, p)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, c := range after.Spec.Containers {
+		if len(c.Env) != 303 {
+			f.Errorf("%s has %d variables", c.Name, len(c.Env))
 		}
 	}
 }
