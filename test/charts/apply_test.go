@@ -3,6 +3,7 @@ package charts
 import (
 	"context"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -253,28 +254,44 @@ func testAccess(t *testing.T, client kubernetes.Interface) {
 // hostPath is forbidden.
 func testRestrictedPod(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
-	notes, err := Notes(fullValues(t), "rel", releaseNamespace)
+	byHand, err := notesFor("v1.35.0", fullValues(t), "rel", releaseNamespace)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, snippet, ok := strings.Cut(notes, "in namespace team-a:\n")
-	if !ok {
-		t.Fatalf("the notes show no pod:\n%s", notes)
-	}
-	var pod corev1.Pod
-	if err := yaml.UnmarshalStrict([]byte(snippet), &pod); err != nil {
-		t.Fatalf("the pod in the notes is no pod: %v\n%s", err, snippet)
-	}
-	pod.Name = "vllm"
-	vllm := &pod.Spec.Containers[0]
-	// What the snippet leaves to the reader: the image, and the level's own demands on it.
-	vllm.Image = "vllm"
-	vllm.SecurityContext = pod.Spec.InitContainers[0].SecurityContext
-	created, err := client.CoreV1().Pods(pod.Namespace).Create(t.Context(), &pod, metav1.CreateOptions{FieldValidation: metav1.FieldValidationStrict})
+	byLabel, err := Notes(fullValues(t), "rel", releaseNamespace)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if created.Spec.Volumes[0].PersistentVolumeClaim == nil || !created.Spec.Volumes[0].PersistentVolumeClaim.ReadOnly {
-		t.Errorf("the pod's volume is %+v", created.Spec.Volumes[0])
+	_, hand, _ := strings.Cut(byHand, "in namespace team-a:\n")
+	_, label, _ := strings.Cut(byLabel, "the API server adds the rest:\n")
+	label, _, _ = strings.Cut(label, "What is added:")
+	for name, snippet := range map[string]string{"by-hand": hand, "by-label": label} {
+		var pod corev1.Pod
+		if err := yaml.UnmarshalStrict([]byte(snippet), &pod); err != nil || len(pod.Spec.Containers) != 1 {
+			t.Fatalf("the pod in the notes is no pod: %v\n%s", err, snippet)
+		}
+		pod.Name = name
+		// What the snippet leaves to the reader: the image, and the level's own demands on it.
+		none, yes := false, true
+		pod.Spec.Containers[0].Image = "vllm"
+		pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{
+			AllowPrivilegeEscalation: &none, RunAsNonRoot: &yes, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		}
+		var created *corev1.Pod
+		err := cluster.WaitFor(t.Context(), "the policy to be in force", func(ctx context.Context) (bool, error) {
+			created, err = client.CoreV1().Pods(pod.Namespace).Create(ctx, &pod, metav1.CreateOptions{
+				FieldValidation: metav1.FieldValidationStrict, DryRun: []string{metav1.DryRunAll},
+			})
+			return err == nil && len(created.Spec.InitContainers) == 1, err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(created.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ReadOnly && v.PersistentVolumeClaim.ClaimName == "stoker-models"
+		}) {
+			t.Errorf("%s: the pod's volumes are %+v", name, created.Spec.Volumes)
+		}
 	}
 }

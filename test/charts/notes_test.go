@@ -13,22 +13,28 @@ func TestNotesFollowTheValues(t *testing.T) {
 		noRuntime    = "No runtimeClassName is set"
 		notRead      = "GPUs are not read"
 		pod          = "A pod that prefers nodes where"
+		label        = "with one label; the API server adds the rest"
+		old          = "is older than Kubernetes 1.36"
 		model        = "models: [{source: 'hf://ORG/NAME'}]\n"
 	)
-	all := []string{noModels, noNamespaces, noRuntime, notRead, pod}
+	all := []string{noModels, noNamespaces, noRuntime, notRead, pod, label, old}
 	for _, tc := range []struct {
 		name, values string
+		version      string
 		want         []string
 	}{
-		{"defaults", "", []string{noModels, noNamespaces, noRuntime}},
-		{"only models", model, []string{noNamespaces, noRuntime}},
-		{"only namespaces", "namespaces: [serving]", []string{noModels, noRuntime}},
-		{"a runtime class", "runtimeClassName: nvidia", []string{noModels, noNamespaces}},
-		{"no GPUs", "gpus: none", []string{noModels, noNamespaces, notRead}},
-		{"everything", model + "namespaces: [serving]\nruntimeClassName: nvidia", []string{pod}},
+		{"defaults", "", kubernetesVersion, []string{noModels, noNamespaces, noRuntime}},
+		{"only models", model, kubernetesVersion, []string{noNamespaces, noRuntime}},
+		{"only namespaces", "namespaces: [serving]", kubernetesVersion, []string{noModels, noRuntime}},
+		{"a runtime class", "runtimeClassName: nvidia", kubernetesVersion, []string{noModels, noNamespaces}},
+		{"no GPUs", "gpus: none", kubernetesVersion, []string{noModels, noNamespaces, notRead}},
+		{"everything", model + "namespaces: [serving]\nruntimeClassName: nvidia", kubernetesVersion, []string{label}},
+		{"an older cluster", model + "namespaces: [serving]\nruntimeClassName: nvidia", "v1.35.9-gke.1", []string{pod, old}},
+		{"switched off", model + "namespaces: [serving]\nruntimeClassName: nvidia\ninject: {enabled: false}", "v1.36.0", []string{pod}},
+		{"an older cluster without models", "namespaces: [serving]", "v1.30.0", []string{noModels, noRuntime}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			notes, err := Notes([]byte(tc.values), "rel", "gpu-system")
+			notes, err := notesFor(tc.version, []byte(tc.values), "rel", "gpu-system")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -22,11 +22,20 @@ import (
 // notesFile is what Helm prints after an installation; it is no manifest.
 const notesFile = "NOTES.txt"
 
+// kubernetesVersion is that of the test cluster.
+const kubernetesVersion = "v1.37.0"
+
 // Render gives the objects of charts/stoker for the values (YAML; nil for the
-// defaults), in the order in which Helm would install them. Values that the
-// chart's schema or its templates refuse are errors that name the field.
+// defaults), in the order in which Helm would install them into the cluster of
+// the tests. Values that the chart's schema or its templates refuse are errors
+// that name the field.
 func Render(valuesYAML []byte, releaseName, namespace string) ([]*unstructured.Unstructured, error) {
-	files, err := renderFiles(valuesYAML, releaseName, namespace)
+	return renderFor(kubernetesVersion, valuesYAML, releaseName, namespace)
+}
+
+// renderFor is Render for a version of Kubernetes.
+func renderFor(version string, valuesYAML []byte, releaseName, namespace string) ([]*unstructured.Unstructured, error) {
+	files, err := renderFiles(version, valuesYAML, releaseName, namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +59,12 @@ func Render(valuesYAML []byte, releaseName, namespace string) ([]*unstructured.U
 // Notes gives the text that Helm would print after installing charts/stoker
 // with these values.
 func Notes(valuesYAML []byte, releaseName, namespace string) (string, error) {
-	files, err := renderFiles(valuesYAML, releaseName, namespace)
+	return notesFor(kubernetesVersion, valuesYAML, releaseName, namespace)
+}
+
+// notesFor is Notes for a version of Kubernetes.
+func notesFor(version string, valuesYAML []byte, releaseName, namespace string) (string, error) {
+	files, err := renderFiles(version, valuesYAML, releaseName, namespace)
 	if err != nil {
 		return "", err
 	}
@@ -77,7 +91,7 @@ func AgentConfig(objs []*unstructured.Unstructured) ([]byte, error) {
 }
 
 // renderFiles gives the rendered templates by file name.
-func renderFiles(valuesYAML []byte, releaseName, namespace string) (map[string]string, error) {
+func renderFiles(version string, valuesYAML []byte, releaseName, namespace string) (map[string]string, error) {
 	c, err := load("stoker")
 	if err != nil {
 		return nil, err
@@ -87,7 +101,13 @@ func renderFiles(valuesYAML []byte, releaseName, namespace string) (map[string]s
 		return nil, fmt.Errorf("read values: %w", err)
 	}
 	release := common.ReleaseOptions{Name: releaseName, Namespace: namespace, Revision: 1, IsInstall: true}
-	top, err := util.ToRenderValues(c, values, release, common.DefaultCapabilities)
+	capabilities := common.DefaultCapabilities.Copy()
+	parsed, err := common.ParseKubeVersion(version)
+	if err != nil {
+		return nil, fmt.Errorf("read version %q of Kubernetes: %w", version, err)
+	}
+	capabilities.KubeVersion = *parsed
+	top, err := util.ToRenderValues(c, values, release, capabilities)
 	if err != nil {
 		return nil, fmt.Errorf("check values: %w", err)
 	}

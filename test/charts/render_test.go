@@ -80,7 +80,7 @@ func TestGolden(t *testing.T) {
 func TestRenderedManifestsDecodeStrictly(t *testing.T) {
 	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
 	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t)} {
-		files, err := renderFiles(values, "rel", "gpu-system")
+		files, err := renderFiles(kubernetesVersion, values, "rel", "gpu-system")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,6 +138,38 @@ func TestKubeVersion(t *testing.T) {
 	} {
 		if got := chartutil.IsCompatibleRange(c.Metadata.KubeVersion, version); got != want {
 			t.Errorf("kubeVersion %q admits %s: %v, want %v", c.Metadata.KubeVersion, version, got, want)
+		}
+	}
+}
+
+// Before 1.36 the policy's kind does not exist, and no object of it is rendered.
+func TestPolicyNeedsItsVersion(t *testing.T) {
+	const spaces = "namespaces: [serving]\n"
+	for _, tc := range []struct {
+		version, values string
+		want            bool
+	}{
+		{"v1.30.0", spaces, false},
+		{"v1.35.9", spaces, false},
+		{"v1.36.0-alpha.1", spaces, true},
+		{"v1.36.0", spaces, true},
+		{"v1.36.2-gke.1042000", spaces, true},
+		{"v1.37.1", spaces, true},
+		{"v1.37.1", spaces + "inject: {enabled: false}", false},
+		{"v1.37.1", "", false},
+	} {
+		objs, err := renderFor(tc.version, []byte(tc.values), "rel", "gpu-system")
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds := 0
+		for _, obj := range objs {
+			if obj.GroupVersionKind().Group == "admissionregistration.k8s.io" {
+				kinds++
+			}
+		}
+		if want := map[bool]int{true: 2}[tc.want]; kinds != want {
+			t.Errorf("%s with %q: %d objects, want %d", tc.version, tc.values, kinds, want)
 		}
 	}
 }

@@ -23,6 +23,14 @@ func TestSchemaRefuses(t *testing.T) {
 		{"unknown service account field", "serviceAccount: {create: true}", "'/serviceAccount': additional properties 'create'"},
 		{"unknown affinity", "affinity: {nodeAfinity: {}}", "'/affinity': additional properties 'nodeAfinity'"},
 
+		{"unknown inject field", "inject: {weight: 1}", "'/inject': additional properties 'weight'"},
+		{"image that ends a text", `inject: {image: "a'b"}`, "'/inject/image'"},
+		{"cpu zero", "inject: {cpu: '0'}", "'/inject/cpu'"},
+		{"cpu that YAML reads as a number", "inject: {cpu: 1}", "'/inject/cpu': got number, want string"},
+		{"memory in words", "inject: {memory: much}", "'/inject/memory'"},
+		{"weight above 100", "inject: {weights: {warm: 101}}", "'/inject/weights/warm': maximum"},
+		{"weight zero", "inject: {weights: {ram: 0}}", "'/inject/weights/ram': minimum"},
+
 		{"name that is no DNS label", "fullnameOverride: Stoker_1", "'/fullnameOverride'"},
 		{"name that is too long", "nameOverride: " + long, "'/nameOverride': maxLength"},
 		{"repository with tag", "image: {repository: 'host/stoker:v1'}", "'/image/repository'"},

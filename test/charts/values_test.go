@@ -179,7 +179,7 @@ func TestFullValuesSetEverything(t *testing.T) {
 		if err := v.content.Decode(&standard); err != nil {
 			t.Fatal(err)
 		}
-		if node == nil || (reflect.DeepEqual(node, standard) && path != "updateStrategy.type") {
+		if node == nil || (reflect.DeepEqual(node, standard) && path != "updateStrategy.type" && path != "inject.enabled") {
 			t.Errorf("%s is not set, or to its default, in testdata/full-values.yaml", path)
 		}
 	}

@@ -67,6 +67,20 @@ The rule is the agent's (fetcher.Source.DeriveName); a test compares the two.
 {{- end -}}
 
 {{/*
+stoker.injects says yes where pods get their volume, init container and affinity from the API server; old where they
+would, were the cluster not older than MutatingAdmissionPolicy; and else no.
+*/}}
+{{- define "stoker.injects" -}}
+{{- if not (and .Values.inject.enabled .Values.namespaces) -}}
+no
+{{- else if semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version -}}
+yes
+{{- else -}}
+old
+{{- end -}}
+{{- end -}}
+
+{{/*
 stoker.validate refuses what a schema cannot see: entries that contradict one another.
 */}}
 {{- define "stoker.validate" -}}

@@ -1,0 +1,220 @@
+package inject
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/stoker-project/stoker/agent"
+)
+
+// Names that a pod gets. They are part of the contract with the chart.
+const (
+	// Waiter is the init container; a pod that has one of this name is left
+	// alone.
+	Waiter = "stoker-wait"
+	// StoreVolume is the volume with the models, and the claim behind it.
+	StoreVolume = "stoker-models"
+	// PinVolume is the volume with the link to the pinned revision.
+	PinVolume = "stoker-pin"
+	// StorePath and PinPath are where containers see them.
+	StorePath = "/models"
+	PinPath   = "/stoker"
+	// PlacementAnnotation says whether a pod prefers warm nodes or requires
+	// one: prefer (the default, and whatever else it says) or require.
+	PlacementAnnotation = agent.Domain + "/placement"
+	// Require is the annotation's value that makes warm a requirement.
+	Require = "require"
+)
+
+// waiterUser is whom the init container runs as: nobody's number in particular.
+const waiterUser = 65532
+
+// mirror marks pods that a kubelet made from a file: nothing can be added.
+const mirror = "kubernetes.io/config.mirror"
+
+// Options are what the chart has as values.
+type Options struct {
+	// Image of the init container, and when it is pulled (Always, IfNotPresent
+	// or Never).
+	Image, PullPolicy string
+	// CPU and Memory are quantities: the init container's requests and its
+	// limits, which are the same, so that a Guaranteed pod stays one.
+	CPU, Memory string
+	// WeightWarm and WeightRAM are the weights, 1 to 100, of the preference for
+	// warm nodes, and of the one for those that have the model in memory.
+	WeightWarm, WeightRAM int
+	// RequireFits: a pod that requires a warm node also requires that a replica
+	// fits there.
+	RequireFits bool
+}
+
+// Pod adds to a pod, or to a pod template, what it needs. It says whether it
+// changed anything: not if the pod names no model, or was injected before.
+// What the pod has already stays. meta and spec are changed in place.
+func Pod(meta, spec map[string]any, o Options) bool {
+	model := text(mapOf(meta["labels"])[agent.ModelLabel])
+	annotations := mapOf(meta["annotations"])
+	_, mirrored := annotations[mirror]
+	if model == "" || mirrored || spec == nil || named(listOf(spec["initContainers"]), Waiter) {
+		return false
+	}
+	addVolumes(spec)
+	for _, c := range listOf(spec["containers"]) {
+		if container := mapOf(c); container != nil {
+			addToContainer(container)
+		}
+	}
+	spec["initContainers"] = append([]any{waiter(model, o)}, listOf(spec["initContainers"])...)
+	addAffinity(spec, model, text(annotations[PlacementAnnotation]) == Require, o)
+	return true
+}
+
+func addVolumes(spec map[string]any) {
+	volumes := listOf(spec["volumes"])
+	if !named(volumes, StoreVolume) {
+		volumes = append(volumes, map[string]any{
+			"name":                  StoreVolume,
+			"persistentVolumeClaim": map[string]any{"claimName": StoreVolume, "readOnly": true},
+		})
+	}
+	if !named(volumes, PinVolume) {
+		volumes = append(volumes, map[string]any{"name": PinVolume, "emptyDir": map[string]any{}})
+	}
+	spec["volumes"] = volumes
+}
+
+// mounts are those of the pod's own containers; the pin is written only by the
+// init container.
+func mounts() []map[string]any {
+	return []map[string]any{
+		{"name": StoreVolume, "mountPath": StorePath, "readOnly": true},
+		{"name": PinVolume, "mountPath": PinPath, "readOnly": true},
+	}
+}
+
+func environment() []map[string]any {
+	return []map[string]any{
+		{"name": "HF_HUB_OFFLINE", "value": "1"},
+		{"name": "TRANSFORMERS_OFFLINE", "value": "1"},
+		{"name": "HF_HUB_CACHE", "value": StorePath + "/hub"},
+	}
+}
+
+// addToContainer leaves a place that is taken, and a variable that is set, as
+// they are.
+func addToContainer(c map[string]any) {
+	have := listOf(c["volumeMounts"])
+	for _, m := range mounts() {
+		path := text(m["mountPath"])
+		taken := slices.ContainsFunc(have, func(h any) bool {
+			return strings.TrimSuffix(text(mapOf(h)["mountPath"]), "/") == path
+		})
+		if !taken {
+			have = append(have, m)
+		}
+	}
+	c["volumeMounts"] = have
+	env := listOf(c["env"])
+	for _, e := range environment() {
+		if !named(env, text(e["name"])) {
+			env = append(env, e)
+		}
+	}
+	c["env"] = env
+}
+
+// waiter meets the restricted Pod Security level by itself.
+func waiter(model string, o Options) map[string]any {
+	resources := func() map[string]any { return map[string]any{"cpu": o.CPU, "memory": o.Memory} }
+	return map[string]any{
+		"name":            Waiter,
+		"image":           o.Image,
+		"imagePullPolicy": o.PullPolicy,
+		"args":            []any{"wait", model, "--store=" + StorePath, "--pin=" + PinPath},
+		"resources":       map[string]any{"requests": resources(), "limits": resources()},
+		"securityContext": map[string]any{
+			"runAsUser": int64(waiterUser), "runAsGroup": int64(waiterUser), "runAsNonRoot": true,
+			"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+			"capabilities":   map[string]any{"drop": []any{"ALL"}},
+			"seccompProfile": map[string]any{"type": "RuntimeDefault"},
+		},
+		"volumeMounts": []any{
+			map[string]any{"name": StoreVolume, "mountPath": StorePath, "readOnly": true},
+			map[string]any{"name": PinVolume, "mountPath": PinPath},
+		},
+	}
+}
+
+const (
+	required  = "requiredDuringSchedulingIgnoredDuringExecution"
+	preferred = "preferredDuringSchedulingIgnoredDuringExecution"
+)
+
+// addAffinity prefers warm nodes also where one is required: the preference for
+// memory alone would be all that tells them apart, and outweigh everything.
+func addAffinity(spec map[string]any, model string, require bool, o Options) {
+	affinity := child(spec, "affinity")
+	node := child(affinity, "nodeAffinity")
+	warm := map[string]any{"key": agent.WarmPrefix + model, "operator": "Exists"}
+	ram := map[string]any{"key": agent.WarmPrefix + model, "operator": "In", "values": []any{"ram"}}
+	prefer := func(weight int, expression map[string]any) map[string]any {
+		return map[string]any{"weight": int64(weight), "preference": map[string]any{"matchExpressions": []any{expression}}}
+	}
+	node[preferred] = append(listOf(node[preferred]), prefer(o.WeightWarm, warm), prefer(o.WeightRAM, ram))
+	if !require {
+		return
+	}
+	expressions := []any{map[string]any{"key": agent.WarmPrefix + model, "operator": "Exists"}}
+	if o.RequireFits {
+		expressions = append(expressions, map[string]any{"key": agent.FitsPrefix + model, "operator": "Gt", "values": []any{"0"}})
+	}
+	requireAll(node, expressions)
+}
+
+// requireAll adds expressions to each of the pod's own terms, of which a node
+// has to match one. A term without anything matches no node, and stays so.
+func requireAll(node map[string]any, expressions []any) {
+	own := mapOf(node[required])
+	if own == nil {
+		node[required] = map[string]any{"nodeSelectorTerms": []any{map[string]any{"matchExpressions": expressions}}}
+		return
+	}
+	for _, t := range listOf(own["nodeSelectorTerms"]) {
+		term := mapOf(t)
+		if len(listOf(term["matchExpressions"])) > 0 || len(listOf(term["matchFields"])) > 0 {
+			term["matchExpressions"] = append(listOf(term["matchExpressions"]), expressions...)
+		}
+	}
+}
+
+// child returns the mapping under a key, and makes it where there is none.
+func child(of map[string]any, key string) map[string]any {
+	m := mapOf(of[key])
+	if m == nil {
+		m = map[string]any{}
+		of[key] = m
+	}
+	return m
+}
+
+// mapOf, listOf and text return nothing for what is not there or of another
+// kind: the API server refuses that better than this program could.
+func mapOf(v any) map[string]any {
+	m, _ := v.(map[string]any)
+	return m
+}
+
+func listOf(v any) []any {
+	l, _ := v.([]any)
+	return l
+}
+
+func text(v any) string {
+	s, _ := v.(string)
+	return s
+}
+
+// named says whether an element of the list has the name.
+func named(list []any, name string) bool {
+	return slices.ContainsFunc(list, func(v any) bool { return text(mapOf(v)["name"]) == name })
+}
