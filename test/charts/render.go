@@ -8,12 +8,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/common/util"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
+	release "helm.sh/helm/v4/pkg/release/v1"
 	releaseutil "helm.sh/helm/v4/pkg/release/v1/util"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -26,15 +28,10 @@ const notesFile = "NOTES.txt"
 // defaults), in the order in which Helm would install them. Values that the
 // chart's schema or its templates refuse are errors that name the field.
 func Render(valuesYAML []byte, releaseName, namespace string) ([]*unstructured.Unstructured, error) {
-	files, err := renderFiles(valuesYAML, releaseName, namespace)
+	// Hooks belong to a release's life, which Render does not have.
+	_, manifests, err := sorted(valuesYAML, releaseName, namespace)
 	if err != nil {
 		return nil, err
-	}
-	delete(files, notesFile)
-	// Hooks belong to a release's life, which Render does not have.
-	_, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
-	if err != nil {
-		return nil, fmt.Errorf("sort the rendered manifests: %w", err)
 	}
 	var objs []*unstructured.Unstructured
 	for _, m := range manifests {
@@ -45,6 +42,43 @@ func Render(valuesYAML []byte, releaseName, namespace string) ([]*unstructured.U
 		objs = append(objs, decoded...)
 	}
 	return objs, nil
+}
+
+// PostDeleteHooks gives the objects that Helm would create after uninstalling
+// charts/stoker, in its order.
+func PostDeleteHooks(valuesYAML []byte, releaseName, namespace string) ([]*unstructured.Unstructured, error) {
+	hooks, _, err := sorted(valuesYAML, releaseName, namespace)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(hooks, func(a, b *release.Hook) int { return a.Weight - b.Weight })
+	var objs []*unstructured.Unstructured
+	for _, h := range hooks {
+		if !slices.Contains(h.Events, release.HookPostDelete) {
+			continue
+		}
+		decoded, err := decode([]byte(h.Manifest))
+		if err != nil {
+			return nil, fmt.Errorf("decode %s: %w", h.Path, err)
+		}
+		objs = append(objs, decoded...)
+	}
+	return objs, nil
+}
+
+// sorted gives what Helm would install, in its order, and what hooks it would
+// keep for later.
+func sorted(valuesYAML []byte, releaseName, namespace string) ([]*release.Hook, []releaseutil.Manifest, error) {
+	files, err := renderFiles(valuesYAML, releaseName, namespace)
+	if err != nil {
+		return nil, nil, err
+	}
+	delete(files, notesFile)
+	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	if err != nil {
+		return nil, nil, fmt.Errorf("sort the rendered manifests: %w", err)
+	}
+	return hooks, manifests, nil
 }
 
 // Notes gives the text that Helm would print after installing charts/stoker
@@ -86,8 +120,8 @@ func renderFiles(valuesYAML []byte, releaseName, namespace string) (map[string]s
 	if err != nil {
 		return nil, fmt.Errorf("read values: %w", err)
 	}
-	release := common.ReleaseOptions{Name: releaseName, Namespace: namespace, Revision: 1, IsInstall: true}
-	top, err := util.ToRenderValues(c, values, release, common.DefaultCapabilities)
+	options := common.ReleaseOptions{Name: releaseName, Namespace: namespace, Revision: 1, IsInstall: true}
+	top, err := util.ToRenderValues(c, values, options, common.DefaultCapabilities)
 	if err != nil {
 		return nil, fmt.Errorf("check values: %w", err)
 	}
