@@ -41,9 +41,9 @@ func TestBareSince(t *testing.T) {
 }
 
 func TestPatience(t *testing.T) {
-	for withdrawals, want := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256} {
-		if got := patience(time.Minute, withdrawals); got != want*time.Minute {
-			t.Errorf("after %d withdrawals: %s, want %s", withdrawals, got, want*time.Minute)
+	for withdrawals, minutes := range []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256} {
+		if got, want := patience(time.Minute, withdrawals), time.Duration(minutes)*time.Minute; got != want {
+			t.Errorf("after %d withdrawals: %s, want %s", withdrawals, got, want)
 		}
 	}
 }

@@ -63,10 +63,11 @@ func (c *cli) sweep(cmd *cobra.Command, f sweepFlags) error {
 	}
 	logger := c.logger(slog.LevelInfo)
 	klog.SetSlogLogger(logger)
-	kube, err := reachKube(f.kubeconfig)
+	kube, err := kubeConfig(f.kubeconfig)
 	if err != nil {
-		return err
+		return usage(fmt.Errorf("reach the API server: %w; run in a pod or give --kubeconfig", err))
 	}
+	manyRequests(kube)
 	s, err := sweep.New(sweep.Options{
 		Namespace: f.namespace, Selector: f.selector, AgentTimeout: f.agentTimeout, Listen: f.listen, Kube: kube, Logger: logger,
 	})
@@ -76,13 +77,6 @@ func (c *cli) sweep(cmd *cobra.Command, f sweepFlags) error {
 	return s.Run(cmd.Context())
 }
 
-// reachKube is kubeConfig for commands that work on many nodes.
-func reachKube(file string) (*rest.Config, error) {
-	kube, err := kubeConfig(file)
-	if err != nil {
-		return nil, usage(fmt.Errorf("reach the API server: %w; run in a pod or give --kubeconfig", err))
-	}
-	// The default of 5 requests a second would need an hour for a large cluster.
-	kube.QPS, kube.Burst = 50, 100
-	return kube, nil
-}
+// manyRequests is for commands that work on many nodes: with the default of 5
+// requests a second, a large cluster would take them an hour.
+func manyRequests(kube *rest.Config) { kube.QPS, kube.Burst = 50, 100 }

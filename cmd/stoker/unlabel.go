@@ -13,9 +13,10 @@ import (
 )
 
 type unlabelFlags struct {
-	all                bool
-	nodes              []string
-	kubeconfig, output string
+	all     bool
+	nodes   []string
+	cluster clusterFlags
+	output  string
 }
 
 // unlabelOutput is one node in `stoker unlabel -o json`.
@@ -50,7 +51,7 @@ Exit codes: 0 done, 1 a node could not be done, 2 wrong usage or no such node,
 	flags := cmd.Flags()
 	flags.BoolVar(&f.all, "all", false, "every node of the cluster")
 	flags.StringArrayVar(&f.nodes, "node", nil, "the node `NAME`; may be given again")
-	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "reach the API server as `FILE` says (default: the pod's account, else KUBECONFIG)")
+	f.cluster.add(cmd)
 	outputFlag(cmd, &f.output)
 	return cmd
 }
@@ -70,10 +71,11 @@ func (c *cli) unlabel(cmd *cobra.Command, f unlabelFlags) error {
 	}
 	logger := c.logger(slog.LevelInfo)
 	klog.SetSlogLogger(logger)
-	kube, err := reachKube(f.kubeconfig)
+	kube, err := f.cluster.config()
 	if err != nil {
 		return err
 	}
+	manyRequests(kube)
 	removed, err := sweep.Unlabel(cmd.Context(), sweep.UnlabelOptions{Kube: kube, Nodes: f.nodes, Logger: logger})
 	if errors.Is(err, sweep.ErrNoNode) {
 		return usage(err)
