@@ -1,5 +1,7 @@
 package agent
 
+import "strings"
+
 // What a node says, and what pods say to it: keys of labels and annotations.
 const (
 	// Domain ends every key that Stoker writes.
@@ -12,11 +14,13 @@ const (
 	RevPrefix = "rev." + Domain + "/"
 	// FitsPrefix plus a model's name: how many replicas could start now.
 	FitsPrefix = "fits." + Domain + "/"
+	// GPUPrefix begins the labels about the node's GPUs.
+	GPUPrefix = "gpu." + Domain + "/"
 	// FreeGiBLabel is the largest free memory on one GPU in GiB, rounded down
 	// to a multiple of 4.
-	FreeGiBLabel = "gpu." + Domain + "/free-gib"
+	FreeGiBLabel = GPUPrefix + "free-gib"
 	// IdleLabel is the number of GPUs with at least 0.92 of their memory free.
-	IdleLabel = "gpu." + Domain + "/idle"
+	IdleLabel = GPUPrefix + "idle"
 	// StatusAnnotation holds a [NodeStatus] as compact JSON.
 	StatusAnnotation = Domain + "/status"
 	// ModelLabel is the label by which a pod names the model it serves.
@@ -31,3 +35,17 @@ const (
 	// FieldManager owns everything that the agent applies to its Node.
 	FieldManager = "stoker-agent"
 )
+
+// IsAgentLabel says whether agents write labels with this key. Other keys of
+// the domain may be people's.
+func IsAgentLabel(key string) bool {
+	for _, prefix := range []string{WarmPrefix, RevPrefix, FitsPrefix, GPUPrefix} {
+		if strings.HasPrefix(key, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// IsAgentAnnotation says whether agents write annotations with this key.
+func IsAgentAnnotation(key string) bool { return key == StatusAnnotation }

@@ -141,3 +141,27 @@ func TestShortRevision(t *testing.T) {
 		}
 	}
 }
+
+// Whoever takes labels back knows every key that the agent writes.
+func TestAgentKeys(t *testing.T) {
+	w := gpuWord{}
+	w.FreeGiB, w.Idle = 1, 1
+	for key := range labels([]modelState{warmModel("m", 1)}, w) {
+		if !IsAgentLabel(key) {
+			t.Errorf("%s is written and never taken back", key)
+		}
+	}
+	for _, key := range []string{WarmPrefix + "m", RevPrefix + "m", FitsPrefix + "m", FreeGiBLabel, IdleLabel} {
+		if !IsAgentLabel(key) {
+			t.Errorf("%s is no agent's label", key)
+		}
+	}
+	for _, key := range []string{ModelLabel, "stoker.dev/pool", "warm.example.com/m", "a.warm.stoker.dev/m", "warm.stoker.dev", ""} {
+		if IsAgentLabel(key) || IsAgentAnnotation(key) {
+			t.Errorf("%q is taken for an agent's", key)
+		}
+	}
+	if !IsAgentAnnotation(StatusAnnotation) {
+		t.Error("the status annotation is no agent's")
+	}
+}

@@ -12,6 +12,7 @@ import (
 func TestHelp(t *testing.T) {
 	t.Setenv("STOKER_STORE", "")
 	t.Setenv("NODE_NAME", "")
+	t.Setenv("POD_NAMESPACE", "")
 	var walk func(cmd *cobra.Command, path []string)
 	walk = func(cmd *cobra.Command, path []string) {
 		if cmd.Name() == "help" || cmd.Name() == "completion" {

@@ -44,7 +44,8 @@ Environment:
                    The Hub's address and your token, as the Hub's own client
                    reads them.
   NODE_NAME        The default of stoker agent --node-name.
-  KUBECONFIG       The kubeconfig of stoker status, explain and agent.`,
+  POD_NAMESPACE    The default of stoker sweep --namespace.
+  KUBECONFIG       The kubeconfig of stoker status, explain, unlabel, sweep and agent.`,
 		Example: `  stoker pull hf://Qwen/Qwen2.5-7B-Instruct     Bring a model here.
   stoker ls                                     See what is here.
   stoker fit qwen2.5-7b-instruct                Would it fit on these GPUs?`,
@@ -69,6 +70,7 @@ Environment:
 	cmd.AddCommand(
 		c.pullCommand(), c.lsCommand(), c.verifyCommand(), c.rmCommand(), c.gcCommand(),
 		c.waitCommand(), c.gpusCommand(), c.fitCommand(), c.agentCommand(), c.statusCommand(), c.explainCommand(), c.injectCommand(),
+		c.sweepCommand(), c.unlabelCommand(),
 	)
 	return cmd
 }

@@ -36,6 +36,7 @@ func TestAgent(t *testing.T) {
 		"keeps labels over a bad list":           testBadList,
 		"keeps labels over a restart":            testRestart,
 		"makes no node":                          testMissingNode,
+		"writes again what was withdrawn":        testWithdrawn,
 		"writes to a node of its own uid":        testRecreatedNode,
 		"one failure blocks no other":            testFailureBlocksNoOther,
 		"pulls what a pod here names":            testPodDemand,

@@ -10,7 +10,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/kubernetes"
@@ -180,7 +179,7 @@ func testAgentPods(t *testing.T, c *cluster.Cluster) {
 		}
 	}
 	err := cluster.WaitFor(t.Context(), "an agent on gpu-node", func(ctx context.Context) (bool, error) {
-		pods, err := client.CoreV1().Pods(releaseNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=plain"})
+		pods, err := client.CoreV1().Pods(releaseNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=plain,app.kubernetes.io/name=stoker"})
 		if err != nil {
 			return false, err
 		}
@@ -200,34 +199,46 @@ func testAgentPods(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// testAccess asks the API server's own authorizer, in the namespace of events
-// about nodes and in another one.
+// testAccess asks the API server's own authorizer, for each account of the
+// chart, in the namespace of events about nodes, in the release's and in
+// another one.
 func testAccess(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
+	for account, grants := range map[string][]grant{
+		"plain-stoker":         agentGrants(releaseNamespace),
+		"plain-stoker-sweeper": sweeperGrants(releaseNamespace),
+		"plain-stoker-unlabel": nil, // its rights come and go with the uninstallation
+	} {
+		t.Run(account, func(t *testing.T) { testAccountAccess(t, client, account, grants) })
+	}
+}
+
+func testAccountAccess(t *testing.T, client kubernetes.Interface, account string, grants []grant) {
+	t.Helper()
+	namespaces := []string{metav1.NamespaceDefault, releaseNamespace, "team-a"}
 	allowed := map[authorizationv1.ResourceAttributes]bool{}
-	allow := func(rules []rbacv1.PolicyRule, namespaces ...string) {
-		for _, rule := range rules {
-			for _, resource := range rule.Resources {
-				for _, verb := range rule.Verbs {
-					for _, ns := range namespaces {
-						allowed[authorizationv1.ResourceAttributes{Verb: verb, Group: rule.APIGroups[0], Resource: resource, Namespace: ns}] = true
+	for _, g := range grants {
+		for _, rule := range g.rules {
+			for _, verb := range rule.Verbs {
+				for _, ns := range namespaces {
+					if g.namespace == "" || g.namespace == ns {
+						allowed[authorizationv1.ResourceAttributes{Verb: verb, Group: rule.APIGroups[0], Resource: rule.Resources[0], Namespace: ns}] = true
 					}
 				}
 			}
 		}
 	}
-	allow(clusterRules(), metav1.NamespaceDefault, releaseNamespace)
-	allow(eventRules(), metav1.NamespaceDefault)
 	asked, granted := 0, 0
 	for resource, group := range map[string]string{
 		"nodes": "", "pods": "", "secrets": "", "configmaps": "", "persistentvolumes": "", "serviceaccounts": "", "events": "events.k8s.io", "leases": "coordination.k8s.io",
+		"validatingadmissionpolicies": "admissionregistration.k8s.io", "clusterroles": "rbac.authorization.k8s.io", "daemonsets": "apps",
 	} {
 		for _, verb := range []string{"get", "list", "watch", "create", "update", "patch", "delete"} {
-			for _, ns := range []string{metav1.NamespaceDefault, releaseNamespace} {
+			for _, ns := range namespaces {
 				attributes := authorizationv1.ResourceAttributes{Verb: verb, Group: group, Resource: resource, Namespace: ns}
 				review, err := client.AuthorizationV1().SubjectAccessReviews().Create(t.Context(), &authorizationv1.SubjectAccessReview{
 					Spec: authorizationv1.SubjectAccessReviewSpec{
-						User:               "system:serviceaccount:" + releaseNamespace + ":plain-stoker",
+						User:               "system:serviceaccount:" + releaseNamespace + ":" + account,
 						Groups:             []string{"system:serviceaccounts", "system:authenticated"},
 						ResourceAttributes: &attributes,
 					},

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // repositoryRoot is the folder of the root module.
@@ -47,10 +49,14 @@ func buildBinary(t *testing.T) string {
 func TestArgumentsAreTheBinarys(t *testing.T) {
 	binary := buildBinary(t)
 	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t)} {
-		container := agentPod(t, values).Containers[0]
-		help := runInRoot(t, binary, append(slices.Clone(container.Args), "--help")...)
-		if !strings.Contains(help, "--node-name") {
-			t.Errorf("%s values: these are not the agent's arguments: %q; the binary printed\n%s", name, container.Args, help)
+		for flag, pod := range map[string]corev1.PodSpec{
+			"--node-name": agentPod(t, values), "--agent-timeout": sweeperPod(t, values).Spec, "--all": unlabelPod(t, values),
+		} {
+			container := pod.Containers[0]
+			help := runInRoot(t, binary, append(slices.Clone(container.Args), "--help")...)
+			if !strings.Contains(help, flag) {
+				t.Errorf("%s values: these are not the arguments of %s: %q; the binary printed\n%s", name, container.Name, container.Args, help)
+			}
 		}
 	}
 	// The same way with a flag that is not there must fail, or the test proves nothing.

@@ -6,67 +6,119 @@ import (
 	"github.com/google/go-cmp/cmp"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// clusterRules and eventRules are all that the agent may do with the API: in
-// the whole cluster, and in the namespace where events about nodes live. Whoever
-// lengthens these lists widens what a stolen token of one node can do.
-func clusterRules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "patch"}},
-		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list", "watch"}},
+// grant is rules in one namespace; "" is the whole cluster.
+type grant struct {
+	namespace string
+	rules     []rbacv1.PolicyRule
+}
+
+func rule(group, resource string, verbs ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: verbs}
+}
+
+// agentGrants are all that the agent may do with the API. Whoever lengthens
+// this list widens what a stolen token of one node can do.
+func agentGrants(string) []grant {
+	return []grant{
+		{"", []rbacv1.PolicyRule{rule("", "nodes", "get", "patch"), rule("", "pods", "list", "watch")}},
+		{metav1.NamespaceDefault, []rbacv1.PolicyRule{rule("events.k8s.io", "events", "create", "patch")}},
 	}
 }
 
-func eventRules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{
-		{APIGroups: []string{"events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+// sweeperGrants are all that the sweeper may do; a policy narrows its patches.
+func sweeperGrants(release string) []grant {
+	return []grant{
+		{"", []rbacv1.PolicyRule{rule("", "nodes", "get", "list", "watch", "patch")}},
+		{release, []rbacv1.PolicyRule{rule("", "pods", "list", "watch")}},
+		{metav1.NamespaceDefault, []rbacv1.PolicyRule{rule("events.k8s.io", "events", "create")}},
 	}
 }
 
-func TestRBACIsExactlyWhatTheAgentNeeds(t *testing.T) {
+// unlabelGrants are all that the Job of the post-delete hook may do, under a
+// policy as the sweeper's.
+func unlabelGrants(string) []grant {
+	return []grant{{"", []rbacv1.PolicyRule{rule("", "nodes", "list", "patch")}}}
+}
+
+// grants reads what rendered roles and bindings give to each account.
+func grants(t *testing.T, objs []*unstructured.Unstructured) map[string][]grant {
+	t.Helper()
+	roles := map[string][]rbacv1.PolicyRule{}
+	got := map[string][]grant{}
+	for _, obj := range objs {
+		key, kind := objectKey(obj), obj.GetKind()
+		switch kind {
+		case "ClusterRole":
+			var role rbacv1.ClusterRole
+			find(t, objs, kind, key, &role)
+			roles[kind+" "+key] = role.Rules
+			if role.AggregationRule != nil {
+				t.Errorf("%s %s grows with other roles", kind, key)
+			}
+		case "Role":
+			var role rbacv1.Role
+			find(t, objs, kind, key, &role)
+			roles[kind+" "+key] = role.Rules
+		case "ClusterRoleBinding", "RoleBinding":
+		default:
+			if obj.GroupVersionKind().Group == rbacv1.GroupName {
+				t.Errorf("unexpected %s %s", kind, key)
+			}
+		}
+	}
+	for _, obj := range objs {
+		key, kind := objectKey(obj), obj.GetKind()
+		if kind != "ClusterRoleBinding" && kind != "RoleBinding" {
+			continue
+		}
+		var binding rbacv1.RoleBinding // both have the same fields
+		find(t, objs, kind, key, &binding)
+		role := binding.RoleRef.Kind + " " + binding.RoleRef.Name
+		if kind == "RoleBinding" {
+			role = binding.RoleRef.Kind + " " + binding.Namespace + "/" + binding.RoleRef.Name
+		}
+		rules, ok := roles[role]
+		if !ok {
+			t.Errorf("%s %s gives %s, which the chart does not have", kind, key, role)
+		}
+		if len(binding.Subjects) != 1 || binding.Subjects[0].Kind != "ServiceAccount" || binding.Subjects[0].Namespace != "gpu-system" {
+			t.Fatalf("%s %s has the subjects %v", kind, key, binding.Subjects)
+		}
+		account := binding.Subjects[0].Name
+		got[account] = append(got[account], grant{binding.Namespace, rules})
+	}
+	return got
+}
+
+func TestRBACIsExactlyWhatTheCodeNeeds(t *testing.T) {
 	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t)} {
 		t.Run(name, func(t *testing.T) {
-			rules := map[string][]rbacv1.PolicyRule{}
-			refs := map[string]string{}
-			account := []rbacv1.Subject{{Kind: "ServiceAccount", Name: agentPod(t, values).ServiceAccountName, Namespace: "gpu-system"}}
-			objs := renderAll(t, values)
-			for _, obj := range objs {
-				key, kind := objectKey(obj), obj.GetKind()
-				switch kind {
-				case "ClusterRole":
-					var role rbacv1.ClusterRole
-					find(t, objs, kind, key, &role)
-					rules[kind+" "+key] = role.Rules
-					if role.AggregationRule != nil {
-						t.Error("the role grows with other roles")
-					}
-				case "Role":
-					var role rbacv1.Role
-					find(t, objs, kind, key, &role)
-					rules[kind+" "+key] = role.Rules
-				case "ClusterRoleBinding", "RoleBinding":
-					var binding rbacv1.RoleBinding // both have the same fields
-					find(t, objs, kind, key, &binding)
-					refs[binding.RoleRef.Kind+" "+key] = binding.RoleRef.Name
-					if diff := cmp.Diff(account, binding.Subjects); diff != "" {
-						t.Errorf("subjects of %s differ (-wanted +rendered):\n%s", kind, diff)
-					}
-				default:
-					if obj.GroupVersionKind().Group == rbacv1.GroupName {
-						t.Errorf("unexpected %s %s", kind, key)
-					}
+			for account, tc := range map[string]struct {
+				objs []*unstructured.Unstructured
+				want []grant
+			}{
+				agentPod(t, values).ServiceAccountName:        {renderAll(t, values), agentGrants("gpu-system")},
+				sweeperPod(t, values).Spec.ServiceAccountName: {renderAll(t, values), sweeperGrants("gpu-system")},
+				unlabelPod(t, values).ServiceAccountName:      {renderHooks(t, values), unlabelGrants("gpu-system")},
+			} {
+				all := grants(t, tc.objs)
+				got := map[string][]rbacv1.PolicyRule{}
+				for _, g := range all[account] {
+					got[g.namespace] = append(got[g.namespace], g.rules...)
+				}
+				want := map[string][]rbacv1.PolicyRule{}
+				for _, g := range tc.want {
+					want[g.namespace] = g.rules
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("rights of %s differ (-wanted +rendered):\n%s", account, diff)
 				}
 			}
-			fullname := map[string]string{"default": "rel-stoker", "full": "rel-warm"}[name]
-			events := "Role " + metav1.NamespaceDefault + "/" + fullname
-			want := map[string][]rbacv1.PolicyRule{"ClusterRole " + fullname: clusterRules(), events: eventRules()}
-			if diff := cmp.Diff(want, rules); diff != "" {
-				t.Errorf("roles differ (-wanted +rendered):\n%s", diff)
-			}
-			wantRefs := map[string]string{"ClusterRole " + fullname: fullname, events: fullname}
-			if diff := cmp.Diff(wantRefs, refs); diff != "" {
-				t.Errorf("bindings differ (-wanted +rendered):\n%s", diff)
+			if n, m := len(grants(t, renderAll(t, values))), len(grants(t, renderHooks(t, values))); n != 2 || m != 1 {
+				t.Errorf("the chart gives rights to %d accounts, its hook to %d", n, m)
 			}
 		})
 	}

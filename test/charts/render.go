@@ -8,12 +8,14 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/common/util"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
+	release "helm.sh/helm/v4/pkg/release/v1"
 	releaseutil "helm.sh/helm/v4/pkg/release/v1/util"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -35,15 +37,10 @@ func Render(valuesYAML []byte, releaseName, namespace string) ([]*unstructured.U
 
 // renderFor is Render for a version of Kubernetes.
 func renderFor(version string, valuesYAML []byte, releaseName, namespace string) ([]*unstructured.Unstructured, error) {
-	files, err := renderFiles(version, valuesYAML, releaseName, namespace)
+	// Hooks belong to a release's life, which Render does not have.
+	_, manifests, err := sorted(version, valuesYAML, releaseName, namespace)
 	if err != nil {
 		return nil, err
-	}
-	delete(files, notesFile)
-	// Hooks belong to a release's life, which Render does not have.
-	_, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
-	if err != nil {
-		return nil, fmt.Errorf("sort the rendered manifests: %w", err)
 	}
 	var objs []*unstructured.Unstructured
 	for _, m := range manifests {
@@ -54,6 +51,43 @@ func renderFor(version string, valuesYAML []byte, releaseName, namespace string)
 		objs = append(objs, decoded...)
 	}
 	return objs, nil
+}
+
+// PostDeleteHooks gives the objects that Helm would create after uninstalling
+// charts/stoker, in its order.
+func PostDeleteHooks(valuesYAML []byte, releaseName, namespace string) ([]*unstructured.Unstructured, error) {
+	hooks, _, err := sorted(kubernetesVersion, valuesYAML, releaseName, namespace)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(hooks, func(a, b *release.Hook) int { return a.Weight - b.Weight })
+	var objs []*unstructured.Unstructured
+	for _, h := range hooks {
+		if !slices.Contains(h.Events, release.HookPostDelete) {
+			continue
+		}
+		decoded, err := decode([]byte(h.Manifest))
+		if err != nil {
+			return nil, fmt.Errorf("decode %s: %w", h.Path, err)
+		}
+		objs = append(objs, decoded...)
+	}
+	return objs, nil
+}
+
+// sorted gives what Helm would install, in its order, and what hooks it would
+// keep for later.
+func sorted(version string, valuesYAML []byte, releaseName, namespace string) ([]*release.Hook, []releaseutil.Manifest, error) {
+	files, err := renderFiles(version, valuesYAML, releaseName, namespace)
+	if err != nil {
+		return nil, nil, err
+	}
+	delete(files, notesFile)
+	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	if err != nil {
+		return nil, nil, fmt.Errorf("sort the rendered manifests: %w", err)
+	}
+	return hooks, manifests, nil
 }
 
 // Notes gives the text that Helm would print after installing charts/stoker
@@ -100,14 +134,14 @@ func renderFiles(version string, valuesYAML []byte, releaseName, namespace strin
 	if err != nil {
 		return nil, fmt.Errorf("read values: %w", err)
 	}
-	release := common.ReleaseOptions{Name: releaseName, Namespace: namespace, Revision: 1, IsInstall: true}
+	options := common.ReleaseOptions{Name: releaseName, Namespace: namespace, Revision: 1, IsInstall: true}
 	capabilities := common.DefaultCapabilities.Copy()
 	parsed, err := common.ParseKubeVersion(version)
 	if err != nil {
 		return nil, fmt.Errorf("read version %q of Kubernetes: %w", version, err)
 	}
 	capabilities.KubeVersion = *parsed
-	top, err := util.ToRenderValues(c, values, release, capabilities)
+	top, err := util.ToRenderValues(c, values, options, capabilities)
 	if err != nil {
 		return nil, fmt.Errorf("check values: %w", err)
 	}

@@ -46,6 +46,31 @@ func find(t *testing.T, objs []*unstructured.Unstructured, kind, key string, int
 	t.Fatalf("no %s %s among the rendered objects", kind, key)
 }
 
+// renderHooks renders what uninstalling creates, or ends the test.
+func renderHooks(t *testing.T, values []byte) []*unstructured.Unstructured {
+	t.Helper()
+	objs, err := PostDeleteHooks(values, "rel", "gpu-system")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objs
+}
+
+// manifest writes objects as one text.
+func manifest(t *testing.T, objs []*unstructured.Unstructured) string {
+	t.Helper()
+	var b strings.Builder
+	for _, obj := range objs {
+		content, err := yaml.Marshal(obj.Object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.WriteString("---\n")
+		b.Write(content)
+	}
+	return b.String()
+}
+
 func TestGolden(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -55,16 +80,8 @@ func TestGolden(t *testing.T) {
 		{"full", fullValues(t)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			var b strings.Builder
-			for _, obj := range renderAll(t, tc.values) {
-				content, err := yaml.Marshal(obj.Object)
-				if err != nil {
-					t.Fatal(err)
-				}
-				b.WriteString("---\n")
-				b.Write(content)
-			}
-			checkGolden(t, filepath.Join("golden", tc.name+".yaml"), b.String())
+			checkGolden(t, filepath.Join("golden", tc.name+".yaml"), manifest(t, renderAll(t, tc.values)))
+			checkGolden(t, filepath.Join("golden", tc.name+"-hooks.yaml"), manifest(t, renderHooks(t, tc.values)))
 
 			notes, err := Notes(tc.values, "rel", "gpu-system")
 			if err != nil {
@@ -99,8 +116,8 @@ func TestRenderedManifestsDecodeStrictly(t *testing.T) {
 				decoded++
 			}
 		}
-		if want := len(renderAll(t, values)); decoded != want {
-			t.Errorf("%s values: decoded %d documents, Render gives %d objects", name, decoded, want)
+		if want := len(renderAll(t, values)) + len(renderHooks(t, values)); decoded != want {
+			t.Errorf("%s values: decoded %d documents, Render and PostDeleteHooks give %d objects", name, decoded, want)
 		}
 	}
 }
@@ -164,7 +181,7 @@ func TestPolicyNeedsItsVersion(t *testing.T) {
 		}
 		kinds := 0
 		for _, obj := range objs {
-			if obj.GroupVersionKind().Group == "admissionregistration.k8s.io" {
+			if strings.HasPrefix(obj.GetKind(), "MutatingAdmissionPolicy") {
 				kinds++
 			}
 		}

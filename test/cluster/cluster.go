@@ -34,6 +34,9 @@ type Options struct {
 	Keep bool
 	// Binary is the control plane's executable. Empty: Binary finds or builds it.
 	Binary string
+	// NodeGrace is how long a Node may send no heartbeat (renew no Lease) before it turns Unknown. Nodes without a kubelet
+	// send none, so the default is a day.
+	NodeGrace time.Duration
 	// Log gets a line for a person when there is something to wait for, which is a build. nil is silence.
 	Log io.Writer
 }
@@ -50,6 +53,7 @@ type Cluster struct {
 	// processes are in the order of their start.
 	processes []*process
 	unlock    func()
+	nodeGrace time.Duration
 	removeDir bool
 
 	stopOnce sync.Once
@@ -76,11 +80,14 @@ func Start(ctx context.Context, options Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{layout: l, unlock: unlock, removeDir: options.Dir == "" && !options.Keep}
+	c := &Cluster{layout: l, unlock: unlock, nodeGrace: options.NodeGrace, removeDir: options.Dir == "" && !options.Keep}
 	if options.Keep {
 		if err := os.WriteFile(l.path(keptMarker), nil, 0o600); err != nil {
 			return nil, errors.Join(fmt.Errorf("mark the cluster's directory as kept: %w", err), c.Stop())
 		}
+	}
+	if c.nodeGrace == 0 {
+		c.nodeGrace = 24 * time.Hour
 	}
 	if err := c.start(ctx, binary); err != nil {
 		// What Stop says is about processes that the error already tells of.
@@ -137,7 +144,7 @@ func (c *Cluster) startComponents(ctx context.Context, binary string, keys *pki)
 	for _, stage := range [][]component{
 		{etcd(c.layout, etcdPort)},
 		{apiServer(c.layout, apiPort, etcdPort)},
-		{controllerManager(c.layout, controllersPort), scheduler(c.layout, schedulerPort)},
+		{controllerManager(c.layout, controllersPort, c.nodeGrace), scheduler(c.layout, schedulerPort)},
 	} {
 		var started []*process
 		for _, component := range stage {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"path/filepath"
+	"time"
 )
 
 // component is one process of the control plane and how to see that it works.
@@ -97,7 +98,7 @@ func apiServer(l layout, port, etcdPort *reservedPort) component {
 	}
 }
 
-func controllerManager(l layout, port *reservedPort) component {
+func controllerManager(l layout, port *reservedPort, nodeGrace time.Duration) component {
 	kubeconfig := l.kubeconfig(controllerManagerUser)
 	return component{
 		name: "kube-controller-manager", port: port, readyPath: "/healthz",
@@ -116,8 +117,7 @@ func controllerManager(l layout, port *reservedPort) component {
 			// By default it asks 20 times a second, and spends seconds of its start on accounts for its controllers.
 			"--kube-api-qps=1000",
 			"--kube-api-burst=1000",
-			// Nodes without a kubelet send no heartbeats: after the default of 50 s they would turn Unknown and be tainted.
-			"--node-monitor-grace-period=24h",
+			"--node-monitor-grace-period=" + nodeGrace.String(),
 		},
 	}
 }

@@ -232,7 +232,7 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, component := range []component{
-		etcd(l, taken), apiServer(l, taken, taken), controllerManager(l, taken), scheduler(l, taken),
+		etcd(l, taken), apiServer(l, taken, taken), controllerManager(l, taken, time.Hour), scheduler(l, taken),
 	} {
 		t.Run(component.name, func(t *testing.T) {
 			p, err := startProcess(binary, component.name, l.log(component.name), component.args)

@@ -101,3 +101,93 @@ stoker.validate refuses what a schema cannot see: entries that contradict one an
 {{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/*
+The names of what is not the agent leave room for their suffix in 63 characters: a Job's name becomes a label.
+*/}}
+{{- define "stoker.sweeperName" -}}
+{{- printf "%s-sweeper" (include "stoker.fullname" . | trunc 55 | trimSuffix "-") -}}
+{{- end -}}
+
+{{- define "stoker.unlabelName" -}}
+{{- printf "%s-unlabel" (include "stoker.fullname" . | trunc 55 | trimSuffix "-") -}}
+{{- end -}}
+
+{{/*
+stoker.componentSelectorLabels: labels of another component's pods (a dict with root and component). The name differs
+from the agents', whose DaemonSet selects by name and instance, and so does the sweeper.
+*/}}
+{{- define "stoker.componentSelectorLabels" -}}
+app.kubernetes.io/name: {{ printf "%s-%s" (include "stoker.name" .root | trunc 55 | trimSuffix "-") .component }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- end -}}
+
+{{- define "stoker.componentLabels" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "stoker.componentSelectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end -}}
+
+{{/*
+stoker.restricted: what the Pod Security level of that name demands of a container.
+*/}}
+{{- define "stoker.restricted" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{- define "stoker.restrictedPod" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/*
+stoker.removalOnly: the rules of a ValidatingAdmissionPolicy that lets one account (its name in the release's namespace)
+change of Nodes nothing but this: keys of stoker.dev go away. managedFields and resourceVersion differ with every
+write, so the parts of the metadata are compared one by one; what else a Node's metadata has cannot be changed.
+*/}}
+{{- define "stoker.removalOnly" -}}
+failurePolicy: Fail
+matchConstraints:
+  resourceRules:
+    - apiGroups: [""]
+      apiVersions: ["*"]
+      operations: ["*"]
+      resources: ["nodes", "nodes/*"]
+matchConditions:
+  - name: this-account
+    expression: request.userInfo.username == "system:serviceaccount:{{ .root.Release.Namespace }}:{{ .account }}"
+variables:
+  - name: isUpdate
+    expression: request.operation == "UPDATE" && (!has(request.subResource) || request.subResource == "")
+  - name: labels
+    expression: object.metadata.?labels.orValue({})
+  - name: oldLabels
+    expression: oldObject.metadata.?labels.orValue({})
+  - name: annotations
+    expression: object.metadata.?annotations.orValue({})
+  - name: oldAnnotations
+    expression: oldObject.metadata.?annotations.orValue({})
+validations:
+  - expression: variables.isUpdate
+    message: this account may change labels and annotations of Nodes, and do nothing else with Nodes and their subresources
+  - expression: >-
+      !variables.isUpdate || (variables.labels.all(k, k in variables.oldLabels && variables.labels[k] == variables.oldLabels[k]) &&
+      variables.annotations.all(k, k in variables.oldAnnotations && variables.annotations[k] == variables.oldAnnotations[k]))
+    message: this account may remove labels and annotations, not add or change any
+  - expression: >-
+      !variables.isUpdate || (variables.oldLabels.all(k, k in variables.labels || k.matches("^([^/]+[.])?stoker[.]dev/")) &&
+      variables.oldAnnotations.all(k, k in variables.annotations || k.matches("^([^/]+[.])?stoker[.]dev/")))
+    message: this account may remove keys of stoker.dev, not those of others
+  - expression: >-
+      !variables.isUpdate || (object.spec == oldObject.spec &&
+      object.metadata.?finalizers.orValue([]) == oldObject.metadata.?finalizers.orValue([]) &&
+      object.metadata.?ownerReferences.orValue([]) == oldObject.metadata.?ownerReferences.orValue([]))
+    message: this account may not change spec, finalizers or ownerReferences of a Node
+{{- end -}}

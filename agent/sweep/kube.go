@@ -1,0 +1,238 @@
+package sweep
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	typedeventsv1 "k8s.io/client-go/kubernetes/typed/events/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/stoker-project/stoker/agent"
+)
+
+// fieldManager is who removes keys.
+const fieldManager = "stoker-sweeper"
+
+// cluster is what a Sweeper needs of Kubernetes. The real one is kube; tests of
+// timing and pace put something in memory in its place.
+type cluster interface {
+	// seen is what the watches have brought; known is false before each has
+	// brought a whole list.
+	seen() (nodes []node, pods []pod, known bool)
+	// reach asks the API server for something small; an answer is contact.
+	reach(ctx context.Context) error
+	// look reads one Node and the agents' pods on it, not from a cache; the Node
+	// first.
+	look(ctx context.Context, name string) (node, []pod, error)
+	// withdraw removes the node's keys if the Node has not changed since n was
+	// read; else the error is a conflict.
+	withdraw(ctx context.Context, n node) error
+	event(ctx context.Context, e event) error
+	// run watches until ctx ends.
+	run(ctx context.Context)
+}
+
+// nodesAPI reads and patches the metadata of Nodes: of a Node's status, which is
+// its larger part, nothing is asked for.
+type nodesAPI struct{ nodes metadata.ResourceInterface }
+
+func newNodesAPI(cfg *rest.Config) (nodesAPI, error) {
+	client, err := metadata.NewForConfig(cfg)
+	if err != nil {
+		return nodesAPI{}, fmt.Errorf("make a client for nodes: %w", err)
+	}
+	return nodesAPI{nodes: client.Resource(corev1.SchemeGroupVersion.WithResource("nodes"))}, nil
+}
+
+func (a nodesAPI) get(ctx context.Context, name string) (node, error) {
+	m, err := a.nodes.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return node{}, explain("read node "+name, err)
+	}
+	return nodeOf(m), nil
+}
+
+// remove takes the keys of n away and returns what the Node says then.
+func (a nodesAPI) remove(ctx context.Context, n node, pinned bool) (node, error) {
+	patch, err := n.removal(pinned)
+	if err != nil {
+		return node{}, fmt.Errorf("remove keys of node %s: %w", n.Name, err)
+	}
+	m, err := a.nodes.Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	if err != nil {
+		return node{}, explain("remove keys of node "+n.Name, err)
+	}
+	return nodeOf(m), nil
+}
+
+// explain says what an API error asks of the operator.
+func explain(op string, err error) error {
+	if apierrors.IsForbidden(err) {
+		return fmt.Errorf("%s: %w; let this account do so", op, err)
+	}
+	return fmt.Errorf("%s: %w", op, err)
+}
+
+// kube speaks to the API server.
+type kube struct {
+	api      nodesAPI
+	pods     typedcorev1.PodInterface
+	events   typedeventsv1.EventInterface
+	selector string
+
+	nodeStore, podStore cache.Store
+	watches             []cache.Controller
+}
+
+func newKube(cfg *rest.Config, namespace, selector string) (*kube, error) {
+	api, err := newNodesAPI(cfg)
+	if err != nil {
+		return nil, err
+	}
+	core, err := typedcorev1.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for pods: %w", err)
+	}
+	events, err := typedeventsv1.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for events: %w", err)
+	}
+	k := &kube{api: api, pods: core.Pods(namespace), events: events.Events(eventNamespace), selector: selector}
+	var nodes, pods cache.Controller
+	k.nodeStore, nodes = newWatch(&metav1.PartialObjectMetadata{}, &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return api.nodes.List(ctx, o)
+		},
+		WatchFuncWithContext: api.nodes.Watch,
+	}, littleNode)
+	k.podStore, pods = newWatch(&corev1.Pod{}, &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.LabelSelector = selector
+			return k.pods.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.LabelSelector = selector
+			return k.pods.Watch(ctx, o)
+		},
+	}, littlePod)
+	k.watches = []cache.Controller{nodes, pods}
+	return k, nil
+}
+
+func newWatch(object runtime.Object, lw *cache.ListWatch, transform cache.TransformFunc) (cache.Store, cache.Controller) {
+	return cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: lw, ObjectType: object, Transform: transform, Handler: cache.ResourceEventHandlerFuncs{},
+	})
+}
+
+// littleNode keeps of a Node's metadata what nodeOf reads.
+func littleNode(o any) (any, error) {
+	m, ok := o.(*metav1.PartialObjectMetadata)
+	if !ok {
+		return o, nil // the last state of an object whose deletion was missed
+	}
+	n := nodeOf(m)
+	small := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.Version}}
+	set := func(keys []string) map[string]string {
+		out := make(map[string]string, len(keys))
+		for _, key := range keys {
+			out[key] = ""
+		}
+		return out
+	}
+	small.Labels, small.Annotations = set(n.Labels), set(n.Annotations)
+	if !n.Wrote.IsZero() {
+		wrote := metav1.NewTime(n.Wrote)
+		small.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: agent.FieldManager, Time: &wrote}}
+	}
+	return small, nil
+}
+
+// littlePod keeps of a pod what podOf reads.
+func littlePod(o any) (any, error) {
+	p, ok := o.(*corev1.Pod)
+	if !ok {
+		return o, nil
+	}
+	small := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion},
+		Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName},
+	}
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			small.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime}}
+		}
+	}
+	return small, nil
+}
+
+func (k *kube) seen() (nodes []node, pods []pod, known bool) {
+	for _, w := range k.watches {
+		if !w.HasSynced() {
+			return nil, nil, false
+		}
+	}
+	for _, o := range k.nodeStore.List() {
+		if m, ok := o.(*metav1.PartialObjectMetadata); ok {
+			nodes = append(nodes, nodeOf(m))
+		}
+	}
+	for _, o := range k.podStore.List() {
+		if p, ok := o.(*corev1.Pod); ok {
+			pods = append(pods, podOf(p))
+		}
+	}
+	return nodes, pods, true
+}
+
+// reach lists at most one pod. Without a resource version the answer is as new
+// as etcd's, so it proves that both are there.
+func (k *kube) reach(ctx context.Context) error {
+	_, err := k.pods.List(ctx, metav1.ListOptions{LabelSelector: k.selector, Limit: 1})
+	if err != nil {
+		return explain("reach the API server", err)
+	}
+	return nil
+}
+
+func (k *kube) look(ctx context.Context, name string) (node, []pod, error) {
+	n, err := k.api.get(ctx, name)
+	if err != nil {
+		return node{}, nil, err
+	}
+	list, err := k.pods.List(ctx, metav1.ListOptions{
+		LabelSelector: k.selector, FieldSelector: fields.OneTermEqualSelector("spec.nodeName", name).String(),
+	})
+	if err != nil {
+		return node{}, nil, explain("list the agents' pods on node "+name, err)
+	}
+	var pods []pod
+	for i := range list.Items {
+		pods = append(pods, podOf(&list.Items[i]))
+	}
+	return n, pods, nil
+}
+
+func (k *kube) withdraw(ctx context.Context, n node) error {
+	_, err := k.api.remove(ctx, n, true)
+	return err
+}
+
+func (k *kube) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, w := range k.watches {
+		wg.Go(func() { w.RunWithContext(ctx) })
+	}
+	wg.Wait()
+}
