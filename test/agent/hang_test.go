@@ -128,7 +128,7 @@ func TestVolumeThatHangs(t *testing.T) {
 	hang()
 	p.waitWarm(0)
 	p.waitStatus("the store cannot be read")
-	if err := p.healthy(); err != nil {
+	if err := p.healthy(t.Context()); err != nil {
 		t.Errorf("the agent does not live: %v", err)
 	}
 	release()
@@ -149,7 +149,7 @@ func TestVolumeThatHangs(t *testing.T) {
 	hang()
 	p.start(config)
 	p.waitWarm(0)
-	if err := p.healthy(); err != nil {
+	if err := p.healthy(t.Context()); err != nil {
 		t.Errorf("an agent that starts on a volume that hangs does not live: %v", err)
 	}
 	release()
@@ -163,8 +163,8 @@ func TestVolumeThatHangs(t *testing.T) {
 // waitSilent waits until the process listens no more.
 func (p *process) waitSilent() {
 	p.Helper()
-	err := cluster.WaitFor(p.Context(), "the agent to end", func(context.Context) (bool, error) {
-		err := p.healthy()
+	err := cluster.WaitFor(p.Context(), "the agent to end", func(ctx context.Context) (bool, error) {
+		err := p.healthy(ctx)
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			return true, nil
 		}

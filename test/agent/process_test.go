@@ -89,12 +89,12 @@ func (p *process) start(config string) {
 }
 
 // healthy asks the process as a kubelet does.
-func (p *process) healthy() error {
+func (p *process) healthy(ctx context.Context) error {
 	address := regexp.MustCompile(`address=(127\.0\.0\.1:\d+)`).FindStringSubmatch(p.log.String())
 	if address == nil {
 		return errors.New("it does not listen yet")
 	}
-	req, err := http.NewRequestWithContext(p.Context(), http.MethodGet, "http://"+address[1]+"/healthz", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address[1]+"/healthz", http.NoBody)
 	if err != nil {
 		return err
 	}
