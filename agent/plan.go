@@ -24,9 +24,24 @@ func plan(f facts) decision {
 	p.unlisted()
 	p.makeRoom()
 	slices.Sort(p.out.Remove)
+	if p.labelWithoutManifest() {
+		p.out.Remove, p.out.Prune = nil, nil
+	}
 	p.assign()
 	slices.SortFunc(p.out.Models, func(a, b modelState) int { return cmp.Compare(a.Name, b.Name) })
 	return p.out
+}
+
+// labelWithoutManifest says that the Node promises a model whose manifest is gone,
+// taken by somebody else. Nothing refers to its content then, so removing anything,
+// which collects what nothing refers to, would take it before the label has gone.
+func (p *planner) labelWithoutManifest() bool {
+	for _, m := range p.out.Models {
+		if _, published := p.Store.Value.Models[m.Name]; m.Listed && p.Promised[m.Name] && !published {
+			return true
+		}
+	}
+	return false
 }
 
 type planner struct {

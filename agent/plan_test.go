@@ -329,6 +329,13 @@ func TestPlan(t *testing.T) {
 			f.Memory["a"] = unwanted
 			return f
 		}, "a evicting\n-> remove a\n"},
+		{"nothing is collected while a label promises what has lost its manifest", func() facts {
+			f := world(b)
+			f.Store.Value.Models["a"] = published(a, nil)
+			f.Memory["a"] = unwanted
+			f.Promised["b"] = true
+			return f
+		}, "a evicting\nb queued\n-> pull b\n"},
 		{"what somebody else put into the store stays", func() facts {
 			f := world()
 			f.Store.Value.Models["a"] = published(a, nil)
