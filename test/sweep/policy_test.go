@@ -15,13 +15,16 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/stoker-project/stoker/test/hostile"
 )
 
 // What the policy says of what it refuses.
 const (
 	onlyRemove = "this account may remove labels and annotations, not add or change any"
 	onlyOurs   = "this account may remove keys of stoker.dev, not those of others"
-	noSpec     = "this account may not change spec, finalizers or ownerReferences of a Node"
+	noSpec     = "this account may not change the spec of a Node"
+	noOwner    = "this account may not change finalizers or ownerReferences of a Node"
 	onlyUpdate = "this account may change labels and annotations of Nodes, and do nothing else"
 	// noRight is RBAC's word.
 	noRight = "is forbidden: User \"system:serviceaccount:" + namespace + ":" + sweeper + "\" cannot"
@@ -63,7 +66,7 @@ func (b *bench) waitPolicy(cfg *rest.Config, node string) {
 }
 
 // hostileNodes are requests about a Node that RBAC lets through to the policy.
-func hostileNodes(node string) []request {
+func hostileNodes(node string) []hostile.Request {
 	label := func(key, value string) string { return fmt.Sprintf(`{"metadata":{"labels":{%q:%s}}}`, key, value) }
 	annotation := func(key, value string) string {
 		return fmt.Sprintf(`{"metadata":{"annotations":{%q:%s}}}`, key, value)
@@ -71,62 +74,62 @@ func hostileNodes(node string) []request {
 	apply := func(rest string) string {
 		return fmt.Sprintf("apiVersion: v1\nkind: Node\nmetadata: {name: %s%s}\n", node, rest)
 	}
-	return []request{
-		patch("add a label of ours", node, merge, label("warm.stoker.dev/other", `"disk"`), onlyRemove),
-		patch("add a foreign label", node, merge, label("foreign", `"x"`), onlyRemove),
-		patch("make the node a control plane", node, merge, label("node-role.kubernetes.io/control-plane", `""`), onlyRemove),
-		patch("change a warm label", node, merge, label("warm.stoker.dev/llama", `"ram"`), onlyRemove),
-		patch("empty a warm label", node, merge, label("warm.stoker.dev/llama", `""`), onlyRemove),
-		patch("change a foreign label", node, merge, label("team", `"b"`), onlyRemove),
-		patch("remove a foreign label", node, merge, label("team", "null"), onlyOurs),
-		patch("remove the hostname", node, merge, label("kubernetes.io/hostname", "null"), onlyOurs),
-		patch("remove a label named as the domain", node, merge, label("stoker.dev", "null"), onlyOurs),
-		patch("remove a label of a domain that ends alike", node, merge, label("xstoker.dev/a", "null"), onlyOurs),
-		patch("remove a label of a domain that begins alike", node, merge, label("stoker.dev.example.com/a", "null"), onlyOurs),
-		patch("remove all labels", node, merge, `{"metadata":{"labels":null}}`, onlyOurs),
-		patch("remove one of ours and add another", node, merge, `{"metadata":{"labels":{"warm.stoker.dev/llama":null,"warm.stoker.dev/mine":"disk"}}}`, onlyRemove),
-		patch("remove one of ours and a foreign one", node, merge, `{"metadata":{"labels":{"warm.stoker.dev/llama":null,"team":null}}}`, onlyOurs),
-		patch("add an annotation of ours", node, merge, annotation("stoker.dev/other", `"x"`), onlyRemove),
-		patch("change the status annotation", node, merge, annotation("stoker.dev/status", `"{\"version\":1}"`), onlyRemove),
-		patch("add a foreign annotation", node, merge, annotation("foreign", `"x"`), onlyRemove),
-		patch("change a foreign annotation", node, merge, annotation("note", `"yours"`), onlyRemove),
-		patch("remove a foreign annotation", node, merge, annotation("note", "null"), onlyOurs),
-		patch("remove an annotation of a domain that ends alike", node, merge, annotation("xstoker.dev/a", "null"), onlyOurs),
-		patch("remove all annotations", node, merge, `{"metadata":{"annotations":null}}`, onlyOurs),
-		patch("replace the labels by json patch", node, jsonPatch, `[{"op":"replace","path":"/metadata/labels","value":{"warm.stoker.dev/x":"disk"}}]`, onlyRemove),
-		patch("move a label by json patch", node, jsonPatch, `[{"op":"move","from":"/metadata/labels/warm.stoker.dev~1llama","path":"/metadata/labels/warm.stoker.dev~1mine"}]`, onlyRemove),
-		patch("add a label by strategic merge", node, strategic, label("foreign", `"x"`), onlyRemove),
-		patch("replace the labels by strategic merge", node, strategic, `{"metadata":{"labels":{"$patch":"replace"}}}`, onlyOurs),
-		patch("add a label by apply", node, applyYAML, apply(", labels: {warm.stoker.dev/mine: disk}"), onlyRemove),
-		patch("cordon", node, merge, `{"spec":{"unschedulable":true}}`, noSpec),
-		patch("cordon while removing", node, merge, `{"metadata":{"labels":{"warm.stoker.dev/llama":null}},"spec":{"unschedulable":true}}`, noSpec),
-		patch("add a taint", node, jsonPatch, `[{"op":"add","path":"/spec/taints/-","value":{"key":"a","effect":"NoExecute"}}]`, noSpec),
-		patch("lift the taint of cold nodes", node, jsonPatch, `[{"op":"remove","path":"/spec/taints"}]`, noSpec),
-		patch("lift all taints", node, merge, `{"spec":{"taints":null}}`, noSpec),
-		patch("set the provider's id", node, merge, `{"spec":{"providerID":"x://y"}}`, noSpec),
-		patch("add a finalizer", node, merge, `{"metadata":{"finalizers":["example.com/held","example.com/more"]}}`, noSpec),
-		patch("remove the finalizers", node, merge, `{"metadata":{"finalizers":null}}`, noSpec),
-		patch("give the node an owner", node, merge, `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"a","uid":"b"}]}}`, noSpec),
+	return []hostile.Request{
+		hostile.PatchNode("add a label of ours", node, hostile.Merge, label("warm.stoker.dev/other", `"disk"`), onlyRemove),
+		hostile.PatchNode("add a foreign label", node, hostile.Merge, label("foreign", `"x"`), onlyRemove),
+		hostile.PatchNode("make the node a control plane", node, hostile.Merge, label("node-role.kubernetes.io/control-plane", `""`), onlyRemove),
+		hostile.PatchNode("change a warm label", node, hostile.Merge, label("warm.stoker.dev/llama", `"ram"`), onlyRemove),
+		hostile.PatchNode("empty a warm label", node, hostile.Merge, label("warm.stoker.dev/llama", `""`), onlyRemove),
+		hostile.PatchNode("change a foreign label", node, hostile.Merge, label("team", `"b"`), onlyRemove),
+		hostile.PatchNode("remove a foreign label", node, hostile.Merge, label("team", "null"), onlyOurs),
+		hostile.PatchNode("remove the hostname", node, hostile.Merge, label("kubernetes.io/hostname", "null"), onlyOurs),
+		hostile.PatchNode("remove a label named as the domain", node, hostile.Merge, label("stoker.dev", "null"), onlyOurs),
+		hostile.PatchNode("remove a label of a domain that ends alike", node, hostile.Merge, label("xstoker.dev/a", "null"), onlyOurs),
+		hostile.PatchNode("remove a label of a domain that begins alike", node, hostile.Merge, label("stoker.dev.example.com/a", "null"), onlyOurs),
+		hostile.PatchNode("remove all labels", node, hostile.Merge, `{"metadata":{"labels":null}}`, onlyOurs),
+		hostile.PatchNode("remove one of ours and add another", node, hostile.Merge, `{"metadata":{"labels":{"warm.stoker.dev/llama":null,"warm.stoker.dev/mine":"disk"}}}`, onlyRemove),
+		hostile.PatchNode("remove one of ours and a foreign one", node, hostile.Merge, `{"metadata":{"labels":{"warm.stoker.dev/llama":null,"team":null}}}`, onlyOurs),
+		hostile.PatchNode("add an annotation of ours", node, hostile.Merge, annotation("stoker.dev/other", `"x"`), onlyRemove),
+		hostile.PatchNode("change the status annotation", node, hostile.Merge, annotation("stoker.dev/status", `"{\"version\":1}"`), onlyRemove),
+		hostile.PatchNode("add a foreign annotation", node, hostile.Merge, annotation("foreign", `"x"`), onlyRemove),
+		hostile.PatchNode("change a foreign annotation", node, hostile.Merge, annotation("note", `"yours"`), onlyRemove),
+		hostile.PatchNode("remove a foreign annotation", node, hostile.Merge, annotation("note", "null"), onlyOurs),
+		hostile.PatchNode("remove an annotation of a domain that ends alike", node, hostile.Merge, annotation("xstoker.dev/a", "null"), onlyOurs),
+		hostile.PatchNode("remove all annotations", node, hostile.Merge, `{"metadata":{"annotations":null}}`, onlyOurs),
+		hostile.PatchNode("replace the labels by json patch", node, hostile.JSONPatch, `[{"op":"replace","path":"/metadata/labels","value":{"warm.stoker.dev/x":"disk"}}]`, onlyRemove),
+		hostile.PatchNode("move a label by json patch", node, hostile.JSONPatch, `[{"op":"move","from":"/metadata/labels/warm.stoker.dev~1llama","path":"/metadata/labels/warm.stoker.dev~1mine"}]`, onlyRemove),
+		hostile.PatchNode("add a label by strategic merge", node, hostile.Strategic, label("foreign", `"x"`), onlyRemove),
+		hostile.PatchNode("replace the labels by strategic merge", node, hostile.Strategic, `{"metadata":{"labels":{"$patch":"replace"}}}`, onlyOurs),
+		hostile.PatchNode("add a label by apply", node, hostile.Apply, apply(", labels: {warm.stoker.dev/mine: disk}"), onlyRemove),
+		hostile.PatchNode("cordon", node, hostile.Merge, `{"spec":{"unschedulable":true}}`, noSpec),
+		hostile.PatchNode("cordon while removing", node, hostile.Merge, `{"metadata":{"labels":{"warm.stoker.dev/llama":null}},"spec":{"unschedulable":true}}`, noSpec),
+		hostile.PatchNode("add a taint", node, hostile.JSONPatch, `[{"op":"add","path":"/spec/taints/-","value":{"key":"a","effect":"NoExecute"}}]`, noSpec),
+		hostile.PatchNode("lift the taint of cold nodes", node, hostile.JSONPatch, `[{"op":"remove","path":"/spec/taints"}]`, noSpec),
+		hostile.PatchNode("lift all taints", node, hostile.Merge, `{"spec":{"taints":null}}`, noSpec),
+		hostile.PatchNode("set the provider's id", node, hostile.Merge, `{"spec":{"providerID":"x://y"}}`, noSpec),
+		hostile.PatchNode("add a finalizer", node, hostile.Merge, `{"metadata":{"finalizers":["example.com/held","example.com/more"]}}`, noOwner),
+		hostile.PatchNode("remove the finalizers", node, hostile.Merge, `{"metadata":{"finalizers":null}}`, noOwner),
+		hostile.PatchNode("give the node an owner", node, hostile.Merge, `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"a","uid":"b"}]}}`, noOwner),
 	}
 }
 
 // hostileElsewhere are requests that RBAC refuses.
-func hostileElsewhere(node string) []request {
-	forbidden := func(name, method, path, body string) request {
-		r := request{name: name, method: method, path: path, body: body, reason: noRight}
+func hostileElsewhere(node string) []hostile.Request {
+	forbidden := func(name, method, path, body string) hostile.Request {
+		r := hostile.Request{Name: name, Method: method, Path: path, Body: body, Reason: noRight}
 		if method == http.MethodPatch {
-			r.media = merge
+			r.Media = hostile.Merge
 		}
 		return r
 	}
 	const policies = "/apis/admissionregistration.k8s.io/v1/"
 	own := "/api/v1/namespaces/" + namespace
 	elsewhere := forbidden("act as another account", http.MethodGet, "/api/v1/nodes", "")
-	elsewhere.impersonate, elsewhere.reason = "system:admin", "cannot impersonate"
-	return []request{
+	elsewhere.Impersonate, elsewhere.Reason = "system:admin", "cannot impersonate"
+	return []hostile.Request{
 		elsewhere,
 		forbidden("create a node", http.MethodPost, "/api/v1/nodes", `{"apiVersion":"v1","kind":"Node","metadata":{"name":"mine"}}`),
-		{name: "create a node by apply", method: http.MethodPatch, path: "/api/v1/nodes/mine", media: applyYAML, body: "apiVersion: v1\nkind: Node\nmetadata: {name: mine}\n", reason: noRight},
+		{Name: "create a node by apply", Method: http.MethodPatch, Path: "/api/v1/nodes/mine", Media: hostile.Apply, Body: "apiVersion: v1\nkind: Node\nmetadata: {name: mine}\n", Reason: noRight},
 		forbidden("replace a node", http.MethodPut, "/api/v1/nodes/"+node, fmt.Sprintf(`{"apiVersion":"v1","kind":"Node","metadata":{"name":%q}}`, node)),
 		forbidden("delete a node", http.MethodDelete, "/api/v1/nodes/"+node, ""),
 		forbidden("delete all nodes", http.MethodDelete, "/api/v1/nodes", ""),
@@ -162,29 +165,29 @@ func testPolicy(b *bench) {
 	cfg := b.as(sweeper)
 	b.waitPolicy(cfg, "victim")
 	before := b.get("victim")
-	b.Run("nodes", func(t *testing.T) { try(t, cfg, hostileNodes("victim")) })
-	b.Run("elsewhere", func(t *testing.T) { try(t, cfg, hostileElsewhere("victim")) })
+	b.Run("nodes", func(t *testing.T) { hostile.Try(t, cfg, hostileNodes("victim")) })
+	b.Run("elsewhere", func(t *testing.T) { hostile.Try(t, cfg, hostileElsewhere("victim")) })
 	b.Run("a status through the front door does nothing", func(t *testing.T) {
-		try(t, cfg, []request{patch("status", "victim", merge, `{"status":{"conditions":null,"capacity":{"nvidia.com/gpu":"0"}}}`, "")})
+		hostile.Try(t, cfg, []hostile.Request{hostile.PatchNode("status", "victim", hostile.Merge, `{"status":{"conditions":null,"capacity":{"nvidia.com/gpu":"0"}}}`, "")})
 	})
 	if after := b.get("victim"); after.ResourceVersion != before.ResourceVersion {
 		b.Errorf("something went through, -before +after\n%s", cmp.Diff(before, after))
 	}
 	b.Run("allowed", func(t *testing.T) {
-		try(t, cfg, []request{
-			{name: "read a node", method: http.MethodGet, path: "/api/v1/nodes/victim"},
-			{name: "list nodes", method: http.MethodGet, path: "/api/v1/nodes"},
-			{name: "watch nodes", method: http.MethodGet, path: "/api/v1/nodes?watch=true&timeoutSeconds=1"},
-			{name: "list pods here", method: http.MethodGet, path: "/api/v1/namespaces/" + namespace + "/pods"},
+		hostile.Try(t, cfg, []hostile.Request{
+			{Name: "read a node", Method: http.MethodGet, Path: "/api/v1/nodes/victim"},
+			{Name: "list nodes", Method: http.MethodGet, Path: "/api/v1/nodes"},
+			{Name: "watch nodes", Method: http.MethodGet, Path: "/api/v1/nodes?watch=true&timeoutSeconds=1"},
+			{Name: "list pods here", Method: http.MethodGet, Path: "/api/v1/namespaces/" + namespace + "/pods"},
 			{
-				name: "write an event", method: http.MethodPost, path: "/apis/events.k8s.io/v1/namespaces/default/events",
-				body: `{"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{"name":"a"},"eventTime":"2026-05-01T12:00:00.000000Z","reportingController":"a/b","reportingInstance":"c","action":"d","reason":"e","type":"Normal","regarding":{"kind":"Node","name":"victim"}}`,
+				Name: "write an event", Method: http.MethodPost, Path: "/apis/events.k8s.io/v1/namespaces/default/events",
+				Body: `{"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{"name":"a"},"eventTime":"2026-05-01T12:00:00.000000Z","reportingController":"a/b","reportingInstance":"c","action":"d","reason":"e","type":"Normal","regarding":{"kind":"Node","name":"victim"}}`,
 			},
-			patch("change nothing", "victim", merge, `{}`, ""),
-			patch("remove a label of ours", "victim", merge, `{"metadata":{"labels":{"warm.stoker.dev/llama":null}}}`, ""),
-			patch("remove a label of the domain itself", "victim", merge, `{"metadata":{"labels":{"stoker.dev/pool":null,"other.stoker.dev/a":null}}}`, ""),
-			patch("remove annotations of ours", "victim", merge, `{"metadata":{"annotations":{"stoker.dev/status":null,"deep.er.stoker.dev/a":null}}}`, ""),
-			patch("remove a label by json patch", "victim", jsonPatch, `[{"op":"remove","path":"/metadata/labels/gpu.stoker.dev~1idle"}]`, ""),
+			hostile.PatchNode("change nothing", "victim", hostile.Merge, `{}`, ""),
+			hostile.PatchNode("remove a label of ours", "victim", hostile.Merge, `{"metadata":{"labels":{"warm.stoker.dev/llama":null}}}`, ""),
+			hostile.PatchNode("remove a label of the domain itself", "victim", hostile.Merge, `{"metadata":{"labels":{"stoker.dev/pool":null,"other.stoker.dev/a":null}}}`, ""),
+			hostile.PatchNode("remove annotations of ours", "victim", hostile.Merge, `{"metadata":{"annotations":{"stoker.dev/status":null,"deep.er.stoker.dev/a":null}}}`, ""),
+			hostile.PatchNode("remove a label by json patch", "victim", hostile.JSONPatch, `[{"op":"remove","path":"/metadata/labels/gpu.stoker.dev~1idle"}]`, ""),
 		})
 	})
 	after := b.get("victim")
@@ -242,15 +245,15 @@ func testPolicyAlone(b *bench) {
 		return false, err
 	})
 	before := b.get("guarded")
-	try(b.T, cfg, []request{
-		{name: "create a node", method: http.MethodPost, path: "/api/v1/nodes", body: `{"apiVersion":"v1","kind":"Node","metadata":{"name":"mine"}}`, reason: onlyUpdate},
-		{name: "create a node by apply", method: http.MethodPatch, path: "/api/v1/nodes/mine", media: applyYAML, body: "apiVersion: v1\nkind: Node\nmetadata: {name: mine}\n", reason: onlyUpdate},
-		{name: "delete a node", method: http.MethodDelete, path: "/api/v1/nodes/guarded", reason: onlyUpdate},
-		{name: "delete all nodes", method: http.MethodDelete, path: "/api/v1/nodes", reason: onlyUpdate},
-		{name: "patch a node's status", method: http.MethodPatch, path: "/api/v1/nodes/guarded/status", media: merge, body: `{"status":{"capacity":{"nvidia.com/gpu":"0"}}}`, reason: onlyUpdate},
-		{name: "label through the status", method: http.MethodPatch, path: "/api/v1/nodes/guarded/status", media: merge, body: `{"metadata":{"labels":{"foreign":"x"}}}`, reason: onlyUpdate},
-		{name: "reach a node's kubelet", method: http.MethodGet, path: "/api/v1/nodes/guarded/proxy/pods", reason: onlyUpdate},
-		{name: "replace a node", method: http.MethodPut, path: "/api/v1/nodes/guarded", body: `{"apiVersion":"v1","kind":"Node","metadata":{"name":"guarded"}}`, reason: onlyOurs},
+	hostile.Try(b.T, cfg, []hostile.Request{
+		{Name: "create a node", Method: http.MethodPost, Path: "/api/v1/nodes", Body: `{"apiVersion":"v1","kind":"Node","metadata":{"name":"mine"}}`, Reason: onlyUpdate},
+		{Name: "create a node by apply", Method: http.MethodPatch, Path: "/api/v1/nodes/mine", Media: hostile.Apply, Body: "apiVersion: v1\nkind: Node\nmetadata: {name: mine}\n", Reason: onlyUpdate},
+		{Name: "delete a node", Method: http.MethodDelete, Path: "/api/v1/nodes/guarded", Reason: onlyUpdate},
+		{Name: "delete all nodes", Method: http.MethodDelete, Path: "/api/v1/nodes", Reason: onlyUpdate},
+		{Name: "patch a node's status", Method: http.MethodPatch, Path: "/api/v1/nodes/guarded/status", Media: hostile.Merge, Body: `{"status":{"capacity":{"nvidia.com/gpu":"0"}}}`, Reason: onlyUpdate},
+		{Name: "label through the status", Method: http.MethodPatch, Path: "/api/v1/nodes/guarded/status", Media: hostile.Merge, Body: `{"metadata":{"labels":{"foreign":"x"}}}`, Reason: onlyUpdate},
+		{Name: "reach a node's kubelet", Method: http.MethodGet, Path: "/api/v1/nodes/guarded/proxy/pods", Reason: onlyUpdate},
+		{Name: "replace a node", Method: http.MethodPut, Path: "/api/v1/nodes/guarded", Body: `{"apiVersion":"v1","kind":"Node","metadata":{"name":"guarded"}}`, Reason: onlyOurs},
 	})
 	if after := b.get("guarded"); after.ResourceVersion != before.ResourceVersion {
 		b.Errorf("something went through, -before +after\n%s", cmp.Diff(before, after))

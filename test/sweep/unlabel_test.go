@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/stoker-project/stoker/test/charts"
+	"github.com/stoker-project/stoker/test/hostile"
 )
 
 // containerArgs are the arguments of the first container of a Deployment or Job.
@@ -142,7 +143,7 @@ func testUnlabel(b *bench) {
 		b.Error("the second time wrote something")
 	}
 	reasons := hostileNodes("steady")
-	try(b.T, cfg, reasons[:3])
+	hostile.Try(b.T, cfg, reasons[:3])
 }
 
 func testUnlabelFails(b *bench) {

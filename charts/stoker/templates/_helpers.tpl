@@ -148,11 +148,12 @@ seccompProfile:
 {{- end -}}
 
 {{/*
-stoker.removalOnly: the rules of a ValidatingAdmissionPolicy that lets one account (its name in the release's namespace)
-change of Nodes nothing but this: keys of stoker.dev go away. managedFields and resourceVersion differ with every
-write, so the parts of the metadata are compared one by one; what else a Node's metadata has cannot be changed.
+stoker.nodePolicy: what ValidatingAdmissionPolicies of an account share (a dict with root and account, its name in the
+release's namespace): every write to Nodes, and parts of the metadata to compare. managedFields and resourceVersion
+differ with every write, so the metadata cannot be compared whole; what else a Node's metadata has cannot be changed.
+Admission sees no reads.
 */}}
-{{- define "stoker.removalOnly" -}}
+{{- define "stoker.nodePolicy" -}}
 failurePolicy: Fail
 matchConstraints:
   resourceRules:
@@ -174,6 +175,23 @@ variables:
     expression: object.metadata.?annotations.orValue({})
   - name: oldAnnotations
     expression: oldObject.metadata.?annotations.orValue({})
+{{- end -}}
+
+{{/*
+stoker.sameOwnership: a validation that holds what decides over a Node's life.
+*/}}
+{{- define "stoker.sameOwnership" -}}
+- expression: >-
+    !variables.isUpdate || (object.metadata.?finalizers.orValue([]) == oldObject.metadata.?finalizers.orValue([]) &&
+    object.metadata.?ownerReferences.orValue([]) == oldObject.metadata.?ownerReferences.orValue([]))
+  message: this account may not change finalizers or ownerReferences of a Node
+{{- end -}}
+
+{{/*
+stoker.removalOnly: a policy's spec that lets an account change of Nodes nothing but this: keys of stoker.dev go away.
+*/}}
+{{- define "stoker.removalOnly" -}}
+{{ include "stoker.nodePolicy" . }}
 validations:
   - expression: variables.isUpdate
     message: this account may change labels and annotations of Nodes, and do nothing else with Nodes and their subresources
@@ -185,9 +203,7 @@ validations:
       !variables.isUpdate || (variables.oldLabels.all(k, k in variables.labels || k.matches("^([^/]+[.])?stoker[.]dev/")) &&
       variables.oldAnnotations.all(k, k in variables.annotations || k.matches("^([^/]+[.])?stoker[.]dev/")))
     message: this account may remove keys of stoker.dev, not those of others
-  - expression: >-
-      !variables.isUpdate || (object.spec == oldObject.spec &&
-      object.metadata.?finalizers.orValue([]) == oldObject.metadata.?finalizers.orValue([]) &&
-      object.metadata.?ownerReferences.orValue([]) == oldObject.metadata.?ownerReferences.orValue([]))
-    message: this account may not change spec, finalizers or ownerReferences of a Node
+  - expression: "!variables.isUpdate || object.spec == oldObject.spec"
+    message: this account may not change the spec of a Node
+  {{- include "stoker.sameOwnership" . | nindent 2 }}
 {{- end -}}
