@@ -56,7 +56,8 @@ func (d *demo) daemonSetPods(ctx context.Context) (map[string]corev1.Pod, error)
 			return false, err
 		}
 		for _, p := range list.Items {
-			if p.Spec.NodeName != "" {
+			// The sweeper's pod is there as well, and has other rights.
+			if owner := metav1.GetControllerOf(&p); owner != nil && owner.Kind == "DaemonSet" && p.Spec.NodeName != "" {
 				pods[p.Spec.NodeName] = p
 			}
 		}

@@ -93,7 +93,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 
 	steps := []func(context.Context) error{
 		d.publishModels, d.addNodes, d.installChart, d.startAgents, d.watchPulls, d.showWarmth,
-		d.verifyStores, d.deploy, d.killAgent,
+		d.verifyStores, d.deploy, d.showStatus, d.killAgent,
 	}
 	for _, step := range steps {
 		if err := step(short); err != nil {

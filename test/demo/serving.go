@@ -18,8 +18,9 @@ import (
 
 const replicas = 4
 
-// vllm is a Deployment as a platform team would write it: it prefers warm
-// nodes and needs one where a replica can start now.
+// vllm is a Deployment as a platform team would write it: one label names the
+// model; the annotation asks for nodes that are warm and where a replica can
+// start now, and for no others. The chart's admission policy adds the rest.
 const vllm = `
 apiVersion: apps/v1
 kind: Deployment
@@ -30,46 +31,20 @@ spec:
   template:
     metadata:
       labels: {app: vllm, stoker.dev/model: llama-demo}
+      annotations: {stoker.dev/placement: require}
     spec:
-      affinity:
-        nodeAffinity:
-          requiredDuringSchedulingIgnoredDuringExecution:
-            nodeSelectorTerms:
-            - matchExpressions: [{key: fits.stoker.dev/llama-demo, operator: Gt, values: ["0"]}]
-          preferredDuringSchedulingIgnoredDuringExecution:
-          - weight: 100
-            preference:
-              matchExpressions: [{key: warm.stoker.dev/llama-demo, operator: Exists}]
       tolerations: [{key: nvidia.com/gpu, operator: Exists}]
-      initContainers:
-      - name: stoker-wait
-        image: ghcr.io/stoker-project/stoker:latest
-        args: [wait, llama-demo, --store=/models, --pin=/stoker]
-        volumeMounts:
-        - {name: stoker-models, mountPath: /models, readOnly: true}
-        - {name: stoker-pin, mountPath: /stoker}
       containers:
       - name: vllm
         image: vllm/vllm-openai
         args: [--model=/stoker/model, --served-model-name=stoker-demo/llama-demo]
-        env:
-        - {name: HF_HUB_OFFLINE, value: "1"}
-        - {name: TRANSFORMERS_OFFLINE, value: "1"}
-        - {name: HF_HUB_CACHE, value: /models/hub}
         resources: {limits: {nvidia.com/gpu: "1"}}
-        volumeMounts:
-        - {name: stoker-models, mountPath: /models, readOnly: true}
-        - {name: stoker-pin, mountPath: /stoker}
-      volumes:
-      - name: stoker-models
-        persistentVolumeClaim: {claimName: stoker-models, readOnly: true}
-      - name: stoker-pin
-        emptyDir: {}
 `
 
 // deploy creates the Deployment and shows where the scheduler bound its pods.
 func (d *demo) deploy(ctx context.Context) error {
-	d.say("a Deployment of %d vLLM-shaped pods: warm preferred, fits > 0 required, one GPU each", replicas)
+	d.say("a Deployment of %d vLLM-shaped pods, one GPU each, with one label and one annotation", replicas)
+	fmt.Fprint(d.out, "    labels: {stoker.dev/model: llama-demo}, annotations: {stoker.dev/placement: require}\n\n")
 	var dep appsv1.Deployment
 	if err := yaml.UnmarshalStrict([]byte(vllm), &dep); err != nil {
 		return fmt.Errorf("read the Deployment: %w", err)
@@ -113,6 +88,9 @@ func (d *demo) showPlacement(ctx context.Context, n int) error {
 	}
 	count := map[string]int{}
 	sort.Slice(pods, func(i, j int) bool { return pods[i].Name < pods[j].Name })
+	if len(pods[0].Spec.InitContainers) == 0 || pods[0].Spec.Affinity == nil {
+		return fmt.Errorf("the admission policy added nothing to pod %s", pods[0].Name)
+	}
 	for _, p := range pods {
 		count[p.Spec.NodeName]++
 		fmt.Fprintf(d.out, "    %s -> %s\n", p.Name, p.Spec.NodeName)
@@ -121,14 +99,12 @@ func (d *demo) showPlacement(ctx context.Context, n int) error {
 	fmt.Fprintln(tw, "\n    NODE\tPODS\tWHY")
 	for _, v := range nodes {
 		warm, fits := v.node.Labels[agent.WarmPrefix+bigModel], v.node.Labels[agent.FitsPrefix+bigModel]
-		why := "warm and fits, so preferred"
+		why := "warm and fits"
 		switch {
 		case atoi(fits) == 0 && fits != "":
 			why = "fits=0: a replica could not start there, so not allowed"
 		case fits == "":
-			why = "no fits label (the model is not there), so not allowed"
-		case warm == "":
-			why = "cold, so not preferred"
+			why = "not warm, so not allowed"
 		}
 		fmt.Fprintf(tw, "    %s\t%d\t%s\n", v.node.Name, count[v.node.Name], why)
 		if count[v.node.Name] > 0 && (warm == "" || (fits != "" && atoi(fits) == 0 && count[v.node.Name] == n)) {

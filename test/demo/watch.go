@@ -189,6 +189,20 @@ func (d *demo) verifyStores(ctx context.Context) error {
 	return nil
 }
 
+// showStatus runs what a person would, with the rights of somebody who may list
+// Nodes.
+func (d *demo) showStatus(ctx context.Context) error {
+	for _, args := range [][]string{{"status"}, {"explain", "gpu-3", bigModel}, {"explain", "gpu-4", bigModel}} {
+		d.say("stoker %s", strings.Join(args, " "))
+		out, err := exec.CommandContext(ctx, d.stoker, append(args, "--kubeconfig", d.cluster.KubeconfigPath)...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("stoker %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+		fmt.Fprint(d.out, indent(string(out)))
+	}
+	return nil
+}
+
 func first(s string, i int) string {
 	if i == 0 {
 		return s
