@@ -63,6 +63,14 @@ test-cluster: $(GOTESTSUM) control-plane ## tests against the real control plane
 	@cd test && $(GOTESTSUM) --format pkgname --jsonfile $(REPORTS)/cluster.json -- \
 		-ldflags "-extldflags=-Wl,-z,lazy" -timeout 30m ./...
 
+# How long soak walks, and whether a walk is taken again.
+STEPS ?= 1000
+SEED ?= 0
+
+.PHONY: soak
+soak: control-plane ## walk the agent through faults, as root: three walks of STEPS=1000 steps; SEED= takes one again
+	cd test && go test ./faults -run TestWalk -v -timeout 24h -steps $(STEPS) -seed $(SEED)
+
 # What bench runs, and how much of it. Only a full run (2 GiB, 7 rounds or more) writes bench/README.md.
 SIZE ?= 2GiB
 ROUNDS ?= 7

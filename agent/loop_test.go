@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -414,6 +415,43 @@ func TestLoopTellsLeaksOnce(t *testing.T) {
 		if told() != 0 || b.cluster.told(EventGPUMemoryLeaked) != 1 || b.cluster.told(EventGPUMemoryFreed) != 1 {
 			t.Errorf("%d leaks told after it was over, %d events of it and %d of its end", told(),
 				b.cluster.told(EventGPUMemoryLeaked), b.cluster.told(EventGPUMemoryFreed))
+		}
+	})
+}
+
+// A clock that is set back puts what was written down into the future: a moving
+// revision is still looked up, and what nobody wants still goes.
+func TestLoopAfterTheClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, "models: [{name: a, source: 'hf://org/a@main', refresh: 1h}]\n"+fast)
+		b.start()
+		after(5 * time.Second)
+		b.stop()
+		data, err := json.Marshal(memory{Version: 1, Models: map[string]modelMemory{
+			"a":    {LookedUp: time.Now().Add(48 * time.Hour)},
+			"gone": {Unwanted: time.Now().Add(48 * time.Hour)},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(b.store.AgentFile(memoryFile), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		b.store.set(func() {
+			b.store.models["gone"] = []store.Manifest{{Name: "gone", Source: "hf://org/gone@" + commit, Revision: commit}}
+		})
+		_, before := b.puller.count()
+		b.make()
+		b.start()
+		after(2 * time.Hour)
+		if _, lookups := b.puller.count(); lookups == before {
+			t.Error("the moving revision was not looked up again")
+		}
+		b.store.mu.Lock()
+		_, here := b.store.models["gone"]
+		b.store.mu.Unlock()
+		if here {
+			t.Error("what nobody wants is still there")
 		}
 	})
 }

@@ -349,6 +349,15 @@ func TestPlan(t *testing.T) {
 			f.Revisions["a"] = shortRevision(commit)
 			return f
 		}, "a warm +label\n-> prune a old\n"},
+		{"an old revision goes though the clock was set back since the switch", func() facts {
+			f := world(a)
+			s := published(a, nil)
+			s.Old = []store.Manifest{{Name: "a", Revision: "old"}}
+			s.Manifest.PublishedAt = noon.Add(48 * time.Hour)
+			f.Store.Value.Models["a"] = s
+			f.Revisions["a"] = shortRevision(commit)
+			return f
+		}, "a warm +label\n-> prune a old\n"},
 		{"an old revision stays while the Node says another", func() facts {
 			f := world(a)
 			s := published(a, nil)

@@ -313,7 +313,7 @@ func (f *Fetcher) knownContent(staging *store.Staging) (map[string]string, error
 func (f *Fetcher) publish(ctx context.Context, staging *store.Staging, m store.Manifest) error {
 	have, err := f.o.Store.Lookup(m.Name)
 	if err == nil && sameManifest(have, m) && f.o.Store.Check(ctx, have) == nil {
-		return staging.Abandon()
+		return staging.Confirm(have)
 	}
 	m.PublishedAt = time.Now().UTC()
 	return staging.Publish(ctx, m)

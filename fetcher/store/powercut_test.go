@@ -111,3 +111,31 @@ func TestPublishedIsKnownAfterAPowerCut(t *testing.T) {
 		})
 	}
 }
+
+// What a pull has hashed again because its record was lost is known after the
+// next power cut.
+func TestConfirmedIsKnownAfterAPowerCut(t *testing.T) {
+	p := newPowered(t)
+	dir := filepath.Join(p.dir, "store")
+	s := open(t, dir)
+	m := publish(t, s, "tiny", repo, commitA, tiny)
+	for _, content := range tiny {
+		must(t, os.RemoveAll(filepath.Join(s.AgentFile("verified"), sumOf(content)+".json")))
+	}
+	top, err := os.Open(dir)
+	must(t, err)
+	must(t, unix.Syncfs(int(top.Fd()))) // they are lost for good
+	must(t, top.Close())
+	g := stage(t, s, "tiny")
+	for _, content := range tiny {
+		admit(t, g, content)
+	}
+	must(t, g.Confirm(m))
+	closeStaging(t, g)
+	p.cut()
+	p.restore()
+	s = open(t, dir)
+	have, err := s.Lookup("tiny")
+	must(t, err)
+	must(t, s.Check(t.Context(), have))
+}

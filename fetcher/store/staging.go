@@ -64,6 +64,13 @@ func (g *Staging) Close() error {
 // already, or not wanted any longer.
 func (g *Staging) Abandon() error { return removeIfExists(g.store.planPath(g.name)) }
 
+// Confirm ends a pull that has found a published revision right: its plan is
+// forgotten, and what was hashed anew is still known after a power cut.
+func (g *Staging) Confirm(m Manifest) error {
+	g.store.syncRecords(m.Files)
+	return g.Abandon()
+}
+
 // Keep protects content, here or to come, from collection until the pull has
 // published or is abandoned.
 func (g *Staging) Keep(ctx context.Context, sha256Hex ...string) error {

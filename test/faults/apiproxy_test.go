@@ -1,0 +1,154 @@
+package faults
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// apiFault is how the way to the API server is broken.
+type apiFault struct {
+	gate gateMode
+	// delay of each request.
+	delay time.Duration
+	// status is the answer instead of the server's; onlyWrites: to PATCH alone.
+	status     int
+	onlyWrites bool
+	// lost writes reach the server, and their answer reaches nobody.
+	lost bool
+}
+
+// apiProxy is how the agent reaches the API server, and nobody else.
+type apiProxy struct {
+	server    *httptest.Server
+	gate      *gate
+	transport *http.Transport
+
+	mu    sync.Mutex
+	fault apiFault
+}
+
+func newAPIProxy(t *testing.T, to *rest.Config) *apiProxy {
+	t.Helper()
+	target, err := url.Parse(to.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(to.CAData) {
+		t.Fatal("the API server's authority is not in the configuration")
+	}
+	p := &apiProxy{transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 8,
+	}}
+	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	forward := &httputil.ReverseProxy{
+		Transport: p.transport, FlushInterval: -1, ErrorLog: quiet,
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
+	}
+	p.server = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { p.serve(rw, r, forward) }))
+	p.gate = newGate(p.server.Listener, 0)
+	p.server.Listener = p.gate
+	p.server.EnableHTTP2 = true
+	p.server.Config.ErrorLog = quiet
+	p.server.StartTLS()
+	t.Cleanup(func() {
+		p.set(apiFault{gate: gateClosed})
+		p.server.Close()
+		p.transport.CloseIdleConnections()
+	})
+	return p
+}
+
+func (p *apiProxy) set(f apiFault) {
+	p.mu.Lock()
+	p.fault = f
+	p.mu.Unlock()
+	p.gate.set(f.gate)
+}
+
+func (p *apiProxy) serve(rw http.ResponseWriter, r *http.Request, forward http.Handler) {
+	p.mu.Lock()
+	f := p.fault
+	p.mu.Unlock()
+	write := r.Method == http.MethodPatch
+	if f.delay > 0 {
+		timer := time.NewTimer(f.delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	switch {
+	case f.lost && write:
+		forward.ServeHTTP(httptest.NewRecorder(), r)
+		panic(http.ErrAbortHandler)
+	case f.status != 0 && (write || !f.onlyWrites):
+		refuse(rw, f.status)
+	default:
+		forward.ServeHTTP(rw, r)
+	}
+}
+
+// refuse answers as the API server does.
+func refuse(rw http.ResponseWriter, status int) {
+	reason := map[int]metav1.StatusReason{
+		http.StatusConflict: metav1.StatusReasonConflict, http.StatusTooManyRequests: metav1.StatusReasonTooManyRequests,
+		http.StatusInternalServerError: metav1.StatusReasonInternalError, http.StatusForbidden: metav1.StatusReasonForbidden,
+	}[status]
+	body, err := json.Marshal(metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
+		Reason: reason, Code: int32(status), Message: "the harness says so",
+	})
+	if err != nil {
+		panic(err) // it is our own type
+	}
+	rw.Header().Set("Content-Type", "application/json")
+	if status == http.StatusTooManyRequests {
+		rw.Header().Set("Retry-After", "1")
+	}
+	rw.WriteHeader(status)
+	_, _ = rw.Write(body)
+}
+
+// kubeconfig rewrites one so that it leads here.
+func (p *apiProxy) kubeconfig(t *testing.T, from, to string) {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.server.Certificate().Raw})
+	for _, c := range config.Clusters {
+		c.Server, c.CertificateAuthorityData = p.server.URL, authority
+	}
+	if err := clientcmd.WriteToFile(*config, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newListener listens on a free port of loopback.
+func newListener(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
