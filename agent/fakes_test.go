@@ -39,6 +39,10 @@ type fakeStore struct {
 	checks   int
 	ask      func(ctx context.Context, names []string) error
 	readOnly bool
+	// stuck is why superseded revisions cannot be removed, prunes how often that
+	// was tried.
+	stuck  error
+	prunes int
 	// scrubHang lets a scrub wait for it, whatever its context says.
 	scrubHang chan struct{}
 }
@@ -123,6 +127,9 @@ func (s *fakeStore) Remove(_ context.Context, name string) error {
 func (s *fakeStore) RemoveRevision(_ context.Context, name, revision string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.prunes++; s.stuck != nil {
+		return s.stuck
+	}
 	s.models[name] = slices.DeleteFunc(s.models[name], func(m store.Manifest) bool { return m.Revision == revision })
 	return nil
 }

@@ -315,6 +315,35 @@ func TestLoopFollowsAMovingRevision(t *testing.T) {
 	})
 }
 
+// A disk that does not let an old revision go is left alone for longer and
+// longer, and takes nothing from the model.
+func TestLoopBacksOffFromAnOldRevision(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, "models: [{name: a, source: 'hf://org/a@main', refresh: 1m}]\n"+fast)
+		b.start()
+		after(5 * time.Second)
+		b.store.set(func() { b.store.stuck = errors.New("input/output error") })
+		b.puller.set(func() { b.puller.revision = strings.Repeat("b", 40) })
+		after(5 * time.Minute)
+		var tries int
+		b.store.set(func() { tries = b.store.prunes })
+		if tries < 10 || tries > 100 {
+			t.Errorf("%d tries to remove an old revision", tries)
+		}
+		if got := b.cluster.label(WarmPrefix + "a"); got != "disk" {
+			t.Errorf("the label is %q", got)
+		}
+		if text := b.store.status("a"); text.State != string(StateWarm) || text.Reason != "" {
+			t.Errorf("it is said to be %+v", text)
+		}
+		b.store.set(func() { b.store.stuck = nil })
+		after(20 * time.Second)
+		if n := len(b.store.models["a"]); n != 1 {
+			t.Errorf("%d revisions are left", n)
+		}
+	})
+}
+
 func TestLoopMissingNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, oneModel+fast)

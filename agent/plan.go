@@ -16,7 +16,7 @@ const claimName = "stoker-models"
 // plan decides, from what is known, what this node should hold and what is to
 // be done about it now. It is a pure function.
 func plan(f facts) decision {
-	p := planner{facts: f, demand: map[string]int{}}
+	p := planner{facts: f, demand: map[string]int{}, left: map[string]bool{}}
 	p.readPods()
 	for i, m := range f.List {
 		p.listed(i, m)
@@ -50,6 +50,7 @@ type planner struct {
 	holdAll bool           // a pod here may use any model
 	waiting []candidate
 	needy   []needy
+	left    map[string]bool // models that make room for others
 	// roomMade: room is being made for a model of the priority roomFor.
 	roomMade bool
 	roomFor  int
@@ -91,7 +92,8 @@ func (p *planner) listed(index int, m Model) {
 	published = published && p.Store.Known
 	mine := published && sameSource(m, have.Manifest)
 	stale := p.Store.Gen < r.Fresh
-	good := mine && have.Err == nil && !p.Removing[m.Name]
+	removed := stale && r.Removed != nil && r.Removed.Revision == ""
+	good := mine && have.Err == nil && !p.Removing[m.Name] && !removed
 	running, isRunning := p.Running[m.Name]
 	if mine {
 		s.Revision, s.Bytes, s.Size = have.Manifest.Revision, have.Manifest.Bytes, have.Size
@@ -105,6 +107,8 @@ func (p *planner) listed(index int, m Model) {
 		p.whileRunning(&s, running)
 	case !p.Store.Known:
 		p.withoutStore(&s)
+	case removed:
+		s.State, s.Reason = StateEvicting, "its files have just been removed"
 	case stale:
 		// The agent itself has just changed this model; what the store looked
 		// like before that says nothing about what to do next.
@@ -256,6 +260,9 @@ func (p *planner) prune(s *modelState, have store.Manifest) {
 	at := have.PublishedAt.Add(p.Intervals.Grace)
 	if have.PublishedAt.After(p.Now) {
 		at = p.Now // the clock was ahead when it was published
+	}
+	if next := p.Memory[s.Name].PruneNext; next.After(at) {
+		at = next
 	}
 	for _, old := range p.Store.Value.Models[s.Name].Old {
 		if p.Now.Before(at) {

@@ -40,7 +40,66 @@ type leaving struct {
 	kept     bool
 	priority int
 	used     time.Time
-	files    []store.ManifestFile
+	// revisions are what would be taken out.
+	revisions []store.Manifest
+}
+
+// tally counts what the store would be rid of.
+type tally struct {
+	refs map[string]int // of content, by digest
+	gone map[superseded]bool
+	gain int64 // in bytes
+}
+
+// tally counts the references to all content of the store, less what is being
+// removed: that is gone soon, and nothing else need leave in its place.
+func (p *planner) tally() *tally {
+	t := &tally{refs: map[string]int{}, gone: map[superseded]bool{}}
+	for _, have := range p.Store.Value.Models {
+		t.count(have.Manifest, 1)
+		for _, old := range have.Old {
+			t.count(old, 1)
+		}
+	}
+	for name, have := range p.Store.Value.Models {
+		going := p.Memory[name].Removed
+		if p.Store.Gen >= p.Memory[name].Fresh {
+			going = nil // the look has seen what became of it
+		}
+		whole := p.Removing[name] || going != nil && going.Revision == ""
+		for _, m := range append(slices.Clip(have.Old), have.Manifest) {
+			if whole || going != nil && going.Revision == m.Revision {
+				t.take(m)
+			}
+		}
+	}
+	return t
+}
+
+// take lets one revision go; a second time changes nothing.
+func (t *tally) take(m store.Manifest) {
+	key := superseded{Name: m.Name, Revision: m.Revision}
+	if !t.gone[key] {
+		t.gone[key] = true
+		t.gain += t.count(m, -1)
+	}
+}
+
+// count adds by to the references of a revision's content, and returns how many
+// bytes have none then.
+func (t *tally) count(m store.Manifest, by int) int64 {
+	var freed int64
+	seen := make(map[string]bool, len(m.Files))
+	for _, f := range m.Files {
+		if seen[f.SHA256] {
+			continue
+		}
+		seen[f.SHA256] = true
+		if t.refs[f.SHA256] += by; t.refs[f.SHA256] == 0 {
+			freed += f.Size
+		}
+	}
+	return freed
 }
 
 // makeRoom decides about the models for which there was no room: the most
@@ -60,6 +119,9 @@ func (p *planner) makeRoom() {
 	slices.SortStableFunc(p.needy, func(a, b needy) int { return moreUrgent(a.candidate, b.candidate) })
 	room := p.freeRoom()
 	for _, n := range p.needy {
+		if p.left[n.Model.Name] {
+			continue // it makes room itself
+		}
 		need := n.refused.Need
 		s := &p.out.Models[p.find(n.Model.Name)]
 		switch {
@@ -114,26 +176,21 @@ func (p *planner) evictFor(n needy, lack int64) bool {
 	if !p.PodsKnown || !p.Store.Known || p.holdAll || lack <= 0 {
 		return false
 	}
-	refs := map[string]int{}
-	for _, have := range p.Store.Value.Models {
-		count(refs, have.Manifest.Files, 1)
-		for _, old := range have.Old {
-			count(refs, old.Files, 1)
-		}
-	}
+	t := p.tally()
 	var chosen []leaving
-	var gain int64
 	for _, l := range p.mayLeave(n) {
-		if gain >= lack {
+		if t.gain >= lack {
 			break
 		}
 		chosen = append(chosen, l)
-		gain += count(refs, l.files, -1)
+		for _, m := range l.revisions {
+			t.take(m)
+		}
 	}
 	i := p.find(n.Model.Name)
-	if gain < lack {
-		if gain > 0 {
-			p.out.Models[i].Reason += fmt.Sprintf("; letting go of all that is less important would free %s", sizeText(gain))
+	if t.gain < lack {
+		if t.gain > 0 {
+			p.out.Models[i].Reason += fmt.Sprintf("; letting go of all that is less important would free %s", sizeText(t.gain))
 		}
 		return false
 	}
@@ -146,50 +203,31 @@ func (p *planner) evictFor(n needy, lack int64) bool {
 	return true
 }
 
-// count adds by to the references of each file's content, and returns how many
-// bytes have none then.
-func count(refs map[string]int, files []store.ManifestFile, by int) int64 {
-	var freed int64
-	seen := make(map[string]bool, len(files))
-	for _, f := range files {
-		if seen[f.SHA256] {
-			continue
-		}
-		seen[f.SHA256] = true
-		if refs[f.SHA256] += by; refs[f.SHA256] == 0 {
-			freed += f.Size
-		}
-	}
-	return freed
-}
-
 // mayLeave lists what may leave for a needy model, in the order in which it
 // would.
 func (p *planner) mayLeave(n needy) []leaving {
 	var out []leaving
 	for name, have := range p.Store.Value.Models {
 		i := p.find(name)
-		_, running := p.Running[name]
+		run, running := p.Running[name]
 		r := p.Memory[name]
-		if i < 0 || running || p.Removing[name] || !r.Managed || p.Store.Gen < r.Fresh {
+		if i < 0 || (running && !run.Lookup) || p.Removing[name] || !r.Managed || p.Store.Gen < r.Fresh {
 			continue
 		}
 		s := p.out.Models[i]
 		if p.prunable(s, have.Manifest) {
 			for _, old := range have.Old {
-				out = append(out, leaving{superseded: superseded{Name: name, Revision: old.Revision}, files: old.Files})
+				out = append(out, leaving{superseded: superseded{Name: name, Revision: old.Revision}, revisions: []store.Manifest{old}})
 			}
 		}
 		if name == n.Model.Name || s.Pods > 0 || (s.Wanted && s.Model.Priority >= n.Model.Priority) {
 			continue
 		}
-		l := leaving{superseded: superseded{Name: name}, kept: s.Wanted, priority: s.Model.Priority, used: r.LastUsed, files: have.Manifest.Files}
+		l := leaving{superseded: superseded{Name: name}, kept: s.Wanted, priority: s.Model.Priority, used: r.LastUsed}
 		if l.used.IsZero() {
 			l.used = have.Manifest.PublishedAt
 		}
-		for _, old := range have.Old {
-			l.files = append(slices.Clip(l.files), old.Files...)
-		}
+		l.revisions = append(slices.Clip(have.Old), have.Manifest)
 		out = append(out, l)
 	}
 	slices.SortFunc(out, func(a, b leaving) int {
@@ -208,17 +246,24 @@ func (p *planner) mayLeave(n needy) []leaving {
 // leave lets one thing go: a model loses its label first.
 func (p *planner) leave(l leaving, n needy) {
 	if l.Revision != "" {
-		if !slices.Contains(p.out.Prune, l.superseded) {
+		if !slices.Contains(p.out.Prune, l.superseded) && !p.Now.Before(p.Memory[l.Name].PruneNext) {
 			p.out.Prune = append(p.out.Prune, l.superseded)
 		}
 		return
 	}
+	p.left[l.Name] = true
 	s := &p.out.Models[p.find(l.Name)]
 	s.State, s.Warm, s.Next, s.Hint, s.Code = StateEvicting, false, time.Time{}, "", ""
 	s.Reason = fmt.Sprintf("it makes room for %s, which has priority %d", n.Model.Name, n.Model.Priority)
 	p.waiting = slices.DeleteFunc(p.waiting, func(c candidate) bool { return c.Model.Name == l.Name })
 	p.out.Prune = slices.DeleteFunc(p.out.Prune, func(o superseded) bool { return o.Name == l.Name })
 	r := p.Memory[l.Name]
+	if s.Progress != nil {
+		// Its revision is being looked up, which is no longer of interest.
+		s.Progress = nil
+		p.out.Cancel = append(p.out.Cancel, l.Name)
+		return
+	}
 	switch {
 	case p.promised(l.Name):
 		s.Reason += "; its label is being withdrawn first"

@@ -57,6 +57,28 @@ func (c *crowd) refused(change func(*NoRoom)) {
 	change(c.Memory["x"].Failure.NoRoom)
 }
 
+// supersede gives a held model an old revision of these files, which may not be
+// collected yet.
+func (c *crowd) supersede(name string, files []store.ManifestFile) {
+	have := c.Store.Value.Models[name]
+	have.Old = []store.Manifest{{Name: name, Revision: "old", Files: files}}
+	have.Manifest.PublishedAt = noon
+	c.Store.Value.Models[name] = have
+}
+
+// moves makes the source of a held model one whose revision moves.
+func (c *crowd) moves(t *testing.T, name string) {
+	t.Helper()
+	i := slices.IndexFunc(c.List, func(m Model) bool { return m.Name == name })
+	c.List[i].Source = source(t, "hf://org/"+name+"@main")
+	have := c.Store.Value.Models[name]
+	have.Manifest.Source = "hf://org/" + name + "@main"
+	c.Store.Value.Models[name] = have
+	r := c.Memory[name]
+	r.Transfer, r.LookedUp = c.List[i].transfer(), noon
+	c.Memory[name] = r
+}
+
 func TestPlanMakesRoom(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -136,6 +158,60 @@ func TestPlanMakesRoom(t *testing.T) {
 			c.Store.Value.Models["a"] = a
 			return c
 		}, "a warm +label\nb warm +label\nc warm +label\nx skipped noRoom\n"},
+		{"shared with an old revision of the same model, it is counted once for each", func(t *testing.T) *crowd {
+			c := full(t, 20).held(t, "a", 1, time.Hour).held(t, "b", 9, 0).held(t, "c", 9, 0)
+			c.supersede("a", c.Store.Value.Models["b"].Manifest.Files)
+			c.Revisions["a"] = shortRevision(commit) // the old one may leave by itself as well
+			return c
+		}, "a warm +label\nb warm +label\nc warm +label\nx skipped noRoom\n"},
+		{"what only revisions of one model share is free when all of them leave", func(t *testing.T) *crowd {
+			c := full(t, 10).held(t, "a", 1, time.Hour).held(t, "b", 9, 0).held(t, "c", 9, 0)
+			c.supersede("a", c.Store.Value.Models["a"].Manifest.Files)
+			return c
+		}, "a evicting\nb warm +label\nc warm +label\nx queued\n-> remove a\n"},
+		{"no other leaves while one is being removed", func(t *testing.T) *crowd {
+			c := full(t, 10).held(t, "a", 1, time.Hour).held(t, "b", 2, 0).held(t, "c", 9, 0)
+			c.Removing["a"] = true
+			return c
+		}, "a evicting\nb warm +label\nc warm +label\nx queued\n"},
+		{"nor before the store was seen without it; and its label does not come back", func(t *testing.T) *crowd {
+			c := full(t, 10).held(t, "a", 1, time.Hour).held(t, "b", 2, 0).held(t, "c", 9, 0)
+			c.Memory["a"] = record{Fresh: 2, Removed: &superseded{Name: "a"}}
+			return c
+		}, "a evicting\nb warm +label\nc warm +label\nx queued\n"},
+		{"nor before it was seen without an old revision", func(t *testing.T) *crowd {
+			c := full(t, 10).held(t, "a", 1, time.Hour).held(t, "b", 2, 0).held(t, "c", 9, 0)
+			c.Store.Value.Usage.FreeBytes -= 10
+			c.supersede("a", []store.ManifestFile{{Size: 20, SHA256: "old"}})
+			r := c.Memory["a"]
+			r.Fresh, r.Removed = 2, &superseded{Name: "a", Revision: "old"}
+			c.Memory["a"] = r
+			return c
+		}, "a warm +label\nb warm +label\nc warm +label\nx queued\n"},
+		{"what makes room waits for no room of its own", func(t *testing.T) *crowd {
+			c := full(t, 10).held(t, "a", 1, time.Hour).held(t, "b", 9, 0).held(t, "c", 9, 0)
+			c.moves(t, "a")
+			r := c.Memory["a"]
+			r.Transfer, r.Next = c.List[1].transfer(), noon
+			r.Failure = &failure{State: StateSkipped, Code: store.CodeNoRoom, NoRoom: &NoRoom{Need: 5}}
+			c.Memory["a"] = r
+			return c
+		}, "a evicting\nb warm +label\nc warm +label\nx queued\n-> remove a\n"},
+		{"nor does a look at its revision keep it and send another away", func(t *testing.T) *crowd {
+			c := full(t, 10).held(t, "a", 1, time.Hour).held(t, "b", 2, 0).held(t, "c", 9, 0)
+			c.moves(t, "a")
+			c.Running["a"] = pulling{Transfer: c.List[1].transfer(), Lookup: true}
+			return c
+		}, "a evicting\nb warm +label\nc warm +label\nx queued\n-> cancel a\n"},
+		{"an old revision that could not be removed is not tried all the time", func(t *testing.T) *crowd {
+			c := full(t, 10).held(t, "a", 1, time.Hour).held(t, "b", 9, 0).held(t, "c", 9, 0)
+			c.supersede("a", []store.ManifestFile{{Size: 20, SHA256: "old"}})
+			c.Revisions["a"] = shortRevision(commit)
+			r := c.Memory["a"]
+			r.PruneNext = noon.Add(time.Second)
+			c.Memory["a"] = r
+			return c
+		}, "a warm +label\nb warm +label\nc warm +label\nx queued\n"},
 		{"pulled at once when there is room after all", func(t *testing.T) *crowd {
 			return full(t, 10).held(t, "a", 1, time.Hour)
 		}, "a warm +label\nx queued\n-> pull x\n"},

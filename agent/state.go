@@ -72,6 +72,12 @@ type record struct {
 	// Fresh is the first number of a look at the store that has seen the
 	// agent's own last change to the model.
 	Fresh int
+	// Removed is what that change took out, or tried to; nil if it was a pull.
+	Removed *superseded
+	// PruneNext is when a superseded revision may be tried again that could not
+	// be removed PruneFailures times in a row.
+	PruneNext     time.Time
+	PruneFailures int
 	// Managed says that the agent holds the model because of the list, so that
 	// it may remove it. What somebody else put into the store stays.
 	Managed bool

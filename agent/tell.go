@@ -119,7 +119,7 @@ func (a *Agent) pullEnded(now time.Time, out outcome) {
 	r := l.records[name]
 	if out.Pulled {
 		// What the store looked like before says nothing any more.
-		r.Fresh = a.disk.next()
+		r.Fresh, r.Removed = a.disk.next(), nil
 		a.lookAgain.Store(true)
 	}
 	if out.Canceled {
@@ -159,15 +159,26 @@ func (a *Agent) pullEnded(now time.Time, out outcome) {
 func (a *Agent) removalEnded(now time.Time, out removal) {
 	l := &a.loop
 	r := l.records[out.Name]
-	r.Fresh = a.disk.next()
+	r.Fresh, r.Removed = a.disk.next(), &out.superseded
 	a.lookAgain.Store(true)
+	if out.Revision != "" {
+		// The model itself is as it was, whatever became of its old revision.
+		r.PruneNext, r.PruneFailures = time.Time{}, 0
+		if out.Err != nil {
+			n := l.records[out.Name].PruneFailures + 1
+			r.PruneNext, r.PruneFailures = now.Add(backoff(l.cfg.Intervals, n, jitter())), n
+			a.logger.Warn("remove superseded revision", "model", out.Name, "revision", out.Revision, "next", r.PruneNext, "error", errText(out.Err))
+		}
+		l.records[out.Name] = r
+		return
+	}
 	if out.Err != nil {
 		r.Failures++
 		r.Failure = &failure{State: StateEvicting, Reason: "its files cannot be removed: " + errText(out.Err), Hint: "look at the node's disk"}
 		r.Next = now.Add(backoff(l.cfg.Intervals, r.Failures, jitter()))
 		a.logger.Warn("remove model", "model", out.Name, "error", errText(out.Err))
-	} else if out.Revision == "" {
-		r = record{Fresh: r.Fresh, LastUsed: r.LastUsed}
+	} else {
+		r = record{Fresh: r.Fresh, Removed: r.Removed, LastUsed: r.LastUsed}
 		a.events.record(event{
 			Reason: EventModelEvicted, Subject: out.Name, Action: "Evict",
 			Note: "removed from this node, " + sizeText(out.Freed) + " freed: " + out.Why,
