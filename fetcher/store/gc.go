@@ -153,6 +153,7 @@ func (s *Store) collectBlobs(ctx context.Context, used, waiting map[string]bool,
 		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}
+		s.records.drop(e.Name())
 		if err := removeIfExists(s.recordPath(e.Name())); err != nil {
 			return err
 		}

@@ -49,6 +49,7 @@ func (s *Store) recordPath(sha256Hex string) string {
 // of the blob, as before.
 func (s *Store) writeRecord(sha256Hex string, info fs.FileInfo) error {
 	s.believe(sha256Hex)
+	defer s.records.drop(sha256Hex)
 	path, r := s.recordPath(sha256Hex), recordOf(info)
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -112,8 +113,21 @@ func (s *Store) blobInfo(sha256Hex string) (fs.FileInfo, error) {
 
 // readRecord reads what is known of a blob; ErrUnverified if nothing is.
 func (s *Store) readRecord(sha256Hex string) (record, error) {
+	path := s.recordPath(sha256Hex)
+	info, err := os.Lstat(path)
+	if err == nil {
+		if r, ok := s.records.get(sha256Hex, info); ok {
+			return r, nil
+		}
+	}
+	s.records.drop(sha256Hex)
 	var r record
-	err := readJSON(s.recordPath(sha256Hex), &r)
+	if err == nil {
+		err = readJSON(path, &r)
+	}
+	if err == nil && info.Mode().IsRegular() {
+		s.records.put(sha256Hex, info, r)
+	}
 	if err = s.blame(err); errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) {
 		err = fmt.Errorf("blob %s: %w", sha256Hex, ErrUnverified)
 	}

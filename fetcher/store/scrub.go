@@ -198,6 +198,7 @@ func (s *Store) distrust(ctx context.Context, sha256Hex string, judged fs.FileIn
 // distrustLocked is distrust for who holds the layout's lock and has looked.
 func (s *Store) distrustLocked(sha256Hex string, judged fs.FileInfo) error {
 	s.doubt(sha256Hex, judged)
+	defer s.records.drop(sha256Hex)
 	path := s.recordPath(sha256Hex)
 	err := writeJSON(path, record{Distrusted: true}, true)
 	if errors.Is(err, ErrNoSpace) {

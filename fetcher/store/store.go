@@ -52,6 +52,7 @@ type Store struct {
 	beforeWithdraw func(ctx context.Context, names []string) error
 
 	buffers sync.Pool // of *[]byte, see takeBuffer
+	records recordCache
 
 	mu sync.Mutex
 	// identity is of the directory that was opened, or has replaced it since.

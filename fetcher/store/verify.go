@@ -256,6 +256,7 @@ func (s *Store) users(blobs map[string]bool) ([]Manifest, error) {
 }
 
 func (s *Store) moveAside(sha256Hex string) error {
+	s.records.drop(sha256Hex)
 	if err := removeIfExists(s.recordPath(sha256Hex)); err != nil {
 		return err
 	}
