@@ -49,11 +49,11 @@ func (r *reservation) outstanding() int64 {
 	return max(0, r.need-max(0, r.done-r.base))
 }
 
-// admitted says whether room was reserved, or none was needed.
-func (r *reservation) admitted() bool {
+// admitted says whether room was reserved, and how much, in bytes.
+func (r *reservation) admitted() (ok bool, need int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.asked
+	return r.asked, r.need
 }
 
 // progress tells how many bytes the pull has in the store.

@@ -143,6 +143,7 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 		return c.node(ctx)
 	})
 	a.pulls = newPulls(o.Puller, o.Admission, a.request, wake, &a.wg)
+	observer.taking = a.pulls.taking
 	a.removes = newRemovals(o.Store, wake, &a.wg)
 	a.scribe = newScribe(&a.wg, o.Logger)
 	a.promised = newPromises()

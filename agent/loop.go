@@ -75,7 +75,7 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 	a.observeNode(now)
 	a.ask(ctx, now)
 	f := a.gather(now)
-	a.promised.set(f.PromiseKnown, f.Promised)
+	a.promised.set(f.PromiseKnown, f.Promised, f.Store.Gen)
 	if a.lookAgain.Swap(false) {
 		a.disk.start(ctx, l.cfg.Intervals.Timeout, true)
 	}
@@ -197,6 +197,7 @@ func (a *Agent) seeNode(v nodeView) {
 	l := &a.loop
 	if l.nodeSeen.UID != "" && l.nodeSeen.UID != v.UID {
 		l.said.confirmed = nil // another object of the same name: nothing is said yet
+		l.coldSince = time.Time{}
 	}
 	l.nodeSeen, l.nodeOK = v, true
 	a.events.regarding(v.UID)

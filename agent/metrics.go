@@ -199,8 +199,12 @@ func (a *Agent) show(f facts, d decision) {
 	for key, leak := range a.loop.leaks.told {
 		leaked[key] = leak.Bytes
 	}
+	var reserved int64
+	for _, left := range a.pulls.taking() {
+		reserved += left
+	}
 	a.shown.Store(&snapshot{
-		models: d.Models, leaks: leaked, store: f.Store, limits: f.Limits, reserved: outstanding(f.Running),
+		models: d.Models, leaks: leaked, store: f.Store, limits: f.Limits, reserved: reserved,
 		rejected: a.loop.rejected != "", turn: f.Now,
 	})
 }

@@ -66,6 +66,8 @@ type storeObserver struct {
 	store Store
 	read  func(dir string) (sizing.Model, error)
 	sizes map[string]sized // by name
+	// taking is what pulls under way will still take, by model; nil: nothing.
+	taking func() map[string]int64
 	// memory is what earlier runs knew, read by the first look that succeeds.
 	memory *agentMemory
 }
@@ -123,6 +125,9 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 		o.memory = &agentMemory{models: m.Models, coldSince: m.ColdSince, err: err}
 	}
 	view.Memory = o.memory
+	if o.taking != nil {
+		view.Taking = o.taking() // first: what arrives in between is counted twice, not forgotten
+	}
 	view.Usage, err = o.store.Usage()
 	return view, err
 }

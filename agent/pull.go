@@ -149,6 +149,22 @@ func (p *pulls) cancel(name string) {
 	}
 }
 
+// taking is what running pulls that were admitted will still take, in bytes.
+func (p *pulls) taking() map[string]int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[string]int64{}
+	for name, run := range p.running {
+		if run.reserved == nil {
+			continue
+		}
+		if ok, _ := run.reserved.admitted(); ok {
+			out[name] = run.reserved.outstanding()
+		}
+	}
+	return out
+}
+
 // collect returns how far each running pull is, and what ended since the last
 // call. Both at once: what ends in between is in one of them.
 func (p *pulls) collect() (now map[string]pulling, done []outcome) {
@@ -158,7 +174,7 @@ func (p *pulls) collect() (now map[string]pulling, done []outcome) {
 	for name, run := range p.running {
 		state := run.state
 		if run.reserved != nil {
-			state.Admitted, state.Outstanding = run.reserved.admitted(), run.reserved.outstanding()
+			state.Admitted, state.Reserved = run.reserved.admitted()
 		}
 		now[name] = state
 	}

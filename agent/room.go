@@ -125,12 +125,12 @@ func (p *planner) makeRoom() {
 		need := n.refused.Need
 		s := &p.out.Models[p.find(n.Model.Name)]
 		switch {
-		case need <= room && room > n.refused.Room:
+		case need <= room && room > n.refused.Room && p.settled():
 			// More than there was when it was refused: it need not wait.
 			room -= need
 			n.due = true
 			p.holdBack(n.Model.Priority)
-		case p.roomMade || n.refused.Busy && need <= room+outstanding(p.Running):
+		case p.roomMade || n.refused.Busy && need <= room+p.taking():
 			// One at a time; and what is here need not leave if it is pulls
 			// under way that hold the room.
 		case p.evictFor(n, need-room):
@@ -158,16 +158,35 @@ func (p *planner) freeRoom() int64 {
 		return 0
 	}
 	room, _ := p.Limits.room(p.Store.Value.Usage)
-	return room - outstanding(p.Running)
+	return room - p.taking()
 }
 
-// outstanding is what running pulls will still take, in bytes.
-func outstanding(running map[string]pulling) int64 {
+// taking is what running pulls would still take when the store was measured: what
+// has arrived since then is in no measure yet, and would look like room.
+func (p *planner) taking() int64 {
 	var sum int64
-	for _, run := range running {
-		sum += run.Outstanding
+	for name, run := range p.Running {
+		if !run.Admitted {
+			continue
+		}
+		if left, seen := p.Store.Value.Taking[name]; seen {
+			sum += left
+		} else {
+			sum += run.Reserved
+		}
 	}
 	return sum
+}
+
+// settled says that the store was measured after all that the agent itself has
+// changed.
+func (p *planner) settled() bool {
+	for _, r := range p.Memory {
+		if p.Store.Gen < r.Fresh {
+			return false
+		}
+	}
+	return true
 }
 
 // evictFor lets as much leave as a needy model lacks; nothing if all that may

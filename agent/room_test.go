@@ -231,10 +231,25 @@ func TestPlanMakesRoom(t *testing.T) {
 			c := full(t, 10).held(t, "a", 1, time.Hour)
 			y := entry(t, "y")
 			c.List = append(c.List, y)
-			c.Running["y"] = pulling{Transfer: y.transfer(), Phase: "pulling", Admitted: true, Outstanding: 15}
+			c.Running["y"] = pulling{Transfer: y.transfer(), Phase: "pulling", Admitted: true, Reserved: 15}
 			c.refused(func(r *NoRoom) { r.Busy = true })
 			return c
 		}, "a warm +label\nx skipped noRoom\ny pulling\n"},
+		{"what a pull has brought since the store was measured is no room", func(t *testing.T) *crowd {
+			c := full(t, 10).held(t, "a", 9, 0)
+			y := entry(t, "y")
+			c.List = append(c.List, y)
+			c.Running["y"] = pulling{Transfer: y.transfer(), Phase: "pulling", Admitted: true, Reserved: 40, Done: 39}
+			c.Store.Value.Taking = map[string]int64{"y": 15}
+			c.refused(func(r *NoRoom) { r.Busy = true })
+			return c
+		}, "a warm +label\nx skipped noRoom\ny pulling\n"},
+		{"nor is that of one that has ended since", func(t *testing.T) *crowd {
+			c := full(t, 10).held(t, "a", 9, 0)
+			c.Memory["y"] = record{Fresh: 2}
+			c.refused(func(r *NoRoom) { r.Busy = true })
+			return c
+		}, "a warm +label\nx skipped noRoom\n"},
 		{"what has left does not come back before the other has its room", func(t *testing.T) *crowd {
 			c := full(t, 10).held(t, "b", 9, 0).held(t, "c", 9, 0)
 			c.List = append(c.List, entry(t, "a"))
@@ -249,7 +264,7 @@ func TestPlanMakesRoom(t *testing.T) {
 		{"then it is refused like any other", func(t *testing.T) *crowd {
 			c := full(t, 10).held(t, "b", 9, 0).held(t, "c", 9, 0)
 			c.List = append(c.List, entry(t, "a"))
-			c.Running["x"] = pulling{Transfer: c.wants.transfer(), Phase: "pulling", Admitted: true, Outstanding: 10}
+			c.Running["x"] = pulling{Transfer: c.wants.transfer(), Phase: "pulling", Admitted: true, Reserved: 10}
 			return c
 		}, "a queued\nb warm +label\nc warm +label\nx pulling\n-> pull a\n"},
 	} {

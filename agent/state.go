@@ -38,6 +38,9 @@ const (
 type storeView struct {
 	Models map[string]storedModel
 	Usage  store.Usage
+	// Taking is what admitted pulls would still take when that was measured, in
+	// bytes, by model.
+	Taking map[string]int64
 	// Memory is what earlier runs of the agent knew.
 	Memory *agentMemory
 }
@@ -108,10 +111,9 @@ type pulling struct {
 	Done     int64
 	Total    int64
 	Rate     int64 // bytes per second
-	// Admitted says that room was reserved for it; Outstanding is how much of
-	// that it will still take, in bytes.
-	Admitted    bool
-	Outstanding int64
+	// Admitted says that room was reserved for it, Reserved how much, in bytes.
+	Admitted bool
+	Reserved int64
 }
 
 // facts is everything that a plan depends on.

@@ -84,6 +84,24 @@ func TestLoopLiftsTheStartupTaint(t *testing.T) {
 			}
 		})
 	})
+	t.Run("the timeout of another Node of the same name begins anew", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, oneModel+fast+"startup: {timeout: 10m}\n")
+			b.cluster.set(func() { b.cluster.view.Cold = cold })
+			b.puller.set(func() { b.puller.err = &fetcher.Error{Kind: fetcher.ErrRefused} })
+			b.start()
+			after(6 * time.Minute)
+			b.cluster.set(func() { b.cluster.view.UID = "uid-2" })
+			after(8 * time.Minute)
+			if len(b.cluster.view.Cold) == 0 {
+				t.Error("lifted before the timeout")
+			}
+			after(3 * time.Minute)
+			if len(b.cluster.view.Cold) > 0 {
+				t.Error("it stands after the timeout")
+			}
+		})
+	})
 	t.Run("after the timeout, restarts counted", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t, oneModel+fast+"startup: {timeout: 10m}\n")
