@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
 )
@@ -73,6 +75,37 @@ func (w *world) deadDisk(length time.Duration) {
 	w.diskMu.Lock()
 	defer w.diskMu.Unlock()
 	w.remount()
+}
+
+// hideDisk has the volume gone for a while, with the agent alive.
+func (w *world) hideDisk(length time.Duration) {
+	w.damage(w.names()...)
+	w.source.killed() // what is under way ends
+	w.diskMu.Lock()
+	state := "a volume that is gone"
+	w.diskState.Store(&state)
+	w.must("hide the disk", w.disk.hide())
+	w.reader.forget()
+	w.diskMu.Unlock()
+	w.pause(length)
+	w.diskMu.Lock()
+	defer w.diskMu.Unlock()
+	written, err := w.disk.show()
+	w.must("show the disk", err)
+	if len(written) > 0 {
+		w.fail("in the place of the volume that was gone the agent wrote %v", written)
+	}
+	w.reader.forget()
+	w.diskState.Store(nil)
+	w.exposed()
+}
+
+// tamper has somebody remove labels of a model.
+func (w *world) tamper(name string) {
+	w.drop(name)
+	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:null,%q:null}}}`, warmPrefix+name, revPrefix+name)
+	_, err := w.client.CoreV1().Nodes().Patch(context.WithoutCancel(w.t.Context()), w.node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	w.must("remove labels", err)
 }
 
 func (w *world) fillDisk(leave int64) {

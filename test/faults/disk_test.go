@@ -144,6 +144,18 @@ func (d *disk) die() error {
 	return d.ioctl(func(fd int) error { return unix.IoctlSetPointerInt(fd, shutdown, withoutJournal) })
 }
 
+// hide puts an empty file system in the place of this one, as after unmounting.
+func (d *disk) hide() error { return unix.Mount("tmpfs", d.dir, "tmpfs", 0, "") }
+
+// show ends hide, and tells what somebody wrote meanwhile.
+func (d *disk) show() (written []string, err error) {
+	entries, err := os.ReadDir(d.dir)
+	for _, e := range entries {
+		written = append(written, e.Name())
+	}
+	return written, errors.Join(err, d.unmount())
+}
+
 const fiFreeze, fiThaw = 0xc0045877, 0xc0045878 // FIFREEZE, FITHAW
 
 // freeze makes every write hang, in the kernel.

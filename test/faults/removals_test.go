@@ -135,11 +135,6 @@ func (w *world) mustNotPromise(ctx context.Context, path, name, commit string) {
 		if (name != "" && name != model) || revision != commit[:min(len(commit), revLength)] {
 			continue
 		}
-		// Where the harness has taken the manifest away, nothing in the store says
-		// what the label is about.
-		if _, err := w.reader.revision(model, revision); err != nil && name == "" && w.damaged(model) {
-			continue
-		}
 		if w.history.stood(promise{model, revision}, time.Second) {
 			w.fail("the agent removed %s while the Node says that %s is warm at %s", path, model, revision)
 		}

@@ -131,10 +131,16 @@ func disks() []kind {
 			return step{fmt.Sprintf("the disk gives EIO for %s", length), func(w *world) { w.deadDisk(length) }}
 		}},
 		{1, func(r *rand.Rand) step {
+			length := within(r, 3*time.Second)
+			return step{fmt.Sprintf("the volume is gone for %s", length), func(w *world) { w.hideDisk(length) }}
+		}},
+		{1, func(r *rand.Rand) step {
 			length := within(r, 2*time.Second)
 			return step{fmt.Sprintf("writes hang for %s", length), func(w *world) {
 				w.must("freeze", w.disk.freeze())
 				w.pause(length)
+				// A connection that cannot write is relieved of what it has received.
+				w.source.killed()
 				w.must("thaw", w.disk.thaw())
 				w.exposed()
 			}}
@@ -285,6 +291,10 @@ func lists() []kind {
 		}},
 		{2, func(*rand.Rand) step {
 			return step{"the Hub has a new commit of moving", func(w *world) { w.publishMoving() }}
+		}},
+		{1, func(r *rand.Rand) step {
+			name := oneOf(r, "tiny", "mid", "large")
+			return step{"somebody removes the labels of " + name, func(w *world) { w.tamper(name) }}
 		}},
 		{2, func(*rand.Rand) step {
 			return step{"a pod names picky, or does so no longer", func(w *world) { w.togglePod("picky") }}
