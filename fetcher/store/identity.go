@@ -45,6 +45,9 @@ func (s *Store) Ensure(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	// One at a time: two that open the same store would each give it an id.
+	s.ensuring.Lock()
+	defer s.ensuring.Unlock()
 	s.mu.Lock()
 	was := s.identity
 	s.mu.Unlock()

@@ -46,6 +46,8 @@ type Store struct {
 	dir      string
 	writable bool
 
+	ensuring sync.Mutex
+
 	probe  sync.Mutex
 	volume *Volume // what Probe found, nil before
 
