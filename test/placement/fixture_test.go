@@ -27,6 +27,7 @@ type fixture struct {
 	cluster *cluster.Cluster
 	client  kubernetes.Interface
 	pods    *ledger
+	binary  string // see build
 }
 
 func startCluster(tb testing.TB) *fixture {
@@ -47,7 +48,8 @@ func startCluster(tb testing.TB) *fixture {
 
 // in is the fixture for a subtest.
 func (f *fixture) in(tb testing.TB) *fixture {
-	return &fixture{TB: tb, cluster: f.cluster, client: f.client, pods: f.pods}
+	tb.Helper()
+	return &fixture{TB: tb, cluster: f.cluster, client: f.client, pods: f.pods, binary: f.binary}
 }
 
 // ofPolicy is what of the chart concerns pods; agents and the sweeper stay

@@ -41,8 +41,10 @@ type kind struct {
 	count int
 	// tier of the warm label; empty: cold.
 	tier string
-	// fits says more of fits than the free GPUs: heldFits or unknownFits.
+	// fits says where the label does not follow from the free GPUs.
 	fits int
+	// fresh says that no agent has said anything yet.
+	fresh bool
 	// taken is how many of the GPUs other pods have, at least one, or from one
 	// to minus this by chance.
 	taken int
@@ -68,10 +70,15 @@ type fleet struct {
 	nodes map[string]node
 }
 
-// warm, held and room tell of the nodes of a fleet.
 func (n node) warm() bool { return n.tier != "" }
+
+// held says that something that is no pod has the memory of the GPUs.
 func (n node) held() bool { return n.fits == fitsHeld }
 
+// fitting says that the node calls itself warm and able to take a replica.
+func (n node) fitting() bool { return n.warm() && !n.held() }
+
+// room is how many pods the nodes can take.
 func (fl fleet) room(of func(node) bool) int {
 	sum := 0
 	for _, n := range fl.nodes {
@@ -87,6 +94,10 @@ func (n node) labels(zone int) map[string]string {
 	out := map[string]string{
 		corev1.LabelTopologyZone: "zone-" + strconv.Itoa(zone),
 		agent.FreeGiBLabel:       "140", agent.IdleLabel: strconv.Itoa(n.free),
+	}
+	if n.fresh {
+		delete(out, agent.FreeGiBLabel)
+		delete(out, agent.IdleLabel)
 	}
 	if n.held() {
 		out[agent.FreeGiBLabel], out[agent.IdleLabel] = "4", "0"

@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/agent/inject"
@@ -21,11 +21,19 @@ func TestPlacement(t *testing.T) {
 	f := startCluster(t)
 	f.namespace(fillers)
 	f.release(serving, "{}")
+	f.namespace(system)
+	f.release(coldSpace, "{}")
+	f.rights()
+	f.build()
 	for name, test := range map[string]func(*fixture){
 		"every pod lands warm while there is room":      (*fixture).testAllWarm,
 		"the rest goes to cold nodes when warm is full": (*fixture).testOverflow,
 		"require waits for a warm node":                 (*fixture).testRequireWaits,
-		"no pod where something else holds the gpu":     (*fixture).testHeld,
+		"no pod where a gpu is held when required":      (*fixture).testHeldRequired,
+		"no pod where a gpu is held when asked":         (*fixture).testHeldAsked,
+		"no pod where a gpu is held while others fit":   (*fixture).testHeldPreferred,
+		"a cold node pulls what a pod names before all": (*fixture).testPulledFirst,
+		"the init container says why it cannot be had":  (*fixture).testRefused,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { test(f.in(t)) })
 	}
@@ -49,10 +57,13 @@ func (f *fixture) testAllWarm() {
 	}
 }
 
-// unspread is a constraint that no pod counts for: a pod that has one gets no
-// default constraints.
+// unspread is a constraint that no pod counts for: a pod that has a constraint
+// gets no default ones.
 func unspread() []corev1.TopologySpreadConstraint {
-	return []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway}}
+	return []corev1.TopologySpreadConstraint{{
+		MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
+		LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"spread": "off"}},
+	}}
 }
 
 // First every warm GPU, then cold ones.
@@ -102,16 +113,52 @@ func (f *fixture) testRequireWaits() {
 }
 
 // Kubernetes calls the GPUs free; their memory is not, and the agent says so.
-func (f *fixture) testHeld() {
+func (f *fixture) testHeldRequired() {
 	const more = 4
 	fl := f.addFleet("held", 4,
 		kind{count: 4, tier: agent.TierDisk, fits: fitsHeld, taken: 1}, kind{count: 3, tier: agent.TierDisk, taken: 5}, kind{count: 3, taken: 1})
-	room := fl.room(func(n node) bool { return n.warm() && !n.held() })
+	room := fl.room(node.fitting)
 	f.create(serving, "held", fl, room+more, func(p *corev1.Pod) {
 		p.Annotations = map[string]string{inject.PlacementAnnotation: inject.Require}
 	})
 	pods := f.waitPods(serving, "held", room, more)
 	if n := fl.landed(pods, node.held); n > 0 {
 		f.Errorf("%d pods are where no replica fits:\n%s", n, fl.byNode(pods))
+	}
+}
+
+// With the annotation, and with nothing else required, pods keep away from
+// where no replica fits, and still go where nothing is said of it: to nodes
+// that are cold, or that no agent knows yet.
+func (f *fixture) testHeldAsked() {
+	fl := f.addFleet("asked", 5,
+		kind{count: 4, tier: agent.TierDisk, fits: fitsHeld, taken: 1}, kind{count: 3, tier: agent.TierDisk, taken: 5}, kind{count: 2, fresh: true, taken: 1})
+	room := fl.room(func(n node) bool { return !n.held() })
+	f.create(serving, "asked", fl, room+2, func(p *corev1.Pod) {
+		p.Annotations = map[string]string{inject.FitsAnnotation: inject.Require}
+	})
+	pods := f.waitPods(serving, "asked", room, 2)
+	if n := fl.landed(pods, node.held); n > 0 {
+		f.Errorf("%d pods are where no replica fits:\n%s", n, fl.byNode(pods))
+	}
+}
+
+// Without any requirement they keep away as long as a replica fits on another
+// warm node; among cold nodes they keep away from those without an idle GPU.
+func (f *fixture) testHeldPreferred() {
+	fl := f.addFleet("avoided", 6,
+		kind{count: 5, tier: agent.TierDisk, fits: fitsHeld, taken: 1}, kind{count: 5, tier: agent.TierDisk, taken: -4}, kind{count: 8, taken: 1})
+	room := fl.room(node.fitting)
+	f.create(serving, "avoided", fl, room, nil)
+	pods := f.waitPods(serving, "avoided", room, 0)
+	if n := fl.landed(pods, node.fitting); n != room {
+		f.Errorf("%d of %d pods are where a replica fits:\n%s", n, room, fl.byNode(pods))
+	}
+	fl = f.addFleet("idle", 7, kind{count: 6, fits: fitsHeld, taken: 1}, kind{count: 3, taken: -4}, kind{count: 3, fresh: true, taken: 1})
+	room = fl.room(func(n node) bool { return !n.held() && !n.fresh })
+	f.create(serving, "idle", fl, room, nil)
+	pods = f.waitPods(serving, "idle", room, 0)
+	if n := fl.landed(pods, func(n node) bool { return !n.held() && !n.fresh }); n != room {
+		f.Errorf("%d of %d pods are on cold nodes with an idle GPU:\n%s", n, room, fl.byNode(pods))
 	}
 }
