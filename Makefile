@@ -90,6 +90,10 @@ bench: build ## compare with other tools, in about 40 minutes (SIZE, ROUNDS, PAR
 bench-agent: control-plane ## what the agent costs a node, idle and pulling (about 2 minutes)
 	@go -C test test ./agent -run '^$$' -bench . -benchtime 1x -timeout 20m
 
+.PHONY: bench-placement
+bench-placement: control-plane ## where pods land, by weights; writes docs/placement.md (about 40 minutes; ROUNDS=1: 15)
+	@go -C test test ./placement -run '^$$' -bench . -benchtime 1x -timeout 120m -v -rounds $(ROUNDS) -update
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## run the linters on all modules
 	$(GOLANGCI_LINT) run --allow-parallel-runners ./...

@@ -17,7 +17,7 @@ import (
 var update = flag.Bool("update", false, "rewrite golden files")
 
 func options() Options {
-	return Options{Image: "stoker:1", PullPolicy: "IfNotPresent", CPU: "100m", Memory: "128Mi", WeightWarm: 100, WeightRAM: 10, RequireFits: true}
+	return Options{Image: "stoker:1", PullPolicy: "IfNotPresent", CPU: "100m", Memory: "128Mi", WeightWarm: 100, WeightFits: 100, WeightRAM: 10, WeightIdle: 1, RequireFits: true}
 }
 
 func file(t *testing.T, in, format string) (string, Result) {

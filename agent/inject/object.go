@@ -11,9 +11,11 @@ type Result struct {
 	// Pods is how many pods and pod templates name a model, Injected how many
 	// of them were changed.
 	Pods, Injected int
-	// Models are the models that they name, in the order in which they stand,
-	// and Placements what else than prefer and require they say of placement.
-	Models, Placements []string
+	// Models are the models that they name, in the order in which they stand.
+	Models []string
+	// Placements is what else than prefer and require they say of placement, and
+	// Fits what else than require of fits.
+	Placements, Fits []string
 }
 
 // Object adds to every pod or pod template of an object what it needs: of
@@ -82,6 +84,9 @@ func (r *Result) pod(p map[string]any, o Options) {
 	if placement := text(mapOf(meta["annotations"])[PlacementAnnotation]); placement != "" && placement != Require && placement != "prefer" {
 		r.Placements = append(r.Placements, placement)
 	}
+	if fits := text(mapOf(meta["annotations"])[FitsAnnotation]); fits != "" && fits != Require {
+		r.Fits = append(r.Fits, fits)
+	}
 	if Pod(meta, mapOf(p["spec"]), o) {
 		r.Injected++
 	}
@@ -92,4 +97,5 @@ func (r *Result) add(other Result) {
 	r.Injected += other.Injected
 	r.Models = append(r.Models, other.Models...)
 	r.Placements = append(r.Placements, other.Placements...)
+	r.Fits = append(r.Fits, other.Fits...)
 }

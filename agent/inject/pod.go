@@ -22,7 +22,10 @@ const (
 	// PlacementAnnotation says whether a pod prefers warm nodes or requires
 	// one: prefer (the default, and whatever else it says) or require.
 	PlacementAnnotation = agent.Domain + "/placement"
-	// Require is the annotation's value that makes warm a requirement.
+	// FitsAnnotation with the value require keeps a pod away from nodes that say
+	// that no replica fits; those that say nothing of it stay possible.
+	FitsAnnotation = agent.Domain + "/fits"
+	// Require is the annotations' value that makes a requirement.
 	Require = "require"
 )
 
@@ -40,9 +43,12 @@ type Options struct {
 	// CPU and Memory are quantities: the init container's requests and its
 	// limits, which are the same, so that a Guaranteed pod stays one.
 	CPU, Memory string
-	// WeightWarm and WeightRAM are the weights, 1 to 100, of the preference for
-	// warm nodes, and of the one for those that have the model in memory.
-	WeightWarm, WeightRAM int
+	// WeightWarm is the weight, 1 to 100, of the preference for warm nodes.
+	WeightWarm int
+	// WeightFits, WeightRAM and WeightIdle are those of the preferences for warm
+	// nodes where a replica fits, for those that have the model in memory, and
+	// for nodes, warm or not, that have an idle GPU. 0 leaves one out.
+	WeightFits, WeightRAM, WeightIdle int
 	// RequireFits: a pod that requires a warm node also requires that a replica
 	// fits there.
 	RequireFits bool
@@ -65,7 +71,11 @@ func Pod(meta, spec map[string]any, o Options) bool {
 		}
 	}
 	spec["initContainers"] = append([]any{waiter(model, o)}, listOf(spec["initContainers"])...)
-	addAffinity(spec, model, text(annotations[PlacementAnnotation]) == Require, o)
+	wants := demands{
+		warm: text(annotations[PlacementAnnotation]) == Require,
+		fits: text(annotations[FitsAnnotation]) == Require,
+	}
+	addAffinity(spec, model, wants, o)
 	return true
 }
 
@@ -150,25 +160,51 @@ const (
 	preferred = "preferredDuringSchedulingIgnoredDuringExecution"
 )
 
-// addAffinity prefers warm nodes also where one is required: the preference for
-// memory alone would be all that tells them apart, and outweigh everything.
-func addAffinity(spec map[string]any, model string, require bool, o Options) {
+// demands are what a pod's annotations require of a node.
+type demands struct {
+	warm, fits bool
+}
+
+// addAffinity prefers warm nodes also where one is required: the preferences
+// that tell warm nodes apart would be all that counts, and outweigh everything.
+func addAffinity(spec map[string]any, model string, wants demands, o Options) {
 	affinity := child(spec, "affinity")
 	node := child(affinity, "nodeAffinity")
-	warm := map[string]any{"key": agent.WarmPrefix + model, "operator": "Exists"}
-	ram := map[string]any{"key": agent.WarmPrefix + model, "operator": "In", "values": []any{"ram"}}
-	prefer := func(weight int, expression map[string]any) map[string]any {
-		return map[string]any{"weight": int64(weight), "preference": map[string]any{"matchExpressions": []any{expression}}}
+	warm, fits := agent.WarmPrefix+model, agent.FitsPrefix+model
+	terms := listOf(node[preferred])
+	prefer := func(weight int, expressions ...any) {
+		if weight > 0 {
+			terms = append(terms, map[string]any{"weight": int64(weight), "preference": map[string]any{"matchExpressions": expressions}})
+		}
 	}
-	node[preferred] = append(listOf(node[preferred]), prefer(o.WeightWarm, warm), prefer(o.WeightRAM, ram))
-	if !require {
-		return
+	prefer(o.WeightWarm, expression(warm, "Exists"))
+	prefer(o.WeightFits, expression(warm, "Exists"), expression(fits, "Gt", "0"))
+	prefer(o.WeightRAM, expression(warm, "In", "ram"))
+	prefer(o.WeightIdle, expression(agent.IdleLabel, "Gt", "0"))
+	node[preferred] = terms
+
+	var required []any
+	if wants.warm {
+		required = append(required, expression(warm, "Exists"))
 	}
-	expressions := []any{map[string]any{"key": agent.WarmPrefix + model, "operator": "Exists"}}
-	if o.RequireFits {
-		expressions = append(expressions, map[string]any{"key": agent.FitsPrefix + model, "operator": "Gt", "values": []any{"0"}})
+	switch {
+	case wants.warm && o.RequireFits:
+		required = append(required, expression(fits, "Gt", "0"))
+	case wants.fits:
+		required = append(required, expression(fits, "NotIn", "0"))
 	}
-	requireAll(node, expressions)
+	if len(required) > 0 {
+		requireAll(node, required)
+	}
+}
+
+// expression is one demand on a node's labels.
+func expression(key, operator string, values ...any) map[string]any {
+	e := map[string]any{"key": key, "operator": operator}
+	if len(values) > 0 {
+		e["values"] = values
+	}
+	return e
 }
 
 // requireAll adds expressions to each of the pod's own terms, of which a node

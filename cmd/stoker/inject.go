@@ -31,8 +31,9 @@ func (c *cli) injectCommand() *cobra.Command {
 admission policy would add: the claim stoker-models at /models, read-only, the
 init container stoker-wait, which waits for the model and pins its revision as
 /stoker/model, variables that keep the Hub's client offline, and a preference
-for nodes where the model is warm. With the annotation stoker.dev/placement:
-require, a warm node is required. What a pod has already stays.
+for nodes where the model is warm and a replica fits. With the annotation
+stoker.dev/placement: require, a warm node is required; with stoker.dev/fits:
+require, none that says that no replica fits. What a pod has already stays.
 
 It finds pods in Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job,
 CronJob, PodTemplate, ReplicationController, LeaderWorkerSet and lists of them.
@@ -58,7 +59,9 @@ written, 2 wrong usage, or FILE cannot be read, 130 interrupted.`,
 	flags.StringVar(&f.CPU, "cpu", "100m", "request and limit of the init container, a `QUANTITY`")
 	flags.StringVar(&f.Memory, "memory", "128Mi", "request and limit of the init container, a `QUANTITY`")
 	flags.IntVar(&f.WeightWarm, "weight-warm", 100, "`WEIGHT` of the preference for warm nodes, 1 to 100")
-	flags.IntVar(&f.WeightRAM, "weight-ram", 10, "`WEIGHT` of the preference for nodes that have the model in memory, 1 to 100")
+	flags.IntVar(&f.WeightFits, "weight-fits", 100, "`WEIGHT` of the preference for warm nodes where a replica fits, 0 to 100")
+	flags.IntVar(&f.WeightRAM, "weight-ram", 10, "`WEIGHT` of the preference for nodes that have the model in memory, 0 to 100")
+	flags.IntVar(&f.WeightIdle, "weight-idle", 1, "`WEIGHT` of the preference for nodes with an idle GPU, 0 to 100")
 	flags.BoolVar(&f.RequireFits, "require-fits", true, "where a warm node is required, also require that a replica fits there")
 	return cmd
 }
@@ -86,9 +89,12 @@ func (f *injectFlags) check() []error {
 			bad("%s %q is no quantity above 0; write it like 100m or 128Mi", flag, value)
 		}
 	}
-	for flag, weight := range map[string]int{"--weight-warm": f.WeightWarm, "--weight-ram": f.WeightRAM} {
-		if weight < 1 || weight > 100 {
-			bad("%s %d is not between 1 and 100", flag, weight)
+	if f.WeightWarm < 1 || f.WeightWarm > 100 {
+		bad("--weight-warm %d is not between 1 and 100", f.WeightWarm)
+	}
+	for flag, weight := range map[string]int{"--weight-fits": f.WeightFits, "--weight-ram": f.WeightRAM, "--weight-idle": f.WeightIdle} {
+		if weight < 0 || weight > 100 {
+			bad("%s %d is not between 0 and 100", flag, weight)
 		}
 	}
 	return errs
@@ -130,6 +136,9 @@ func (c *cli) remark(r inject.Result) {
 		if err := fetcher.CheckName(m); err != nil {
 			fmt.Fprintf(c.stderr, "stoker: no model can be called so, and the init container will say it as well: %v\n", err)
 		}
+	}
+	for _, v := range r.Fits {
+		fmt.Fprintf(c.stderr, "stoker: stoker.dev/fits %q is ignored; use require, or leave it out\n", v)
 	}
 	for _, p := range r.Placements {
 		fmt.Fprintf(c.stderr, "stoker: stoker.dev/placement %q is taken for prefer; use prefer or require\n", p)

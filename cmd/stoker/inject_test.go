@@ -21,13 +21,10 @@ func TestInjectDefaultsAreTheCharts(t *testing.T) {
 			PullPolicy string `json:"pullPolicy"`
 		} `json:"image"`
 		Inject struct {
-			CPU     string `json:"cpu"`
-			Memory  string `json:"memory"`
-			Weights struct {
-				Warm int `json:"warm"`
-				RAM  int `json:"ram"`
-			} `json:"weights"`
-			RequireFits bool `json:"requireFits"`
+			CPU         string         `json:"cpu"`
+			Memory      string         `json:"memory"`
+			Weights     map[string]int `json:"weights"`
+			RequireFits bool           `json:"requireFits"`
 		} `json:"inject"`
 	}
 	if err := yaml.Unmarshal(data, &values); err != nil {
@@ -44,12 +41,12 @@ func TestInjectDefaultsAreTheCharts(t *testing.T) {
 			t.Errorf("--%s is %q, the chart's value is %q", flag, got, want)
 		}
 	}
-	warm, err := flags.GetInt("weight-warm")
-	if err != nil {
-		t.Fatal(err)
+	if len(values.Inject.Weights) != 4 {
+		t.Errorf("the chart has the weights %v", values.Inject.Weights)
 	}
-	ram, err := flags.GetInt("weight-ram")
-	if err != nil || warm != values.Inject.Weights.Warm || ram != values.Inject.Weights.RAM {
-		t.Errorf("the weights are %d and %d, the chart's %+v: %v", warm, ram, values.Inject.Weights, err)
+	for name, want := range values.Inject.Weights {
+		if got, err := flags.GetInt("weight-" + name); err != nil || got != want {
+			t.Errorf("--weight-%s is %d, the chart's value is %d: %v", name, got, want, err)
+		}
 	}
 }

@@ -29,7 +29,8 @@ func TestSchemaRefuses(t *testing.T) {
 		{"cpu that YAML reads as a number", "inject: {cpu: 1}", "'/inject/cpu': got number, want string"},
 		{"memory in words", "inject: {memory: much}", "'/inject/memory'"},
 		{"weight above 100", "inject: {weights: {warm: 101}}", "'/inject/weights/warm': maximum"},
-		{"weight zero", "inject: {weights: {ram: 0}}", "'/inject/weights/ram': minimum"},
+		{"weight zero", "inject: {weights: {warm: 0}}", "'/inject/weights/warm': minimum"},
+		{"weight below zero", "inject: {weights: {ram: -1}}", "'/inject/weights/ram': minimum"},
 
 		{"name that is no DNS label", "fullnameOverride: Stoker_1", "'/fullnameOverride'"},
 		{"name that is too long", "nameOverride: " + long, "'/nameOverride': maxLength"},

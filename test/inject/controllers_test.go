@@ -74,7 +74,7 @@ func (f *fixture) testControllers() {
 	for _, kind := range []string{"deployment", "statefulset", "replicaset", "job", "rc"} {
 		one, two := f.podOf("plain-"+kind), f.podOf("written-"+kind)
 		for _, p := range []*corev1.Pod{one, two} {
-			if len(p.Spec.InitContainers) != 1 || len(p.Spec.Containers[0].Env) != 3 || len(p.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) != 2 {
+			if len(p.Spec.InitContainers) != 1 || len(p.Spec.Containers[0].Env) != 3 || len(p.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) != 4 {
 				f.Errorf("%s was not injected once: %s", p.Name, f.shown(p))
 			}
 		}

@@ -19,7 +19,7 @@ import (
 
 func (f *fixture) namespaces() {
 	f.Helper()
-	for _, name := range []string{with, restricted, limited, without, system} {
+	for _, name := range []string{with, restricted, limited, without, sparse, system} {
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		if name == restricted {
 			ns.Labels = map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}
@@ -28,7 +28,7 @@ func (f *fixture) namespaces() {
 			f.Fatal(err)
 		}
 	}
-	for _, name := range []string{with, restricted, limited, without} {
+	for _, name := range []string{with, restricted, limited, without, sparse} {
 		err := cluster.WaitFor(f.Context(), "the default account of "+name, func(ctx context.Context) (bool, error) {
 			_, err := f.client.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
@@ -45,7 +45,7 @@ func (f *fixture) namespaces() {
 // waitForPolicy waits until the API server has taken up the policy.
 func (f *fixture) waitForPolicy() {
 	f.Helper()
-	for _, ns := range []string{with, restricted, limited} {
+	for _, ns := range []string{with, restricted, limited, sparse} {
 		err := cluster.WaitFor(f.Context(), "the policy to be in force in "+ns, func(ctx context.Context) (bool, error) {
 			p, err := f.dryRun(ctx, ns, f.shape("restricted"))
 			return err == nil && len(p.Spec.InitContainers) == 1, err
@@ -89,10 +89,10 @@ func (f *fixture) decode(text string) *corev1.Pod {
 }
 
 // injected is the pod as `stoker inject` writes it.
-func (f *fixture) injected(text string) *corev1.Pod {
+func (f *fixture) injected(text string, o inject.Options) *corev1.Pod {
 	f.Helper()
 	var out bytes.Buffer
-	if _, err := inject.File(&out, []byte(text), inject.YAML, options()); err != nil {
+	if _, err := inject.File(&out, []byte(text), inject.YAML, o); err != nil {
 		f.Fatal(err)
 	}
 	return f.decode(out.String())

@@ -28,21 +28,32 @@ const (
 	restricted = "restricted"
 	limited    = "limited"
 	without    = "without"
+	sparse     = "sparse"
 	system     = "stoker-system"
 )
 
-// values of the chart, and the same as options.
+// values of the chart, and the same as options; and those of a release that
+// leaves out what can be left out.
 const values = `
 namespaces: [with, restricted, limited]
-inject: {image: "registry.example:5000/team/wait:v1", cpu: 50m, memory: 64Mi, weights: {warm: 90, ram: 9}}
+inject: {image: "registry.example:5000/team/wait:v1", cpu: 50m, memory: 64Mi, weights: {warm: 90, fits: 80, ram: 9, idle: 2}}
 image: {pullPolicy: Always}
+`
+
+const sparseValues = `
+namespaces: [sparse]
+inject: {image: "wait:v1", weights: {warm: 1, fits: 0, ram: 0, idle: 0}, requireFits: false}
 `
 
 func options() inject.Options {
 	return inject.Options{
 		Image: "registry.example:5000/team/wait:v1", PullPolicy: "Always", CPU: "50m", Memory: "64Mi",
-		WeightWarm: 90, WeightRAM: 9, RequireFits: true,
+		WeightWarm: 90, WeightFits: 80, WeightRAM: 9, WeightIdle: 2, RequireFits: true,
 	}
+}
+
+func sparseOptions() inject.Options {
+	return inject.Options{Image: "wait:v1", PullPolicy: "IfNotPresent", CPU: "100m", Memory: "128Mi", WeightWarm: 1}
 }
 
 // fixture is a cluster with the chart.
@@ -70,12 +81,14 @@ func TestInject(t *testing.T) {
 	}
 	f := &fixture{T: t, cluster: c, client: client}
 	f.namespaces()
-	objs, err := charts.Render([]byte(values), "rel", system)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := charts.Apply(t.Context(), c.RESTConfig(), objs); err != nil {
-		t.Fatal(err)
+	for release, text := range map[string]string{"rel": values, "rel-sparse": sparseValues} {
+		objs, err := charts.Render([]byte(text), release, system)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := charts.Apply(t.Context(), c.RESTConfig(), objs); err != nil {
+			t.Fatal(err)
+		}
 	}
 	f.waitForPolicy()
 	for name, test := range map[string]func(*fixture){
@@ -100,6 +113,13 @@ func TestInject(t *testing.T) {
 // Object by object: what the policy makes of a pod, and what becomes of the
 // pod that stoker inject has written, are the same.
 func (f *fixture) testSame() {
+	for namespace, o := range map[string]inject.Options{with: options(), sparse: sparseOptions()} {
+		f.checkSame(namespace, o)
+	}
+}
+
+func (f *fixture) checkSame(namespace string, o inject.Options) {
+	f.Helper()
 	shapes := f.shapes()
 	if len(shapes) < 25 {
 		f.Fatalf("found only %d shapes", len(shapes))
@@ -107,18 +127,18 @@ func (f *fixture) testSame() {
 	unchanged := []string{"names-no-model", "no-labels", "empty-model", "injected-before"}
 	for name, text := range shapes {
 		plain := f.decode(text)
-		policy, err := f.dryRun(f.Context(), with, plain)
+		policy, err := f.dryRun(f.Context(), namespace, plain)
 		if err != nil {
 			f.Errorf("%s: by the policy: %v", name, err)
 			continue
 		}
-		file, err := f.dryRun(f.Context(), without, f.injected(text))
+		file, err := f.dryRun(f.Context(), without, f.injected(text, o))
 		if err != nil {
 			f.Errorf("%s: by stoker inject: %v", name, err)
 			continue
 		}
 		if diff := cmp.Diff(f.shown(policy), f.shown(file)); diff != "" {
-			f.Errorf("%s differs (-policy +stoker inject):\n%s", name, diff)
+			f.Errorf("%s in %s differs (-policy +stoker inject):\n%s", name, namespace, diff)
 		}
 		bare, err := f.dryRun(f.Context(), without, plain)
 		if err != nil {
@@ -164,7 +184,7 @@ func (f *fixture) checkKept(name string, before, after *corev1.Pod) {
 // so does what the policy has made, when it is created again.
 func (f *fixture) testTwice() {
 	for name, text := range f.shapes() {
-		written := f.injected(text)
+		written := f.injected(text, options())
 		through, err := f.dryRun(f.Context(), with, written)
 		if err != nil {
 			f.Errorf("%s: %v", name, err)
