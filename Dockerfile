@@ -25,7 +25,9 @@ RUN CGO_ENABLED=1 CGO_CFLAGS="-O2 -Wno-deprecated-declarations" \
       -o /out/stoker ./cmd/stoker
 
 FROM ${BASE}
-COPY --from=build /out/stoker /stoker
-# The agent writes a hostPath, which is root's; the chart drops every capability. Anything else may run as any user.
-USER 0:0
-ENTRYPOINT ["/stoker"]
+# Not /stoker: pods have a volume there, and a file cannot be mounted over by a directory.
+COPY --from=build /out/stoker /usr/local/bin/stoker
+# Nobody in particular. Only the agent is root, because it writes a hostPath; the chart asks for that, and drops every
+# capability.
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/stoker"]

@@ -71,6 +71,63 @@ SEED ?= 0
 soak: control-plane ## walk the agent through faults, as root: three walks of STEPS=1000 steps; SEED= takes one again
 	cd test && go test ./faults -run TestWalk -v -timeout 24h -steps $(STEPS) -seed $(SEED)
 
+# A real node: what is built from source, and Debian's packages of the rest. Only root can run it.
+CONTAINERD_VERSION := v2.4.2
+KUBERNETES_VERSION := v1.37.2
+HELM_VERSION := v4.3.1
+CONTAINERD := $(TOOLS)/containerd-$(CONTAINERD_VERSION)
+KUBELET := $(TOOLS)/kubelet-$(KUBERNETES_VERSION)/kubelet
+HELM := $(TOOLS)/helm-$(HELM_VERSION)/helm
+NODE_PACKAGES := runc containernetworking-plugins iptables conntrack buildah debootstrap iproute2
+# The bases that the Dockerfile names come from registries; local stands for them by Debian's packages.
+BASES ?= registry
+BUILD_IMAGE := bin/build-image -dir $(CACHE)/e2e/buildah -version $(VERSION)
+
+.PHONY: image
+image: bin/build-image ## build the image with buildah, as root, into bin/image; BASES=local needs no registry
+	@rm -rf bin/image bin/image.tar
+	@$(if $(filter local,$(BASES)),go mod download)
+	@$(BUILD_IMAGE) $(if $(filter local,$(BASES)),-local-bases) -name $(IMAGE) -out bin/image
+IMAGE ?= localhost/stoker:dev
+
+.PHONY: bin/build-image
+bin/build-image:
+	@go -C test build -buildvcs=false -o ../bin/build-image ./node/image/build
+
+# Packages that e2e misses. The plugins are no programs on the path.
+NODE_MISSING = $(foreach p,runc iptables conntrack buildah debootstrap ip,$(if $(shell command -v $p),,$p)) \
+	$(if $(wildcard /usr/lib/cni/bridge),,containernetworking-plugins)
+
+.PHONY: e2e
+e2e: control-plane ## the chart and the image on a real node: containerd, kubelet, pods; as root (RUN= picks a test)
+	@test "$$(id -u)" = 0 || { echo "SKIPPED: the tests on a real node need root" >&2; exit 1; }
+	@test -z "$(strip $(NODE_MISSING))" || { echo "SKIPPED: not installed: $(strip $(NODE_MISSING)); Debian has them as $(NODE_PACKAGES)" >&2; exit 1; }
+	@$(MAKE) --no-print-directory $(CONTAINERD)/ctr $(KUBELET) $(HELM)
+	@rm -rf bin/e2e && mkdir -p bin/e2e
+	@$(MAKE) --no-print-directory image BASES=local IMAGE=localhost/stoker:e2e 2>bin/image.log || { tail -n 40 bin/image.log >&2; exit 1; }
+	@CGO_ENABLED=0 go -C test build -buildvcs=false -trimpath -ldflags "-s -w" -o ../bin/e2e/tool ./node/tool
+	@$(BUILD_IMAGE) -program bin/e2e/tool -name localhost/tool:e2e -out bin/e2e/tool-image 2>>bin/image.log || { tail -n 40 bin/image.log >&2; exit 1; }
+	@STOKER_E2E_CONTAINERD=$(CONTAINERD) STOKER_E2E_KUBELET=$(KUBELET) STOKER_E2E_HELM=$(HELM) \
+		STOKER_E2E_IMAGE=$(CURDIR)/bin/image.tar STOKER_E2E_TOOL=$(CURDIR)/bin/e2e/tool-image.tar \
+		go -C test test -tags e2e -count 1 -v -timeout 30m $(if $(RUN),-run $(RUN)) ./node
+
+# Built beside their place and moved there whole, as the servers are.
+$(CONTAINERD)/ctr:
+	@echo "building containerd $(CONTAINERD_VERSION) (some minutes, once)"
+	@new=$(@D).$$$$; GOBIN=$$new GOFLAGS= go install $(addprefix github.com/containerd/containerd/v2/cmd/,$(addsuffix \
+		@$(CONTAINERD_VERSION),containerd containerd-shim-runc-v2 ctr)) || { rm -rf $$new; exit 1; }; rm -rf $(@D) && mv $$new $(@D)
+
+$(KUBELET):
+	@echo "building the kubelet $(KUBERNETES_VERSION) (some minutes, once)"
+	@new=$(CURDIR)/bin/kubelet.$$$$; cd test/controlplane && CGO_ENABLED=0 GOWORK=off go build -mod=readonly -buildvcs=false -trimpath -ldflags \
+		"-s -w $(foreach v,gitVersion=$(KUBERNETES_VERSION) gitMajor=1 gitMinor=37,-X k8s.io/component-base/version.$v)" -o $$new ./kubelet && \
+		mkdir -p $(@D) && mv $$new $@
+
+$(HELM):
+	@echo "building helm $(HELM_VERSION) (some minutes, once)"
+	@new=$(@D).$$$$; GOBIN=$$new GOFLAGS= CGO_ENABLED=0 go install helm.sh/helm/v4/cmd/helm@$(HELM_VERSION) || { rm -rf $$new; exit 1; }; \
+		rm -rf $(@D) && mv $$new $(@D)
+
 # What bench runs, and how much of it. Only a full run (2 GiB, 7 rounds or more) writes bench/README.md.
 SIZE ?= 2GiB
 ROUNDS ?= 7
@@ -97,7 +154,7 @@ bench-placement: control-plane ## where pods land, by weights; writes docs/place
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## run the linters on all modules
 	$(GOLANGCI_LINT) run --allow-parallel-runners ./...
-	cd test && $(GOLANGCI_LINT) run --allow-parallel-runners --config ../.golangci.yml ./...
+	cd test && $(GOLANGCI_LINT) run --allow-parallel-runners --build-tags e2e --config ../.golangci.yml ./...
 	@# The control plane's one file is checked by its build; type-checking Kubernetes once more would take as long.
 	@test -z "$$(gofmt -l test/controlplane)" || { echo "run gofmt on test/controlplane" >&2; exit 1; }
 

@@ -53,15 +53,19 @@ func newAuthority() (*authority, error) {
 	return &authority{cert: cert, key: key, pem: encodePEM("CERTIFICATE", der)}, nil
 }
 
-// server signs a certificate for a server on loopback. It is good for clients too: etcd uses it as a client of itself.
+// serviceIP is the address of the Service "kubernetes": the first one of the range that the API server gives out.
+func serviceIP() net.IP { return net.IPv4(10, 0, 0, 1) }
+
+// server signs a certificate for a server on loopback, or reached by pods through the Service "kubernetes". It is good
+// for clients too: etcd uses it as a client of itself.
 func (a *authority) server() (keyPair, error) {
 	template, err := certTemplate(pkix.Name{CommonName: "127.0.0.1"})
 	if err != nil {
 		return keyPair{}, err
 	}
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	template.DNSNames = []string{"localhost"}
-	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	template.DNSNames = []string{"localhost", "kubernetes.default.svc"}
+	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), serviceIP()}
 	return a.sign(template)
 }
 

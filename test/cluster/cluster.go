@@ -46,10 +46,11 @@ type Cluster struct {
 	// KubeconfigPath is a kubeconfig of an administrator (system:masters), good until Stop.
 	KubeconfigPath string
 
-	layout layout
-	ca     []byte
-	config *rest.Config
-	client *kubernetes.Clientset
+	layout    layout
+	authority *authority
+	ca        []byte
+	config    *rest.Config
+	client    *kubernetes.Clientset
 	// processes are in the order of their start.
 	processes []*process
 	unlock    func()
@@ -103,7 +104,7 @@ func (c *Cluster) start(ctx context.Context, binary string) error {
 	if err != nil {
 		return err
 	}
-	c.ca = keys.authority.pem
+	c.authority, c.ca = keys.authority, keys.authority.pem
 	for attempt := 1; ; attempt++ {
 		err := c.startComponents(ctx, binary, keys)
 		if err == nil || attempt == startAttempts || !errors.Is(err, errPortTaken) {

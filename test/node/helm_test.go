@@ -1,0 +1,61 @@
+//go:build e2e && linux
+
+package node_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const (
+	release         = "stoker"
+	systemNamespace = "stoker-system"
+)
+
+// values of the chart: what an operator must say, this machine's directories, and no more.
+type values struct {
+	tag    string
+	models []string // entries of the list
+}
+
+// storePath is the store on the node's disk.
+func storePath() string { return filepath.Join(box.Dir, "store") }
+
+func (w *world) values(v values) string {
+	return fmt.Sprintf(`
+image: {repository: localhost/stoker, tag: %s, pullPolicy: Never}
+models: [%s]
+namespaces: [serving, strict]
+store: {hostPath: %s}
+agent: {store: {reserve: 1Gi}}
+gpus: simulated:dgxh200
+extraEnv:
+- {name: HF_ENDPOINT, value: "%s"}
+`, v.tag, strings.Join(v.models, ", "), storePath(), w.hub.URL())
+}
+
+// install installs the chart with Helm, or upgrades it.
+func (w *world) install(t *testing.T, v values) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(file, []byte(w.values(v)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.runHelm(t, "upgrade", "--install", release, filepath.Join("..", "..", "charts", "stoker"),
+		"--namespace", systemNamespace, "--create-namespace", "--values", file)
+}
+
+func (w *world) runHelm(t *testing.T, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), w.helm, args...)
+	home := filepath.Join(box.Dir, "helm")
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.cluster.KubeconfigPath, "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
