@@ -13,8 +13,9 @@ import (
 // makeDir makes dir, which is below the store, and every folder on the way a
 // real directory, readable by the world whatever the umask, and makes new names
 // durable. Below the store's own folders, a link or file in a directory's place
-// is removed: it could lead out of the store. The store's directory itself is
-// never made here: when its volume is gone, that has to be an error.
+// is removed: it could lead out of the store. The store's directory itself and its
+// own folders are never made here: when its volume is gone, that has to be an
+// error, and nothing is to be left in its place.
 func (s *Store) makeDir(dir string) error { return s.makeDirs(dir, true) }
 
 // makeDirs is makeDir; unless durable, the caller syncs the folders that get new
@@ -30,6 +31,11 @@ func (s *Store) makeDirs(dir string, durable bool) error {
 	at := s.dir
 	for i, part := range strings.Split(rel, string(filepath.Separator)) {
 		at = filepath.Join(at, part)
+		if i == 0 {
+			if _, err := os.Lstat(at); err != nil {
+				return asStoreError(err)
+			}
+		}
 		if err := makeRealDir(at, i > 0, durable); err != nil {
 			return asStoreError(err)
 		}

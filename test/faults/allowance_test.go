@@ -103,7 +103,7 @@ func (s *source) tooMuch() []string {
 		// a kill costs whole ones: they are less than what one connection may lose.
 		// A connection that is closed because another has taken over its end leaves
 		// in the kernel what was sent beyond that.
-		if may := c.may + lostInKernel; c.sent > may && c.size > smallFile {
+		if may := c.may + jobs*lostInKernel; c.sent > may && c.size > smallFile {
 			out = append(out, fmt.Sprintf("%d bytes were downloaded of %s, which has %d; at most %d were lost or not there", c.sent, sha256, c.size, may))
 		}
 	})

@@ -56,6 +56,8 @@ type excuse struct {
 	// damaged: the harness broke something, so the label may lie for a while;
 	// rotten: something that stat does not show.
 	damaged, rotten bool
+	// at is when it last did.
+	at time.Time
 }
 
 // excuses are what the harness did to models since everything was right.
@@ -70,7 +72,7 @@ func (w *world) damage(names ...string) {
 	defer w.excuses.mu.Unlock()
 	for _, name := range names {
 		e := w.excuses.all[name]
-		e.damaged = true
+		e.damaged, e.at = true, time.Now()
 		w.excuses.all[name] = e
 	}
 }
@@ -98,7 +100,7 @@ func (w *world) rot(names ...string) {
 	w.excuses.mu.Lock()
 	defer w.excuses.mu.Unlock()
 	for _, name := range names {
-		w.excuses.all[name] = excuse{unwanted: w.excuses.all[name].unwanted, damaged: true, rotten: true}
+		w.excuses.all[name] = excuse{unwanted: w.excuses.all[name].unwanted, damaged: true, rotten: true, at: time.Now()}
 	}
 }
 
@@ -116,6 +118,14 @@ func (w *world) damaged(name string) bool {
 	w.excuses.mu.Lock()
 	defer w.excuses.mu.Unlock()
 	return w.excuses.all[name].damaged
+}
+
+// justDamaged says that the agent may not have seen yet what the harness broke.
+func (w *world) justDamaged(name string) bool {
+	w.excuses.mu.Lock()
+	defer w.excuses.mu.Unlock()
+	e := w.excuses.all[name]
+	return e.damaged && time.Since(e.at) < 2*time.Second
 }
 
 // noExcuse is when everything is right again.

@@ -31,9 +31,9 @@ func (w *world) getNode(ctx context.Context) (*corev1.Node, error) {
 type history struct {
 	mu  sync.Mutex
 	now map[string]string
-	// absent is when a promise was last seen not to be there.
-	absent map[promise]time.Time
-	seen   int
+	// since is when a promise was made that still stands.
+	since map[promise]time.Time
+	seen  int
 }
 
 type promise struct{ name, revision string }
@@ -73,9 +73,9 @@ func (w *world) see(n *corev1.Node) {
 	before := w.history.now
 	w.history.now = now
 	w.history.seen++
-	for name, revision := range before {
-		if now[name] != revision {
-			w.history.absent[promise{name, revision}] = at
+	for name, revision := range now {
+		if before[name] != revision {
+			w.history.since[promise{name, revision}] = at
 		}
 	}
 	w.history.mu.Unlock()
@@ -94,5 +94,5 @@ func (w *world) see(n *corev1.Node) {
 func (h *history) stood(p promise, d time.Duration) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.now[p.name] == p.revision && time.Since(h.absent[p]) > d
+	return h.now[p.name] == p.revision && time.Since(h.since[p]) > d
 }

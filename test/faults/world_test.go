@@ -109,7 +109,7 @@ func newWorld(t *testing.T, c *cluster.Cluster) *world {
 		t: t, client: c.Client(), node: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())),
 		dir: t.TempDir(), pods: map[string]bool{}, failed: make(chan struct{}), began: time.Now(),
 	}
-	w.history.absent = map[promise]time.Time{}
+	w.history.since = map[promise]time.Time{}
 	w.lies.all = map[string]*lie{}
 	w.excuses.all = map[string]excuse{}
 	if _, err := c.AddNode(t.Context(), cluster.NodeSpec{Name: w.node, GPUs: 8, Labels: map[string]string{"pool": "gpu"}}); err != nil {
