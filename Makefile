@@ -148,7 +148,7 @@ bench-agent: control-plane ## what the agent costs a node, idle and pulling (abo
 	@go -C test test ./agent -run '^$$' -bench . -benchtime 1x -timeout 20m
 
 .PHONY: bench-placement
-bench-placement: control-plane ## where pods land, by weights; writes docs/placement.md (about 40 minutes; ROUNDS=1: 15)
+bench-placement: control-plane ## where pods land, by weights; writes docs/placement.md (about 40 minutes with ROUNDS=3)
 	@go -C test test ./placement -run '^$$' -bench . -benchtime 1x -timeout 120m -v -rounds $(ROUNDS) -update
 
 .PHONY: lint

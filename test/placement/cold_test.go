@@ -116,10 +116,11 @@ func (m *machine) state(name string) store.Status {
 // does about it, and what the pod's init container says and does, with the real
 // binary as both. One pull at a time; a large model of high priority is under way, another one
 // waits, and the model that the pod names is of the lowest priority and not even
-// wanted on this node. The slow source gives the large one no chance to end.
+// wanted on this node. The slow source gives the large one no chance to end; the
+// other one is held back until progress was shown.
 func (f *fixture) testPulledFirst() {
 	slow := fetchertest.StartHub(f, fetchertest.HubOptions{BytesPerSecond: 32 << 10})
-	fast := fetchertest.StartHub(f, fetchertest.HubOptions{BytesPerSecond: 7 << 18})
+	fast := fetchertest.StartHub(f, fetchertest.HubOptions{BytesPerSecond: 256 << 10})
 	large, next := f.repo(slow, "large", 64<<20, fetchertest.RepoOptions{}), f.repo(slow, "next", 64<<20, fetchertest.RepoOptions{})
 	wanted := f.repo(fast, "wanted", 24<<20, fetchertest.RepoOptions{})
 	m := f.startAgent("cold-node", fmt.Sprintf("models: [%s, priority: 100}, %s, priority: 50}, %s, priority: -1, nodeSelector: {pool: other}}]%s", large, next, wanted, `
@@ -137,6 +138,8 @@ store: {reserve: "0"}`+short))
 	p := f.land("wanted", m.node)
 	began := time.Now()
 	w := m.runInit(p.Spec.InitContainers[0].Args)
+	m.waitProgress(w)
+	fast.SetBytesPerSecond(0)
 	var published time.Time
 	err = cluster.WaitFor(f.Context(), "the model to be published", func(context.Context) (bool, error) {
 		s, err := store.OpenReadOnly(m.store)
@@ -161,14 +164,26 @@ store: {reserve: "0"}`+short))
 			f.Errorf("%s was not kept waiting: %+v", name, st)
 		}
 	}
-	// A line when the pull begins, and one every ten seconds.
-	shown := regexp.MustCompile(`pulling: +(\d+)%, .* of .*`).FindAllStringSubmatch(w.err.String(), -1)
-	if len(shown) < 2 || shown[0][1] == shown[len(shown)-1][1] {
-		f.Errorf("no progress was shown:\n%s", w.err.String())
-	}
 	m.checkPin(w)
 	m.waitNode("the label", func(n *corev1.Node) bool { return n.Labels[agent.WarmPrefix+"wanted"] == agent.TierDisk })
 	f.Logf("writes to the API server until then: %v; the init container said:\n%s", m.writes(), w.err.String())
+}
+
+// waitProgress waits until the init container has shown two steps of the pull: it
+// says something when that begins, and every ten seconds.
+func (m *machine) waitProgress(w *waiter) {
+	m.Helper()
+	line := regexp.MustCompile(`pulling: +(\d+)%, .* of .*`)
+	err := cluster.WaitFor(m.Context(), "progress of the pull", func(context.Context) (bool, error) {
+		shown := line.FindAllStringSubmatch(w.err.String(), -1)
+		if len(shown) < 2 || shown[0][1] == shown[len(shown)-1][1] {
+			return false, fmt.Errorf("the init container says:\n%s", w.err.String())
+		}
+		return true, nil
+	})
+	if err != nil {
+		m.Fatal(err)
+	}
 }
 
 // checkPin holds the link that vLLM gets against what is published.

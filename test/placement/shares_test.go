@@ -148,7 +148,7 @@ func BenchmarkShares(b *testing.B) {
 			b.Logf("%s: %s", s.name, strings.Join(cells, ", "))
 		}
 	}
-	f.report("shares", fmt.Sprintf("Weights are `warm/fits/ram/idle`. Unless the row says otherwise, %d pods come at once. Each cell\nis the mean of %d fleets of 36 nodes with 8 GPUs each, in 3 zones, and the worst fleet in parentheses where it differs.\n\n%s", perRound, *rounds, table.String()))
+	report(b, "shares", fmt.Sprintf("Weights are `warm/fits/ram/idle`. Unless the row says otherwise, %d pods come at once. Each cell\nis the mean of %d fleets of 36 nodes with 8 GPUs each, in 3 zones, and the worst fleet in parentheses where it differs.\n\n%s", perRound, *rounds, table.String()))
 }
 
 func joined[T any](all []T, text func(T) string) string {

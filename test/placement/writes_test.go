@@ -70,7 +70,7 @@ func BenchmarkWrites(b *testing.B) {
 		everywhere("all GPUs to be free", model, "8")
 		count("those go")
 	}
-	f.report("writes", "Each column has one number for each node. Default intervals; for comparison, a kubelet renews its Lease six times a\nminute.\n\n"+table.String())
+	report(b, "writes", "Each column has one number for each node. Default intervals; for comparison, a kubelet renews its Lease six times a\nminute.\n\n"+table.String())
 }
 
 // fitsFollow waits until each Node says how many GPUs the pods of an app have
