@@ -20,22 +20,28 @@ const (
 type values struct {
 	tag    string
 	models []string // entries of the list
+	memory string   // the agent's limit; empty: the chart's
 }
 
 // storePath is the store on the node's disk.
 func storePath() string { return filepath.Join(box.Dir, "store") }
 
 func (w *world) values(v values) string {
+	resources := "{}"
+	if v.memory != "" {
+		resources = fmt.Sprintf("{requests: {memory: 64Mi}, limits: {memory: %s}}", v.memory)
+	}
 	return fmt.Sprintf(`
 image: {repository: localhost/stoker, tag: %s, pullPolicy: Never}
 models: [%s]
 namespaces: [serving, strict]
 store: {hostPath: %s}
 agent: {store: {reserve: 1Gi}}
+resources: %s
 gpus: simulated:dgxh200
 extraEnv:
 - {name: HF_ENDPOINT, value: "%s"}
-`, v.tag, strings.Join(v.models, ", "), storePath(), w.hub.URL())
+`, v.tag, strings.Join(v.models, ", "), storePath(), resources, w.hub.URL())
 }
 
 // install installs the chart with Helm, or upgrades it.

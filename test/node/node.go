@@ -79,7 +79,7 @@ func (n *Node) start(ctx context.Context) error {
 	return n.WaitReady(ctx)
 }
 
-// StartContainerd starts containerd and waits until it answers. Containers of an earlier one are still there.
+// StartContainerd starts containerd and waits until it answers.
 func (n *Node) StartContainerd(ctx context.Context) error {
 	var err error
 	// Its shims are found beside it.
@@ -162,12 +162,6 @@ func (n *Node) TagImage(ctx context.Context, name, other string) error {
 
 // PodLogs is the directory of the containers' output: NAMESPACE_POD_UID/CONTAINER/N.log.
 func (n *Node) PodLogs() string { return n.path("pod-logs") }
-
-// StopKubelet and StopContainerd stop one of them, as a reboot would. Containers run on.
-func (n *Node) StopKubelet() error { return n.kubelet.stop() }
-
-// StopContainerd stops containerd; containers run on.
-func (n *Node) StopContainerd() error { return n.containerd.stop() }
 
 // Stop stops the kubelet and containerd. What runs in containers ends with the sandbox.
 func (n *Node) Stop() error {

@@ -30,6 +30,14 @@ func TestNode(t *testing.T) {
 		{"a container reads the model and cannot write", func(t *testing.T) { l.reads(t, "serving") }},
 		{"the same under the restricted level", func(t *testing.T) { l.reads(t, "strict") }},
 		{"a changed list restarts no agent", l.changesList},
+		{"the agent is confined", l.runsConfined},
+		{"another image keeps every label", l.upgradesImage},
+		{"a full memory limit neither kills nor starves", l.pullsBeyondItsMemory},
+		{"an agent out of memory comes back", l.survivesOutOfMemory},
+		{"an evicted agent comes back", l.survivesEviction},
+		{"files that are gone take their labels away", l.losesItsFiles},
+		{"a reboot keeps every label", l.reboots},
+		{"what is uninstalled leaves nothing", l.uninstalls},
 	} {
 		if !t.Run(strings.ReplaceAll(part.name, " ", "-"), part.test) {
 			return
@@ -77,16 +85,25 @@ func (l *life) reads(t *testing.T, namespace string) {
 	}
 }
 
-// agentPod is the DaemonSet's one pod.
-func (l *life) agentPod(t *testing.T) corev1.Pod {
-	t.Helper()
-	pods, err := l.client.CoreV1().Pods(systemNamespace).List(t.Context(), metav1.ListOptions{
+// agentPods are the DaemonSet's pods.
+func (l *life) agentPods(ctx context.Context) ([]corev1.Pod, error) {
+	pods, err := l.client.CoreV1().Pods(systemNamespace).List(ctx, metav1.ListOptions{
 		LabelSelector: "app.kubernetes.io/name=stoker,app.kubernetes.io/instance=" + release,
 	})
-	if err != nil || len(pods.Items) != 1 {
-		t.Fatalf("there are %d agents: %v", len(pods.Items), err)
+	if err != nil {
+		return nil, err
 	}
-	return pods.Items[0]
+	return pods.Items, nil
+}
+
+// agentPod is the one pod of the DaemonSet.
+func (l *life) agentPod(t *testing.T) corev1.Pod {
+	t.Helper()
+	pods, err := l.agentPods(t.Context())
+	if err != nil || len(pods) != 1 {
+		t.Fatalf("there are %d agents: %v", len(pods), err)
+	}
+	return pods[0]
 }
 
 func (l *life) changesList(t *testing.T) {

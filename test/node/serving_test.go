@@ -3,10 +3,13 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -77,20 +80,32 @@ func (w *world) seenBy(t *testing.T, namespace, name string) (corev1.Pod, seen) 
 		pod = pods.Items[0]
 		return ready(&pod), nil
 	})
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+pod.Status.PodIP+":8080/", http.NoBody)
-	if err != nil {
+	var body bytes.Buffer
+	if err := get(t.Context(), "http://"+pod.Status.PodIP+":8080/", &body); err != nil {
 		t.Fatal(err)
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
 	var s seen
-	if err := json.NewDecoder(response.Body).Decode(&s); err != nil {
+	if err := json.Unmarshal(body.Bytes(), &s); err != nil {
 		t.Fatal(err)
 	}
 	return pod, s
+}
+
+// get copies what a URL answers. It waits for five seconds at most.
+func get(ctx context.Context, url string, to io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	_, err = io.Copy(to, response.Body)
+	return err
 }
 
 func ready(pod *corev1.Pod) bool {
