@@ -100,9 +100,9 @@ NODE_MISSING = $(foreach p,runc iptables conntrack buildah debootstrap ip,$(if $
 
 .PHONY: e2e
 e2e: control-plane ## the chart and the image on a real node: containerd, kubelet, pods; as root (RUN= picks a test)
-	@test "$$(id -u)" = 0 || { echo "SKIPPED: the tests on a real node need root" >&2; exit 1; }
-	@test -z "$(strip $(NODE_MISSING))" || { echo "SKIPPED: not installed: $(strip $(NODE_MISSING)); Debian has them as $(NODE_PACKAGES)" >&2; exit 1; }
-	@$(MAKE) --no-print-directory $(CONTAINERD)/ctr $(KUBELET) $(HELM)
+	@test "$$(id -u)" = 0 || { echo "the tests on a real node need root" >&2; exit 1; }
+	@test -z "$(strip $(NODE_MISSING))" || { echo "the tests on a real node miss $(strip $(NODE_MISSING)); Debian has what they need as $(NODE_PACKAGES)" >&2; exit 1; }
+	@$(MAKE) --no-print-directory --silent $(CONTAINERD)/ctr $(KUBELET) $(HELM)
 	@rm -rf bin/e2e && mkdir -p bin/e2e
 	@$(MAKE) --no-print-directory image BASES=local IMAGE=localhost/stoker:e2e 2>bin/image.log || { tail -n 40 bin/image.log >&2; exit 1; }
 	@CGO_ENABLED=0 go -C test build -buildvcs=false -trimpath -ldflags "-s -w" -o ../bin/e2e/tool ./node/tool
