@@ -296,6 +296,12 @@ func (c *fakeCluster) lift(_ context.Context, taints []coldTaint) (nodeView, err
 	return v, nil
 }
 
+func (c *fakeCluster) cold() []coldTaint {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.view.Cold
+}
+
 func (c *fakeCluster) pods() ([]pod, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

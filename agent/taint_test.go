@@ -75,12 +75,12 @@ func TestLoopLiftsTheStartupTaint(t *testing.T) {
 			b.puller.set(func() { b.puller.takes = 20 * time.Second })
 			b.start()
 			after(15 * time.Second)
-			if len(b.cluster.view.Cold) == 0 {
+			if len(b.cluster.cold()) == 0 {
 				t.Error("lifted while the model is being pulled")
 			}
 			after(10 * time.Second)
-			if len(b.cluster.view.Cold) > 0 || b.cluster.told(EventNodeWarm) != 1 {
-				t.Errorf("warm, and the taint stands: %v, told %d times", b.cluster.view.Cold, b.cluster.told(EventNodeWarm))
+			if len(b.cluster.cold()) > 0 || b.cluster.told(EventNodeWarm) != 1 {
+				t.Errorf("warm, and the taint stands: %v, told %d times", b.cluster.cold(), b.cluster.told(EventNodeWarm))
 			}
 		})
 	})
@@ -93,11 +93,11 @@ func TestLoopLiftsTheStartupTaint(t *testing.T) {
 			after(6 * time.Minute)
 			b.cluster.set(func() { b.cluster.view.UID = "uid-2" })
 			after(8 * time.Minute)
-			if len(b.cluster.view.Cold) == 0 {
+			if len(b.cluster.cold()) == 0 {
 				t.Error("lifted before the timeout")
 			}
 			after(3 * time.Minute)
-			if len(b.cluster.view.Cold) > 0 {
+			if len(b.cluster.cold()) > 0 {
 				t.Error("it stands after the timeout")
 			}
 		})
@@ -113,12 +113,12 @@ func TestLoopLiftsTheStartupTaint(t *testing.T) {
 			b.make()
 			b.start()
 			after(3 * time.Minute)
-			if len(b.cluster.view.Cold) == 0 {
+			if len(b.cluster.cold()) == 0 {
 				t.Error("lifted before the timeout")
 			}
 			after(2 * time.Minute)
-			if len(b.cluster.view.Cold) > 0 || b.cluster.told(EventNodeStillCold) != 1 || b.cluster.told(EventNodeWarm) != 0 {
-				t.Errorf("it stands after the timeout: %v", b.cluster.view.Cold)
+			if len(b.cluster.cold()) > 0 || b.cluster.told(EventNodeStillCold) != 1 || b.cluster.told(EventNodeWarm) != 0 {
+				t.Errorf("it stands after the timeout: %v", b.cluster.cold())
 			}
 		})
 	})

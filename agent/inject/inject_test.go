@@ -213,7 +213,7 @@ func FuzzFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var once, twice bytes.Buffer
 		if _, err := File(&once, in, YAML, options()); err != nil {
-			t.Skip()
+			return // refused, which is an answer
 		}
 		r, err := File(&twice, once.Bytes(), YAML, options())
 		if err != nil || r.Injected != 0 || !bytes.Equal(once.Bytes(), twice.Bytes()) {
