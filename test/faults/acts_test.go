@@ -79,6 +79,10 @@ func (w *world) deadDisk(length time.Duration) {
 
 // hideDisk has the volume gone for a while, with the agent alive.
 func (w *world) hideDisk(length time.Duration) {
+	if !w.beats() {
+		w.note("not done: the agent did not get as far as to open its store")
+		return
+	}
 	w.damage(w.names()...)
 	w.source.killed() // what is under way ends
 	w.diskMu.Lock()
@@ -98,6 +102,21 @@ func (w *world) hideDisk(length time.Duration) {
 	w.reader.forget()
 	w.diskState.Store(nil)
 	w.exposed()
+}
+
+// beats waits until the agent that runs now has written its heartbeat: before
+// that it has not opened its store, and would begin one wherever it is.
+func (w *world) beats() bool {
+	for range 200 {
+		info, err := os.Stat(filepath.Join(w.disk.dir, "status", "agent.json"))
+		p := w.agent.Load()
+		// The clock may have been moved since an earlier agent wrote one.
+		if err == nil && p != nil && info.ModTime().After(p.started) && info.ModTime().Before(time.Now()) {
+			return true
+		}
+		w.pause(50 * time.Millisecond)
+	}
+	return false
 }
 
 // tamper has somebody remove labels of a model.
