@@ -20,7 +20,7 @@ ARG VERSION=dev
 # without a driver could not even run `stoker pull`. Its headers mark old calls deprecated, which is not ours to mend.
 # disable_grpc_modules leaves out what only Google's other clients need.
 RUN CGO_ENABLED=1 CGO_CFLAGS="-O2 -Wno-deprecated-declarations" \
-    go build -trimpath -tags disable_grpc_modules \
+    go build -trimpath -tags disable_grpc_modules,grpcnotrace \
       -ldflags "-s -w -X main.version=${VERSION} -extldflags=-Wl,-z,lazy" \
       -o /out/stoker ./cmd/stoker
 

@@ -22,7 +22,7 @@ LDFLAGS := -X main.version=$(VERSION) -extldflags=-Wl,-z,lazy
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
 # What only other clients of Google's need than the one for buckets.
-TAGS := -tags disable_grpc_modules
+TAGS := -tags disable_grpc_modules,grpcnotrace
 
 # Without a C compiler NVML is a stub and the race detector cannot be built.
 HAVE_CC := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo yes)

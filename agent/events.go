@@ -13,7 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	typedeventsv1 "k8s.io/client-go/kubernetes/typed/events/v1"
+
+	"github.com/stoker-project/stoker/agent/kubeclient"
 )
 
 // Reasons of the events on the Node.
@@ -72,7 +73,7 @@ type eventWrite struct {
 
 // eventAPI writes events of the Node with create and patch.
 type eventAPI struct {
-	events typedeventsv1.EventInterface
+	events *kubeclient.Events
 	node   string
 }
 

@@ -2,13 +2,12 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 
 	"k8s.io/apimachinery/pkg/types"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	typedeventsv1 "k8s.io/client-go/kubernetes/typed/events/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/stoker-project/stoker/agent/kubeclient"
 )
 
 // cluster is what the agent needs of Kubernetes. The real one is kube; tests of
@@ -35,18 +34,14 @@ type kube struct {
 // newKube makes the clients; it sends nothing. wake is called when a pod here
 // changes.
 func newKube(cfg *rest.Config, node string, wake func(), logger *slog.Logger) (*kube, error) {
-	core, err := typedcorev1.NewForConfig(cfg)
+	client, err := kubeclient.New(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for the API server: %w", err)
-	}
-	events, err := typedeventsv1.NewForConfig(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("make a client for events: %w", err)
+		return nil, err
 	}
 	return &kube{
-		api:    nodeAPI{nodes: core.Nodes(), name: node},
-		events: eventAPI{events: events.Events(eventNamespace), node: node},
-		watch:  newPodWatch(core.Pods(""), node, wake, logger),
+		api:    nodeAPI{nodes: client.Nodes(), name: node},
+		events: eventAPI{events: client.Events(eventNamespace), node: node},
+		watch:  newPodWatch(client.Pods(""), node, wake, logger),
 	}, nil
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,8 +11,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/stoker-project/stoker/agent/kubeclient"
 )
 
 // errNoNode is a Node object that does not exist. The agent never creates one.
@@ -47,7 +48,7 @@ func (n nodeView) shows(s said) bool {
 
 // nodeAPI reads and writes the agent's own Node: only get and patch.
 type nodeAPI struct {
-	nodes typedcorev1.NodeInterface
+	nodes *kubeclient.Nodes
 	name  string
 }
 
@@ -65,11 +66,17 @@ func (a nodeAPI) get(ctx context.Context) (nodeView, error) {
 // UID keeps the request from creating a Node, or from writing to another one
 // of the same name, whatever else the agent may do in this cluster.
 func (a nodeAPI) apply(ctx context.Context, uid types.UID, s said) (nodeView, error) {
-	cfg := applycorev1.Node(a.name).
-		WithUID(uid).
-		WithLabels(s.labels).
-		WithAnnotations(map[string]string{StatusAnnotation: s.annotation})
-	n, err := a.nodes.Apply(ctx, cfg, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
+	set, err := json.Marshal(metav1.PartialObjectMetadata{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: a.name, UID: uid, Labels: s.labels, Annotations: map[string]string{StatusAnnotation: s.annotation},
+		},
+	})
+	if err != nil {
+		return nodeView{}, err
+	}
+	force := true
+	n, err := a.nodes.Patch(ctx, a.name, types.ApplyPatchType, set, metav1.PatchOptions{FieldManager: FieldManager, Force: &force})
 	if err != nil {
 		return nodeView{}, a.explain("label", err)
 	}

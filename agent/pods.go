@@ -11,8 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/stoker-project/stoker/agent/kubeclient"
 )
 
 // gpuResource is what NVIDIA's device plugin calls a GPU.
@@ -54,7 +55,7 @@ type podWatch struct {
 	logger     *slog.Logger
 }
 
-func newPodWatch(pods typedcorev1.PodInterface, node string, wake func(), logger *slog.Logger) *podWatch {
+func newPodWatch(pods *kubeclient.Pods, node string, wake func(), logger *slog.Logger) *podWatch {
 	onNode := "spec.nodeName=" + node
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {

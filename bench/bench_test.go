@@ -34,7 +34,7 @@ func programs(t *testing.T) (stoker, floor string) {
 		{"-ldflags", "-s -w -extldflags=-Wl,-z,lazy", "-o", dir, "../cmd/stoker"},
 		{"-o", dir, "./floor"},
 	} {
-		args = append([]string{"build", "-tags", "disable_grpc_modules", "-trimpath", "-buildvcs=false"}, args...)
+		args = append([]string{"build", "-tags", "disable_grpc_modules,grpcnotrace", "-trimpath", "-buildvcs=false"}, args...)
 		if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
 			t.Fatalf("go %v: %v\n%s", args, err, out)
 		}

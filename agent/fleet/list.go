@@ -11,8 +11,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/stoker-project/stoker/agent/kubeclient"
 )
 
 const (
@@ -28,18 +29,18 @@ const (
 func ListNodes(ctx context.Context, cfg *rest.Config) ([]corev1.Node, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.Timeout = patience
-	core, err := typedcorev1.NewForConfig(cfg)
+	client, err := kubeclient.New(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for the API server: %w", err)
+		return nil, err
 	}
-	nodes, err := list(ctx, core.Nodes(), page)
+	nodes, err := list(ctx, client.Nodes(), page)
 	if err != nil {
 		return nil, explain(cfg.Host, err)
 	}
 	return nodes, nil
 }
 
-func list(ctx context.Context, nodes typedcorev1.NodeInterface, page int64) ([]corev1.Node, error) {
+func list(ctx context.Context, nodes *kubeclient.Nodes, page int64) ([]corev1.Node, error) {
 	var out []corev1.Node
 	o := metav1.ListOptions{Limit: page}
 	for {

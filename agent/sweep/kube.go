@@ -12,13 +12,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	typedeventsv1 "k8s.io/client-go/kubernetes/typed/events/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/stoker-project/stoker/agent"
+	"github.com/stoker-project/stoker/agent/kubeclient"
 )
 
 // fieldManager is who removes keys.
@@ -87,8 +86,8 @@ func explain(op string, err error) error {
 // kube speaks to the API server.
 type kube struct {
 	api      nodesAPI
-	pods     typedcorev1.PodInterface
-	events   typedeventsv1.EventInterface
+	pods     *kubeclient.Pods
+	events   *kubeclient.Events
 	selector string
 
 	nodeStore, podStore cache.Store
@@ -100,15 +99,11 @@ func newKube(cfg *rest.Config, namespace, selector string) (*kube, error) {
 	if err != nil {
 		return nil, err
 	}
-	core, err := typedcorev1.NewForConfig(cfg)
+	client, err := kubeclient.New(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for pods: %w", err)
+		return nil, err
 	}
-	events, err := typedeventsv1.NewForConfig(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("make a client for events: %w", err)
-	}
-	k := &kube{api: api, pods: core.Pods(namespace), events: events.Events(eventNamespace), selector: selector}
+	k := &kube{api: api, pods: client.Pods(namespace), events: client.Events(eventNamespace), selector: selector}
 	var nodes, pods cache.Controller
 	k.nodeStore, nodes = newWatch(&metav1.PartialObjectMetadata{}, &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {

@@ -25,6 +25,7 @@ type cli struct {
 }
 
 func (c *cli) root() *cobra.Command {
+	var showVersion bool
 	cmd := &cobra.Command{
 		Use:   "stoker",
 		Short: "Keep GPU nodes warm: model weights in place, verified, and labelled",
@@ -49,17 +50,25 @@ Environment:
 		Example: `  stoker pull hf://Qwen/Qwen2.5-7B-Instruct     Bring a model here.
   stoker ls                                     See what is here.
   stoker fit qwen2.5-7b-instruct                Would it fit on these GPUs?`,
-		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			c.started = true
 			return nil
 		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !showVersion {
+				return cmd.Help()
+			}
+			_, err := fmt.Fprintln(c.stdout, "stoker", version)
+			return err
+		},
 	}
+	// Not cobra's own: its template for the version would keep every method of
+	// every type in the executable, which then is half as large again.
+	cmd.Flags().BoolVar(&showVersion, "version", false, "print the version")
 	cmd.SetOut(c.stdout)
 	cmd.SetErr(c.stderr)
-	cmd.SetVersionTemplate("stoker {{.Version}}\n")
 	cmd.SetFlagErrorFunc(flagError)
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	cmd.DisableSuggestions = true

@@ -45,7 +45,7 @@ func newProcess(tb testing.TB, c *cluster.Cluster, node string) *process {
 		tb.Fatal(err)
 	}
 	p.binary = filepath.Join(p.dir, "stoker")
-	build := exec.CommandContext(tb.Context(), "go", "build", "-tags", "disable_grpc_modules", "-trimpath", "-ldflags", "-s -w -extldflags=-Wl,-z,lazy", "-o", p.binary, "./cmd/stoker")
+	build := exec.CommandContext(tb.Context(), "go", "build", "-tags", "disable_grpc_modules,grpcnotrace", "-trimpath", "-ldflags", "-s -w -extldflags=-Wl,-z,lazy", "-o", p.binary, "./cmd/stoker")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		tb.Fatalf("build: %v\n%s", err, out)

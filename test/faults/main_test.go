@@ -70,7 +70,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	stoker = filepath.Join(dir, "stoker")
-	build := exec.Command("go", "build", "-tags", "disable_grpc_modules", "-ldflags", "-extldflags=-Wl,-z,lazy", "-o", stoker, "./cmd/stoker")
+	build := exec.Command("go", "build", "-tags", "disable_grpc_modules,grpcnotrace", "-ldflags", "-extldflags=-Wl,-z,lazy", "-o", stoker, "./cmd/stoker")
 	build.Dir, build.Stderr = "../..", os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build stoker:", err)

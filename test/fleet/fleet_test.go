@@ -86,7 +86,7 @@ func (f *fixture) with(t *testing.T) *fixture {
 func build(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "stoker")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-tags", "disable_grpc_modules", "-buildvcs=false",
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-tags", "disable_grpc_modules,grpcnotrace", "-buildvcs=false",
 		"-ldflags", "-extldflags=-Wl,-z,lazy", "-o", binary, "./cmd/stoker")
 	cmd.Dir = "../.."
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -49,7 +49,7 @@ func (o *output) String() string {
 func (f *fixture) build() {
 	f.Helper()
 	f.binary = filepath.Join(f.dir(), "stoker")
-	cmd := exec.CommandContext(f.Context(), "go", "build", "-tags", "disable_grpc_modules", "-trimpath", "-ldflags", "-s -w -extldflags=-Wl,-z,lazy", "-o", f.binary, "./cmd/stoker")
+	cmd := exec.CommandContext(f.Context(), "go", "build", "-tags", "disable_grpc_modules,grpcnotrace", "-trimpath", "-ldflags", "-s -w -extldflags=-Wl,-z,lazy", "-o", f.binary, "./cmd/stoker")
 	cmd.Dir = "../.."
 	if out, err := cmd.CombinedOutput(); err != nil {
 		f.Fatalf("build: %v\n%s", err, out)

@@ -1,0 +1,87 @@
+// Package kubeclient makes client-go's typed clients for Nodes, pods and events.
+//
+// client-go's own clientsets register every kind of every API group with their
+// codecs, whichever of them a program uses: a quarter of Stoker's executable,
+// and as much of what an idle agent keeps resident. Here only the groups core/v1
+// and events.k8s.io/v1 are known. It is not for other kinds, and decides nothing:
+// requests, errors and watches are client-go's. There is no Apply, because
+// client-go's types for it bring all groups as well: it is a Patch of the type
+// that server-side apply has.
+package kubeclient
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/gentype"
+	"k8s.io/client-go/rest"
+)
+
+// The clients, with the methods that client-go's typed ones have.
+type (
+	Nodes  = gentype.ClientWithList[*corev1.Node, *corev1.NodeList]
+	Pods   = gentype.ClientWithList[*corev1.Pod, *corev1.PodList]
+	Events = gentype.Client[*eventsv1.Event]
+)
+
+// Client reaches one API server.
+type Client struct {
+	core, events rest.Interface
+	parameters   runtime.ParameterCodec
+}
+
+// New makes a client; it sends nothing. cfg is not changed.
+func New(cfg *rest.Config) (*Client, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, eventsv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("make a client for the API server: %w", err)
+		}
+	}
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	core, err := restClient(cfg, scheme, "/api", corev1.SchemeGroupVersion)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for the API server: %w", err)
+	}
+	events, err := restClient(cfg, scheme, "/apis", eventsv1.SchemeGroupVersion)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for events: %w", err)
+	}
+	return &Client{core: core, events: events, parameters: runtime.NewParameterCodec(scheme)}, nil
+}
+
+func restClient(cfg *rest.Config, scheme *runtime.Scheme, path string, group schema.GroupVersion) (rest.Interface, error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.APIPath, cfg.GroupVersion = path, &group
+	cfg.NegotiatedSerializer = rest.CodecFactoryForGeneratedClient(scheme, serializer.NewCodecFactory(scheme)).WithoutConversion()
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = rest.DefaultKubernetesUserAgent()
+	}
+	return rest.RESTClientFor(cfg)
+}
+
+// Nodes of the cluster.
+func (c *Client) Nodes() *Nodes {
+	return gentype.NewClientWithList(
+		"nodes", c.core, c.parameters, "",
+		func() *corev1.Node { return &corev1.Node{} }, func() *corev1.NodeList { return &corev1.NodeList{} },
+	)
+}
+
+// Pods of a namespace; "": of all.
+func (c *Client) Pods(namespace string) *Pods {
+	return gentype.NewClientWithList(
+		"pods", c.core, c.parameters, namespace,
+		func() *corev1.Pod { return &corev1.Pod{} }, func() *corev1.PodList { return &corev1.PodList{} },
+	)
+}
+
+// Events of a namespace, of the group events.k8s.io.
+func (c *Client) Events(namespace string) *Events {
+	return gentype.NewClient("events", c.events, c.parameters, namespace, func() *eventsv1.Event { return &eventsv1.Event{} })
+}
