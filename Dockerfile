@@ -18,7 +18,7 @@ COPY gpu ./gpu
 ARG VERSION=dev
 # -z lazy: NVML's symbols are looked up when they are called, after the library was loaded; bound at start, a node
 # without a driver could not even run `stoker pull`. Its headers mark old calls deprecated, which is not ours to mend.
-# disable_grpc_modules leaves out what only Google's other clients need.
+# disable_grpc_modules leaves out what only Google's other clients need, grpcnotrace a page of traces that nobody calls.
 RUN CGO_ENABLED=1 CGO_CFLAGS="-O2 -Wno-deprecated-declarations" \
     go build -trimpath -tags disable_grpc_modules,grpcnotrace \
       -ldflags "-s -w -X main.version=${VERSION} -extldflags=-Wl,-z,lazy" \

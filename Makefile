@@ -21,7 +21,7 @@ GOTESTSUM := $(TOOLS)/gotestsum-$(GOTESTSUM_VERSION)/gotestsum
 LDFLAGS := -X main.version=$(VERSION) -extldflags=-Wl,-z,lazy
 export CGO_CFLAGS := -O2 -Wno-deprecated-declarations
 
-# What only other clients of Google's need than the one for buckets.
+# Left out: what only other clients of Google's need than the one for buckets, and a page of gRPC's traces.
 TAGS := -tags disable_grpc_modules,grpcnotrace
 
 # Without a C compiler NVML is a stub and the race detector cannot be built.

@@ -22,10 +22,12 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// The clients, with the methods that client-go's typed ones have.
 type (
-	Nodes  = gentype.ClientWithList[*corev1.Node, *corev1.NodeList]
-	Pods   = gentype.ClientWithList[*corev1.Pod, *corev1.PodList]
+	// Nodes has the methods of client-go's typed client of the same name.
+	Nodes = gentype.ClientWithList[*corev1.Node, *corev1.NodeList]
+	// Pods has, too.
+	Pods = gentype.ClientWithList[*corev1.Pod, *corev1.PodList]
+	// Events has those but for lists.
 	Events = gentype.Client[*eventsv1.Event]
 )
 

@@ -150,6 +150,11 @@ func readJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
+	return unmarshal(path, data, v)
+}
+
+// unmarshal decodes what was read from path; ErrCorrupt.
+func unmarshal(path string, data []byte, v any) error {
 	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("read %s: %w: %w", path, ErrCorrupt, err)
 	}

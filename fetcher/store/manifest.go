@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -100,7 +101,8 @@ func (m *Manifest) check() error {
 }
 
 // Manifest reads the manifest of one revision; ErrNotFound if it is not
-// published, ErrCorrupt if it is damaged.
+// published, ErrCorrupt if it is damaged. Its lists are shared by all who read
+// it: do not change them.
 func (s *Store) Manifest(name, revision string) (Manifest, error) {
 	if err := errors.Join(checkFolder(name), CheckRevision(revision)); err != nil {
 		return Manifest{}, err
@@ -112,12 +114,20 @@ func (s *Store) Manifest(name, revision string) (Manifest, error) {
 	if !real { // a link could lead anywhere: what it shows is not published
 		return Manifest{}, fmt.Errorf("%s@%s: %w", name, revision, ErrNotFound)
 	}
-	var m Manifest
-	err = readJSON(s.manifestPath(name, revision), &m)
+	path := s.manifestPath(name, revision)
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Manifest{}, fmt.Errorf("%s@%s: %w", name, revision, ErrNotFound)
 	}
 	if err = s.blame(err); err != nil {
+		return Manifest{}, err
+	}
+	digest := sha256.Sum256(data)
+	if m, ok := s.manifests.get(name, revision, digest); ok {
+		return m, nil
+	}
+	var m Manifest
+	if err := unmarshal(path, data, &m); err != nil {
 		return Manifest{}, err
 	}
 	if err := m.check(); err != nil {
@@ -126,6 +136,8 @@ func (s *Store) Manifest(name, revision string) (Manifest, error) {
 	if m.Name != name || m.Revision != revision {
 		return Manifest{}, fmt.Errorf("manifest of %s@%s says it is %s@%s: %w", name, revision, m.Name, m.Revision, ErrCorrupt)
 	}
+	m.share()
+	s.manifests.put(m, digest)
 	return m, nil
 }
 
@@ -161,6 +173,7 @@ func (s *Store) Revisions(name string) ([]Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.manifests.retainRevisions(name, revisions)
 	var all []Manifest
 	for _, revision := range revisions {
 		m, err := s.Manifest(name, revision)
@@ -245,6 +258,7 @@ func (s *Store) Published() ([]Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.manifests.retainNames(names)
 	var all []Manifest
 	for _, name := range names {
 		m, err := s.Lookup(name)

@@ -15,9 +15,7 @@ import (
 // and found right. As long as size, mtime and inode are the same, the bytes
 // are taken to be the same; silent rot is the scrub's to find.
 type record struct {
-	Size       int64  `json:"size"`
-	MtimeNanos int64  `json:"mtimeNanos"`
-	Inode      uint64 `json:"inode"`
+	appearance
 	// VerifiedAt is when that was found first.
 	VerifiedAt time.Time `json:"verifiedAt"`
 	// Distrusted says that its bytes were found wrong since: the next to hash
@@ -25,17 +23,29 @@ type record struct {
 	Distrusted bool `json:"distrusted,omitempty"`
 }
 
-func (r record) matches(info fs.FileInfo) bool {
-	now := recordOf(info)
-	return !r.Distrusted && r.Size == now.Size && r.MtimeNanos == now.MtimeNanos && r.Inode == now.Inode
+// appearance is what stat shows of a file, of that which changes when it is
+// changed.
+type appearance struct {
+	Size       int64  `json:"size"`
+	MtimeNanos int64  `json:"mtimeNanos"`
+	Inode      uint64 `json:"inode"`
 }
 
-func recordOf(info fs.FileInfo) record {
-	r := record{Size: info.Size(), MtimeNanos: info.ModTime().UnixNano(), VerifiedAt: time.Now().UTC()}
+func (r record) matches(info fs.FileInfo) bool {
+	return !r.Distrusted && r.appearance == appearanceOf(info)
+}
+
+func appearanceOf(info fs.FileInfo) appearance {
+	a := appearance{Size: info.Size(), MtimeNanos: info.ModTime().UnixNano()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		r.Inode = st.Ino
+		a.Inode = st.Ino
 	}
-	return r
+	return a
+}
+
+// recordOf is the record of a blob that was just found right.
+func recordOf(info fs.FileInfo) record {
+	return record{appearance: appearanceOf(info), VerifiedAt: time.Now().UTC()}
 }
 
 func (s *Store) recordPath(sha256Hex string) string {

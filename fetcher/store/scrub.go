@@ -112,7 +112,7 @@ func (s *Store) Scrub(ctx context.Context, p ScrubPoint) (ScrubPoint, error) {
 	if err != nil {
 		return p, fmt.Errorf("scrub: %w", err)
 	}
-	if now := recordOf(info); p.Offset == 0 || p.Size != now.Size || p.MtimeNanos != now.MtimeNanos || p.Inode != now.Inode {
+	if now := appearanceOf(info); p.Offset == 0 || p.Size != now.Size || p.MtimeNanos != now.MtimeNanos || p.Inode != now.Inode {
 		p = ScrubPoint{SHA256: p.SHA256, Size: now.Size, MtimeNanos: now.MtimeNanos, Inode: now.Inode}
 	}
 	next, err := s.scrubPiece(p, info)

@@ -55,6 +55,8 @@ type Store struct {
 
 	buffers sync.Pool // of *[]byte, see takeBuffer
 	records recordCache
+	// manifests were read before; see manifestCache.
+	manifests manifestCache
 
 	mu sync.Mutex
 	// identity is of the directory that was opened, or has replaced it since.
