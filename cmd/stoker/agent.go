@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
@@ -14,6 +15,10 @@ import (
 	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/fetcher"
 )
+
+// agentGCPercent is how much an agent's heap may grow before garbage is
+// collected, in percent of what is in use.
+const agentGCPercent = 50
 
 type agentFlags struct {
 	config, store, nodeName, gpus, listen, kubeconfig string
@@ -56,6 +61,11 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, devices.Close()) }()
+	if os.Getenv("GOGC") == "" {
+		// It idles on every node: memory counts more than the little that it
+		// computes.
+		debug.SetGCPercent(agentGCPercent)
+	}
 	logger := c.logger(slog.LevelInfo)
 	klog.SetSlogLogger(logger)
 	s, err := openForAgent(cmd.Context(), f.store, logger)

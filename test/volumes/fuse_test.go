@@ -26,6 +26,8 @@ type faults struct {
 	modes bool
 	// disk is what lies below; nil is one without faults.
 	disk *disk
+	// changes fails what would change it; nil fails nothing.
+	changes *changes
 }
 
 // disk is one on which files may become unreadable, and which may fail as a whole.
@@ -153,12 +155,18 @@ func (f *faulty) Symlink(cancel <-chan struct{}, header *fuse.InHeader, target, 
 	if !f.symlink.Ok() {
 		return f.symlink
 	}
+	if status := f.changes.next(); !status.Ok() {
+		return status
+	}
 	return f.RawFileSystem.Symlink(cancel, header, target, f.name(name), out)
 }
 
 func (f *faulty) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if !f.fallocate.Ok() {
 		return f.fallocate
+	}
+	if status := f.changes.next(); !status.Ok() {
+		return status
 	}
 	return f.RawFileSystem.Fallocate(cancel, in)
 }
@@ -173,6 +181,9 @@ func (f *faulty) Rename(cancel <-chan struct{}, in *fuse.RenameIn, from, to stri
 			f.Forget(out.NodeId, 1)
 			return f.rename
 		}
+	}
+	if status := f.changes.next(); !status.Ok() {
+		return status
 	}
 	return f.RawFileSystem.Rename(cancel, in, f.name(from), f.name(to))
 }
@@ -196,6 +207,9 @@ func (f *faulty) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 	if f.disk.fails(in.NodeId) {
 		return 0, fuse.EIO
 	}
+	if status := f.changes.next(); !status.Ok() {
+		return 0, status
+	}
 	return f.RawFileSystem.Write(cancel, in, data)
 }
 
@@ -204,14 +218,23 @@ func (f *faulty) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.A
 	if f.modes {
 		in.Valid &^= fuse.FATTR_MODE
 	}
+	if status := f.changes.next(); !status.Ok() {
+		return status
+	}
 	return f.RawFileSystem.SetAttr(cancel, in, out)
 }
 
 func (f *faulty) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	if status := f.changes.next(); !status.Ok() {
+		return status
+	}
 	return f.RawFileSystem.Mkdir(cancel, in, f.name(name), out)
 }
 
 func (f *faulty) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	if status := f.changes.next(); !status.Ok() {
+		return status
+	}
 	status := f.RawFileSystem.Create(cancel, in, f.name(name), out)
 	if status.Ok() {
 		f.disk.see(&out.EntryOut)
@@ -220,11 +243,33 @@ func (f *faulty) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 }
 
 func (f *faulty) Unlink(cancel <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
+	if status := f.changes.next(); !status.Ok() {
+		return status
+	}
 	return f.RawFileSystem.Unlink(cancel, header, f.name(name))
 }
 
 func (f *faulty) Rmdir(cancel <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
+	if status := f.changes.next(); !status.Ok() {
+		return status
+	}
 	return f.RawFileSystem.Rmdir(cancel, header, f.name(name))
+}
+
+// Fsync may be where a disk tells that it has no room for what was written.
+func (f *faulty) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	if status := f.changes.next(); !status.Ok() {
+		return status
+	}
+	return f.RawFileSystem.Fsync(cancel, in)
+}
+
+// FsyncDir likewise.
+func (f *faulty) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	if status := f.changes.next(); !status.Ok() {
+		return status
+	}
+	return f.RawFileSystem.FsyncDir(cancel, in)
 }
 
 // A file system of faults would prove nothing if it had others as well.
