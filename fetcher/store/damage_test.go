@@ -390,3 +390,51 @@ func TestVerifyAgainWritesNothing(t *testing.T) {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 }
+
+// A manifest that cannot be read goes when another revision takes its place, or
+// with the next collection; that of the current revision waits to be mended.
+func TestDamagedManifestGoes(t *testing.T) {
+	path := func(s *store.Store, revision string) string {
+		return filepath.Join(s.Dir(), "manifests", "tiny", revision+".json")
+	}
+	left := func(s *store.Store, revision string) bool {
+		_, err := os.Lstat(path(s, revision))
+		return err == nil
+	}
+	t.Run("by publishing", func(t *testing.T) {
+		s := newStore(t)
+		publish(t, s, "tiny", repo, commitA, tiny)
+		must(t, os.Truncate(path(s, commitA), 0))
+		publish(t, s, "tiny", repo, commitB, tiny)
+		if left(s, commitA) || !left(s, commitB) {
+			t.Errorf("the damaged one is there: %t, the new one: %t", left(s, commitA), left(s, commitB))
+		}
+	})
+	t.Run("by a collection", func(t *testing.T) {
+		s := newStore(t)
+		publish(t, s, "tiny", repo, commitA, tiny)
+		publish(t, s, "tiny", repo, commitB, tiny)
+		must(t, os.Truncate(path(s, commitA), 0))
+		if _, err := s.GC(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if left(s, commitA) || !left(s, commitB) {
+			t.Errorf("the damaged one is there: %t, the current one: %t", left(s, commitA), left(s, commitB))
+		}
+		if _, err := os.Lstat(s.Path("tiny", commitA)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("its folder: %v", err)
+		}
+	})
+	t.Run("not the current one", func(t *testing.T) {
+		s := newStore(t)
+		publish(t, s, "tiny", repo, commitA, tiny)
+		publish(t, s, "tiny", repo, commitB, tiny)
+		must(t, os.Truncate(path(s, commitB), 0))
+		if _, err := s.GC(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		if !left(s, commitA) || !left(s, commitB) {
+			t.Errorf("the damaged one is there: %t, the superseded one: %t", left(s, commitB), left(s, commitA))
+		}
+	})
+}

@@ -87,7 +87,38 @@ func (s *Store) publish(m Manifest) error {
 	}
 	// Links that the manifest does not list: of a wider choice of files
 	// before, or of a crash.
-	return s.pruneLinks(s.Path(m.Name, m.Revision), m.Files)
+	return errors.Join(s.pruneLinks(s.Path(m.Name, m.Revision), m.Files), s.dropDamaged(m.Name))
+}
+
+// dropDamaged removes a model's manifests that cannot be read: nobody knows what
+// they promised, and who reads the folder would find something that is neither
+// published nor gone. That of the current revision stays until a pull has mended
+// it. The folders go with the next collection.
+func (s *Store) dropDamaged(name string) error {
+	revisions, err := s.manifestNames(name)
+	if err != nil {
+		return err
+	}
+	current, err := os.Readlink(s.currentPath(name))
+	if err != nil {
+		return nil //nolint:nilerr // a link that is missing or no link: which of them is to be mended is not known
+	}
+	dropped := false
+	for _, revision := range revisions {
+		if revision == current {
+			continue
+		}
+		if _, err := s.Manifest(name, revision); errors.Is(err, ErrCorrupt) {
+			if err := os.RemoveAll(s.manifestPath(name, revision)); err != nil {
+				return asStoreError(err)
+			}
+			dropped = true
+		}
+	}
+	if !dropped {
+		return nil
+	}
+	return asStoreError(syncDir(s.manifestDir(name)))
 }
 
 func (m *Manifest) sizes() map[string]int64 {

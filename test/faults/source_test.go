@@ -36,6 +36,7 @@ type source struct {
 	heads   map[string]string          // repository -> its last commit
 	traffic map[string]*traffic        // by sha256
 	removes []func()                   // of faults in force
+	spoils  bool                       // some content is sent wrong, whichever is asked for next
 }
 
 // traffic is what was sent of one content.
@@ -109,7 +110,11 @@ func (s *source) push(t *testing.T, repo string, tree fetchertest.Tree) string {
 	s.commits[commit], s.repos[commit], s.heads[repo] = files, repo, commit
 	for _, f := range files {
 		if s.traffic[f.sha256] == nil {
-			s.traffic[f.sha256] = &traffic{size: f.size, may: f.size}
+			c := &traffic{size: f.size, may: f.size}
+			if s.spoils {
+				c.may += f.size
+			}
+			s.traffic[f.sha256] = c
 		}
 	}
 	return commit
@@ -197,11 +202,21 @@ func (s *source) inject(f fetchertest.Fault) {
 	s.removes = append(s.removes, remove)
 }
 
+// spoil sends one wrong byte, of whichever content is asked for: it may come once
+// more, also if it is pushed only now.
+func (s *source) spoil(at int64) {
+	s.lostAll()
+	s.mu.Lock()
+	s.spoils = true
+	s.mu.Unlock()
+	s.inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN}, Times: 1, Effect: fetchertest.WrongByte(at)})
+}
+
 // heal ends every fault of the source.
 func (s *source) heal(rate int64) {
 	s.mu.Lock()
 	removes := s.removes
-	s.removes = nil
+	s.removes, s.spoils = nil, false
 	s.mu.Unlock()
 	for _, remove := range removes {
 		remove()

@@ -228,11 +228,7 @@ func hubs(inner []kind) []kind {
 		{1, fault("refuses its own signatures", inject(fetchertest.ExpiredSignature(), fetchertest.KindCDN, 3))},
 		{2, fault("sends a wrong byte", func(w *world, r *rand.Rand) func() {
 			at := r.Int64N(8 << 20)
-			return func() {
-				// Whichever content it is: it may come once more.
-				w.source.lostAll()
-				w.source.inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN}, Times: 1, Effect: fetchertest.WrongByte(at)})
-			}
+			return func() { w.source.spoil(at) }
 		})},
 	}
 }
