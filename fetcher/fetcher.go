@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/stoker-project/stoker/fetcher/memory"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -52,7 +53,8 @@ func New(o Options) *Fetcher {
 		o.Jobs = 32
 	}
 	if o.Memory <= 0 {
-		o.Memory = memoryLimit()
+		state, _ := memory.Read() // without an answer there is no limit
+		o.Memory = state.Most()
 	}
 	if o.StallTimeout <= 0 {
 		o.StallTimeout = 30 * time.Second
@@ -78,6 +80,10 @@ type Request struct {
 	// Include and Exclude choose files as [Select] does.
 	Include, Exclude []string
 	Access           Access
+	// Cache is how many bytes the page cache may hold of what the pull transfers;
+	// 0: half of [Options.Memory]; below 0: nothing. Of a larger pull, pages are
+	// dropped as soon as they are on the disk.
+	Cache int64
 	// Progress, if not nil, is told how far the pull is: one call at a time,
 	// at every change of phase and every 200 ms in between.
 	Progress func(Progress)

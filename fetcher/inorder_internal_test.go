@@ -184,17 +184,3 @@ func TestInOrderDropsPages(t *testing.T) {
 		t.Errorf("%d bytes left the page cache", o.dropped)
 	}
 }
-
-func TestMemTotal(t *testing.T) {
-	if got := memTotal("MemFree: 1 kB\nMemTotal:       24689888 kB\n"); got != 24689888<<10 {
-		t.Errorf("read as %d bytes", got)
-	}
-	for _, text := range []string{"", "MemTotal:\n", "MemTotal: x kB\n", "MemTotal: -1 kB\n"} {
-		if got := memTotal(text); got < 1<<60 {
-			t.Errorf("%q is read as %d bytes", text, got)
-		}
-	}
-	if limit := memoryLimit(); limit < 64<<20 {
-		t.Errorf("this machine has %d bytes", limit)
-	}
-}

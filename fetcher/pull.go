@@ -22,7 +22,7 @@ type pull struct {
 	meter    *meter
 	driver   Driver
 	gate     gate
-	// dropCache says that the pull would fill the memory with its pages.
+	// dropCache says that the pull brings more than the page cache is to hold.
 	dropCache bool
 
 	received   atomic.Int64 // bytes, for the pace: in a buffer, or written
@@ -85,7 +85,7 @@ func (p *pull) run(ctx context.Context, files []File, known map[string]string) e
 	if p.driver, err = p.f.o.Drivers[p.req.Source.Scheme](p.req.Access); err != nil {
 		return err
 	}
-	p.dropCache = need > p.f.o.Memory/2
+	p.dropCache = need > cmp.Or(p.req.Cache, p.f.o.Memory/2)
 	p.meter.phase(PhasePulling)
 	// The largest first: the pull is over when the last one is.
 	slices.SortStableFunc(missing, func(a, b content) int { return cmp.Compare(b.file.Size, a.file.Size) })

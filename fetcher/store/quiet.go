@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -30,36 +32,37 @@ func (s *Store) takeBuffer() *[]byte {
 // readQuietly reads as much of the file as there is and as goes into b, and
 // leaves what is in the page cache there, and what is not, out of it. The file
 // must still be the one that info shows; ErrUnverified if it is not, and
-// ErrCorrupt for bytes that cannot be read although the volume answers.
-func (s *Store) readQuietly(path string, info fs.FileInfo, off int64, b []byte) (int, error) {
-	n, err := readOnce(path, info, off, b, unix.O_DIRECT)
+// ErrCorrupt for bytes that cannot be read although the volume answers. It tells
+// how long the disk took, as far as the bytes certainly came from there.
+func (s *Store) readQuietly(path string, info fs.FileInfo, off int64, b []byte) (int, Reading, error) {
+	n, cold, err := readOnce(path, info, off, b, unix.O_DIRECT)
 	if errors.Is(err, unix.EINVAL) || unsupported(err) {
-		n, err = readOnce(path, info, off, b, 0)
+		n, cold, err = readOnce(path, info, off, b, 0)
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
-		return 0, fmt.Errorf("read %s: it is gone: %w", path, ErrUnverified)
+		return 0, Reading{}, fmt.Errorf("read %s: it is gone: %w", path, ErrUnverified)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read %s at %d: %w", path, off, s.blame(err))
+		return 0, Reading{}, fmt.Errorf("read %s at %d: %w", path, off, s.blame(err))
 	}
-	return n, nil
+	return n, cold, nil
 }
 
 // readOnce opens the file, reads, and closes it: nothing stays open that would
 // keep a volume from being unmounted.
-func readOnce(path string, info fs.FileInfo, off int64, b []byte, direct int) (n int, err error) {
+func readOnce(path string, info fs.FileInfo, off int64, b []byte, direct int) (n int, cold Reading, err error) {
 	// A link or a pipe may have taken its place.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|direct, 0)
 	if err != nil {
-		return 0, err
+		return 0, cold, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	now, err := f.Stat()
 	if err != nil {
-		return 0, err
+		return 0, cold, err
 	}
 	if !os.SameFile(now, info) || now.Size() != info.Size() || !now.ModTime().Equal(info.ModTime()) {
-		return 0, fmt.Errorf("it changed while it was read: %w", ErrUnverified)
+		return 0, cold, fmt.Errorf("it changed while it was read: %w", ErrUnverified)
 	}
 	want := min(int64(len(b)), info.Size()-off)
 	b = b[:min(int64(len(b)), (want+directAlign-1)/directAlign*directAlign)]
@@ -67,24 +70,31 @@ func readOnce(path string, info fs.FileInfo, off int64, b []byte, direct int) (n
 	bypasses := false
 	if direct != 0 {
 		if bypasses, err = bypassesCache(fd); err != nil {
-			return 0, err
+			return 0, cold, err
 		}
 	} else {
 		// Without reading ahead: what was not asked for would stay.
 		_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) // a file system without advice has its reasons
 	}
+	fromDisk := bypasses
 	if !bypasses {
 		before := cachedPages(fd, off, len(b))
 		defer before.restore(fd)
+		fromDisk = before.none()
 	}
+	began := time.Now()
 	n, err = pread(fd, b, off)
+	took := time.Since(began)
 	switch {
 	case err != nil:
-		return 0, err
+		return 0, cold, err
 	case n == 0:
-		return 0, fmt.Errorf("it ends at %d: %w", off, io.ErrUnexpectedEOF)
+		return 0, cold, fmt.Errorf("it ends at %d: %w", off, io.ErrUnexpectedEOF)
 	}
-	return min(n, int(want)), nil
+	if n = min(n, int(want)); fromDisk {
+		cold = Reading{Bytes: int64(n), Took: took}
+	}
+	return n, cold, nil
 }
 
 func pread(fd int, b []byte, off int64) (int, error) {
@@ -124,6 +134,11 @@ func cachedPages(fd int, off int64, n int) residency {
 	page := int64(os.Getpagesize())
 	from := off / page * page
 	return residency{off: from, pages: mincore(fd, from, int((off+int64(n)-from+page-1)/page*page))}
+}
+
+// none says that the page cache is known to have held nothing of the range.
+func (r residency) none() bool {
+	return r.pages != nil && !slices.ContainsFunc(r.pages, func(p byte) bool { return p&1 != 0 })
 }
 
 // restore takes the pages out of the cache that were not there before.

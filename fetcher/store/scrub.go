@@ -84,6 +84,8 @@ type ScrubPoint struct {
 	Hash []byte `json:"hash,omitempty"`
 	// Done says that the whole blob was read and is right.
 	Done bool `json:"done,omitempty"`
+	// Cold is how long the disk took for the last piece.
+	Cold Reading `json:"-"`
 }
 
 // Scrub reads the next piece of a blob that is taken to be right, from the disk
@@ -134,8 +136,9 @@ func (s *Store) scrubPiece(p ScrubPoint, info fs.FileInfo) (ScrubPoint, error) {
 	buf := s.takeBuffer()
 	defer s.buffers.Put(buf)
 	var n int
+	p.Cold = Reading{}
 	if p.Offset < p.Size {
-		n, err = s.readQuietly(s.BlobPath(p.SHA256), info, p.Offset, *buf)
+		n, p.Cold, err = s.readQuietly(s.BlobPath(p.SHA256), info, p.Offset, *buf)
 		if err != nil {
 			return p, err
 		}
@@ -248,7 +251,7 @@ func (r *diskReader) Read(b []byte) (int, error) {
 	if r.at >= r.info.Size() {
 		return 0, io.EOF
 	}
-	n, err := r.store.readQuietly(r.path, r.info, r.at, b)
+	n, _, err := r.store.readQuietly(r.path, r.info, r.at, b)
 	r.at += int64(n)
 	return n, err
 }
