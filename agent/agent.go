@@ -30,6 +30,9 @@ type Options struct {
 	CredentialsDir string
 	// NodeName is the name of this machine's Node object.
 	NodeName string
+	// PodUID is the UID of the pod that the agent runs in, so that what it asks for
+	// itself is not counted as other pods'; empty: it is in none, or does not know.
+	PodUID string
 	// Version of the binary, for the annotation and the heartbeat.
 	Version string
 	// Listen is the address of /metrics, /healthz and /readyz; empty: none.
@@ -81,6 +84,8 @@ type Agent struct {
 	scribe  *scribe
 	events  *recorder
 	scrub   *scrubber
+	warmer  *warmer
+	speed   *speedometer
 	written slot[written]
 	lifted  slot[lifted]
 
@@ -150,10 +155,12 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	o.Store.BeforeWithdraw(a.release)
 	a.metrics = newMetrics(a.shown.Load, a.reading)
 	a.events = newRecorder(c.event, a.metrics.eventWritten, o.Logger)
-	a.scrub = newScrubber(
-		o.Store, func() bool { return a.disk.latest(time.Now()).Known }, a.pulls.transferring,
-		func(ctx context.Context) { a.disk.start(ctx, time.Duration(a.timeout.Load()), true) }, o.Logger,
-	)
+	a.speed = &speedometer{file: o.Store.AgentFile(speedFile), logger: o.Logger}
+	usable := func() bool { return a.disk.latest(time.Now()).Known }
+	look := func(ctx context.Context) { a.disk.start(ctx, time.Duration(a.timeout.Load()), true) }
+	a.scrub = newScrubber(o.Store, usable, a.pulls.transferring, look, a.speed.add, o.Logger)
+	a.warmer = newWarmer(o.Store, usable, a.pulls.transferring, look, wake, o.Logger)
+	a.warmer.speed = a.speed
 	a.loop = newLoopState(o.Config)
 	a.adopt(o.Config)
 	return a
@@ -181,6 +188,7 @@ func (a *Agent) adopt(cfg Config) {
 	a.loop.cfg = cfg
 	a.o.Admission.configure(cfg.Store)
 	a.scrub.configure(cfg.Scrub)
+	a.warmer.configure(cfg.RAM, cfg.Intervals.Residency)
 	a.timeout.Store(int64(cfg.Intervals.Timeout))
 	a.observed.Store(int64(cfg.Intervals.Observe))
 }
@@ -206,6 +214,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return nil
 	})
 	a.wg.Go(func() { a.scrub.run(ctx) })
+	a.wg.Go(func() { a.warmer.run(ctx) })
 	g.Go(func() error {
 		a.turnAround(ctx)
 		a.waitForWork()

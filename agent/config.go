@@ -36,6 +36,8 @@ type Config struct {
 	Startup StartupConfig
 	// Scrub bounds the reading again of what is published.
 	Scrub ScrubConfig
+	// RAM bounds what is held in memory.
+	RAM RAMConfig
 	// Intervals are all the times that the agent keeps.
 	Intervals Intervals
 }
@@ -71,6 +73,16 @@ type ScrubConfig struct {
 	// Cycle is how long it takes to read everything once, if Rate suffices.
 	// Default 24h.
 	Cycle time.Duration
+}
+
+// RAMConfig bounds what is held in memory of models that want it.
+type RAMConfig struct {
+	// Budget is how much of them at most: bytes, or a share of what the Node can
+	// allocate. Default: nothing.
+	Budget Share
+	// Rate is how fast they are read at most, in bytes per second. Default 200
+	// MiB/s.
+	Rate int64
 }
 
 // Share is a part of a file system or of a memory: a percentage of it, or a
@@ -123,6 +135,8 @@ type Intervals struct {
 	Verify time.Duration
 	// RetryMin and RetryMax bound the backoff after a failure. Default 5s, 10m.
 	RetryMin, RetryMax time.Duration
+	// Residency is how often what is in memory is measured. Default 15s.
+	Residency time.Duration
 	// Resync is how often the Node is read, to see its labels and whether ours
 	// are still there. Default 1m.
 	Resync time.Duration
@@ -143,6 +157,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Any("gpu", c.GPU),
 		slog.Any("startup", c.Startup),
 		slog.Any("scrub", c.Scrub),
+		slog.Any("ram", c.RAM),
 		slog.Any("intervals", c.Intervals),
 	)
 }
@@ -179,6 +194,7 @@ func ParseConfig(data []byte) (Config, error) {
 	cfg.GPU = parseGPU(section("gpu"))
 	cfg.Startup = parseStartup(section("startup"))
 	cfg.Scrub = parseScrub(section("scrub"))
+	cfg.RAM = parseRAM(section("ram"))
 	cfg.Intervals = parseIntervals(section("intervals"))
 	top.done()
 	if len(errs) > 0 {
@@ -211,6 +227,12 @@ func parseScrub(f *fields) ScrubConfig {
 	return cfg
 }
 
+func parseRAM(f *fields) RAMConfig {
+	cfg := RAMConfig{Budget: f.share("budget", "what the Node can allocate", Share{}), Rate: f.size("rate", 200<<20)}
+	f.done()
+	return cfg
+}
+
 func parsePull(f *fields) PullConfig {
 	cfg := PullConfig{
 		ConcurrentModels: int(f.integer("concurrentModels", 2, 1)),
@@ -233,6 +255,7 @@ func parseIntervals(f *fields) Intervals {
 		Verify:      f.duration("verify", 30*time.Second),
 		RetryMin:    f.duration("retryMin", 5*time.Second),
 		RetryMax:    f.duration("retryMax", 10*time.Minute),
+		Residency:   f.duration("residency", 15*time.Second),
 		Resync:      f.duration("resync", time.Minute),
 		Timeout:     f.duration("timeout", 15*time.Second),
 		Grace:       f.duration("grace", 10*time.Minute),

@@ -55,11 +55,12 @@ func TestConfigDefaults(t *testing.T) {
 		GPU:     GPUConfig{LeakAbove: Share{Percent: 5}},
 		Startup: StartupConfig{Timeout: 30 * time.Minute},
 		Scrub:   ScrubConfig{Rate: 50 << 20, Cycle: 24 * time.Hour},
+		RAM:     RAMConfig{Rate: 200 << 20},
 		Intervals: Intervals{
 			Observe: 5 * time.Second, LabelWrites: 2 * time.Second, Progress: 30 * time.Second, GPU: time.Minute,
 			GPURise: time.Minute, GPULeak: 5 * time.Minute,
 			Heartbeat: 10 * time.Second, Verify: 30 * time.Second, RetryMin: 5 * time.Second, RetryMax: 10 * time.Minute,
-			Resync: time.Minute, Timeout: 15 * time.Second, Grace: 10 * time.Minute,
+			Residency: 15 * time.Second, Resync: time.Minute, Timeout: 15 * time.Second, Grace: 10 * time.Minute,
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -78,6 +79,7 @@ models:
   nodeSelector: {pool: gpu}
   priority: -3
   refresh: 10m
+  ram: true
   credentials: team-a
   endpoint: https://mirror.example:8443
   serving: {tensorParallel: 2, maxModelLen: 32768, gpuMemoryUtilization: 0.9, kvCacheDtype: fp8}
@@ -85,6 +87,7 @@ store: {quota: 500Gi, reserve: 100Gi}
 pull: {concurrentModels: 3, jobs: 4, maxRate: 500Mi}
 gpu: {leakAbove: 2Gi}
 scrub: {rate: 1Gi, cycle: 168h}
+ram: {budget: 25%, rate: 1Gi}
 intervals: {observe: 1s, grace: 30s}
 `)
 	if name := got.Models[0].Name; name != "qwen2.5-7b-instruct" {
@@ -93,7 +96,7 @@ intervals: {observe: 1s, grace: 30s}
 	m := got.Models[1]
 	want := Model{
 		Name: "llama", Source: m.Source, Include: []string{"*.safetensors"}, Exclude: []string{"*.bin"},
-		NodeSelector: map[string]string{"pool": "gpu"}, Priority: -3, Refresh: 10 * time.Minute,
+		NodeSelector: map[string]string{"pool": "gpu"}, Priority: -3, Refresh: 10 * time.Minute, RAM: true,
 		Credentials: "team-a", Endpoint: "https://mirror.example:8443",
 		Serving: sizing.Serving{TensorParallel: 2, MaxModelLen: 32768, GPUMemoryUtilization: 0.9, KVCacheDtype: "fp8"},
 	}
@@ -108,6 +111,9 @@ intervals: {observe: 1s, grace: 30s}
 	}
 	if want := (ScrubConfig{Rate: 1 << 30, Cycle: 7 * 24 * time.Hour}); got.Scrub != want {
 		t.Errorf("scrub is %+v", got.Scrub)
+	}
+	if want := (RAMConfig{Budget: Share{Percent: 25}, Rate: 1 << 30}); got.RAM != want {
+		t.Errorf("ram is %+v", got.RAM)
 	}
 }
 
@@ -125,6 +131,7 @@ models:
   source: file:///srv/models/qwen
 - name: third
   source: ftp://host/x
+  ram: "yes"
   include: "*.json"
   nodeSelector: {"bad key": "x", pool: true}
   credentials: hf_abcdefghijklmnop
@@ -136,6 +143,7 @@ store: {quota: lots, reserve: 120%}
 pull: {concurrentModels: 0, maxRate: -5}
 gpu: {leakAbove: some, leaks: 1}
 scrub: {rate: 0, cycle: 7d, every: 1h}
+ram: {budget: 100%, rate: fast}
 intervals: {Observe: 5s, retryMin: 1h, heartbeat: 0s}
 modles: []
 `))

@@ -79,6 +79,12 @@ func (s *fakeStore) Scrub(_ context.Context, p store.ScrubPoint) (store.ScrubPoi
 	return p, store.ErrUnverified
 }
 
+func (s *fakeStore) Resident(context.Context, string) (int64, error) { return 0, nil }
+
+func (s *fakeStore) Warm(_ context.Context, _ string, off int64) (store.Warmed, error) {
+	return store.Warmed{Next: off, Done: true}, nil
+}
+
 func (s *fakeStore) Published() ([]store.Manifest, error) {
 	s.mu.Lock()
 	hang := s.hang

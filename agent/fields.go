@@ -138,6 +138,19 @@ func (f *fields) strMap(key string) map[string]string {
 	return out
 }
 
+// boolean reads true or false; false if it is not given.
+func (f *fields) boolean(key string) bool {
+	v, ok := f.take(key)
+	if !ok {
+		return false
+	}
+	b, isBool := v.(bool)
+	if !isBool {
+		f.complain(key, v, "write true or false, without quotes")
+	}
+	return b
+}
+
 // integer reads a whole number from lowest up; fallback if it is not given.
 func (f *fields) integer(key string, fallback, lowest int64) int64 {
 	v, ok := f.take(key)

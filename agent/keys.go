@@ -31,6 +31,8 @@ const (
 
 	// TierDisk is the value of the warm label of a model on the volume.
 	TierDisk = "disk"
+	// TierRAM is its value where the model's pages are in memory as well.
+	TierRAM = "ram"
 
 	// FieldManager owns everything that the agent applies to its Node.
 	FieldManager = "stoker-agent"

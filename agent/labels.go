@@ -80,7 +80,7 @@ func labels(models []modelState, w gpuWord) map[string]string {
 		if !m.Warm {
 			continue
 		}
-		out[WarmPrefix+m.Name] = TierDisk
+		out[WarmPrefix+m.Name] = m.Tier
 		if rev := shortRevision(m.Revision); rev != "" {
 			out[RevPrefix+m.Name] = rev
 		}

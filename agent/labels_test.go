@@ -33,7 +33,7 @@ const commit = "0123456789abcdef0123456789abcdef01234567"
 
 func warmModel(name string, tp int) modelState {
 	return modelState{
-		Name: name, State: StateWarm, Warm: true, Revision: commit, Size: sized14(), Listed: true,
+		Name: name, State: StateWarm, Warm: true, Tier: TierDisk, Revision: commit, Size: sized14(), Listed: true,
 		Model: Model{Name: name, Serving: sizing.Serving{TensorParallel: tp}},
 	}
 }
@@ -114,7 +114,7 @@ func TestLabels(t *testing.T) {
 		},
 		{
 			"a model that cannot be sized is warm all the same",
-			[]modelState{{Name: "m", Warm: true, Revision: commit}},
+			[]modelState{{Name: "m", Warm: true, Tier: TierDisk, Revision: commit}},
 			known(1, devices(79)...),
 			with(map[string]string{FreeGiBLabel: "76", IdleLabel: "1"}),
 		},

@@ -35,6 +35,8 @@ type Model struct {
 	Priority int
 	// Refresh is how often a moving revision is looked up again.
 	Refresh time.Duration
+	// RAM says that its pages shall be in memory, as far as the budget goes.
+	RAM bool
 	// Credentials names a mounted Secret; empty: the environment's.
 	Credentials string
 	// Endpoint replaces the source's own host.
@@ -104,6 +106,7 @@ func parseModel(f *fields) Model {
 		NodeSelector: f.strMap("nodeSelector"),
 		Priority:     int(f.integer("priority", 0, -1_000_000_000)),
 		Refresh:      f.duration("refresh", defaultRefresh),
+		RAM:          f.boolean("ram"),
 		Credentials:  f.str("credentials"),
 		Endpoint:     f.str("endpoint"),
 	}

@@ -52,6 +52,11 @@ type loopState struct {
 	// leaksRestored: what an earlier run reported was taken over.
 	leaksRestored bool
 
+	// held are the models that were within the budget of memory at the last turn.
+	held map[string]bool
+	// speed is what is said of how fast the volume reads.
+	speed measuredSpeed
+
 	statuses map[string]store.Status
 	beat     time.Time
 }
@@ -80,6 +85,9 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 		a.disk.start(ctx, l.cfg.Intervals.Timeout, true)
 	}
 	d := plan(f)
+	l.held = d.Memory.Held
+	a.warmer.want(d.Memory.Targets)
+	l.speed = restate(l.speed, a.speed.now())
 	a.act(ctx, f, d)
 	a.tellChanges(f, d)
 	a.observeGPUs(now, f, d)
@@ -223,6 +231,7 @@ func (a *Agent) gather(now time.Time) facts {
 		Revisions: map[string]string{},
 	}
 	f.Pods, f.PodsKnown = a.cluster.pods()
+	f.RAM = a.ramFacts(f.Pods)
 	for k, v := range l.nodeSeen.Labels {
 		if name, ok := strings.CutPrefix(k, RevPrefix); ok {
 			f.Revisions[name] = v

@@ -19,6 +19,7 @@ type snapshot struct {
 	reserved int64 // bytes that running pulls will still take
 	rejected bool
 	turn     time.Time
+	memory   ramDecision
 }
 
 // metrics is the /metrics page. What is state is computed at scrape from the
@@ -205,6 +206,6 @@ func (a *Agent) show(f facts, d decision) {
 	}
 	a.shown.Store(&snapshot{
 		models: d.Models, leaks: leaked, store: f.Store, limits: f.Limits, reserved: reserved,
-		rejected: a.loop.rejected != "", turn: f.Now,
+		rejected: a.loop.rejected != "", turn: f.Now, memory: d.Memory,
 	})
 }

@@ -9,9 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/headroom"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu"
 )
@@ -43,11 +45,15 @@ func testMetricsPage(t *testing.T) {
 	b := newBench(t, "models: []")
 	warm := warmModel("warm", 1)
 	warm.Bytes = 1500
+	resident, full := warmModel("in-ram", 1), warmModel("no-ram", 1)
+	resident.Bytes, resident.Resident, resident.Tier, resident.RAMState = 1000, 990, TierRAM, RAMResident
+	full.Bytes, full.RAMState = 5000, RAMOverPods
 	b.agent.shown.Store(&snapshot{
 		models: []modelState{
 			{Name: "pulling", State: StatePulling, Progress: &pulling{Done: 100, Total: 1100, Rate: 50}},
-			warm,
+			warm, resident, full,
 		},
+		memory: ramDecision{Budget: ramBudget{Bytes: 4096, Bound: RAMOverPods}, Taken: 1000},
 		leaks:  map[string]uint64{"MIG-4": 7 * gib},
 		store:  answer[storeView]{Known: true, Value: storeView{Usage: store.Usage{StoreBytes: 1, FreeBytes: 2, TotalBytes: 3}}},
 		limits: StoreConfig{Quota: 10, Reserve: Share{Bytes: 1}}, reserved: 5, rejected: true, turn: noon,
@@ -63,16 +69,23 @@ func testMetricsPage(t *testing.T) {
 			TotalBytes: 20 * gib, FreeBytes: 12 * gib, UsedBytes: 8 * gib,
 		},
 	)
+	b.agent.speed.laps = []lap{{Bytes: 1 << 30, Seconds: 1 << 21, Began: noon, At: noon}} // 512 B/s
+	b.agent.warmer.view = ramView{
+		Measured: true, Memory: headroom.State{Total: 10000, Available: 7000, Limit: 6000}, Read: 123,
+		Resident: map[string]residency{"in-ram": {Revision: commit, Bytes: 990, Size: 1000}, "no-ram": {Revision: "another", Bytes: 1, Size: 2}},
+	}
 	b.agent.metrics.pulled(outcome{Duration: 42 * time.Second, Result: fetcher.Result{DownloadedBytes: 1500}})
 	b.agent.metrics.nodeWritten(true)
 	b.agent.metrics.eventWritten(false)
 	golden(t, "metrics.txt", page(t, b.agent))
-	problems, err := testutil.CollectAndLint(b.agent.metrics)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range problems {
-		t.Errorf("%s: %s", p.Metric, p.Text)
+	for _, collector := range []prometheus.Collector{b.agent.metrics, newRAMMetrics(b.agent.shown.Load, b.agent.warmer.seen, b.agent.speed.now)} {
+		problems, err := testutil.CollectAndLint(collector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range problems {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
 	}
 
 	// A reading that is too old is none, and a zero would be a lie.

@@ -28,6 +28,8 @@ type nodeView struct {
 	// device plugin has said so.
 	GPUs      int
 	GPUsKnown bool
+	// Memory is how much the node can give to pods, in bytes; 0: not known.
+	Memory int64
 	// Cold are the startup taints that the agent is to lift.
 	Cold []coldTaint
 }
@@ -99,5 +101,6 @@ func viewOf(n *corev1.Node) nodeView {
 	if q, ok := n.Status.Allocatable[gpuResource]; ok {
 		v.GPUs, v.GPUsKnown = int(q.Value()), true
 	}
+	v.Memory = n.Status.Allocatable.Memory().Value()
 	return v
 }

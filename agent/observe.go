@@ -33,6 +33,7 @@ type Store interface {
 	Remover
 	StatusWriter
 	Scrubber
+	Warmer
 }
 
 // Devices reads this machine's GPUs; *gpu.Reader is one.

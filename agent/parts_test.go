@@ -283,7 +283,7 @@ func TestStatusStaysSmall(t *testing.T) {
 		})
 	}
 	for _, n := range []int{1, 100, 300, 3000} {
-		text, err := describe(models[:n], wordOf(models[:n], gpuFacts{}, nil), answer[storeView]{}).encode()
+		text, err := describe(models[:n], wordOf(models[:n], gpuFacts{}, nil), answer[storeView]{}, measuredSpeed{}).encode()
 		if err != nil || len(text) > maxStatus {
 			t.Fatalf("%d models: %d bytes, %v", n, len(text), err)
 		}
@@ -296,8 +296,11 @@ func TestStatusStaysSmall(t *testing.T) {
 
 // The annotation is read by other programs: its names are a contract.
 func TestStatusGolden(t *testing.T) {
+	resident, reading := warmModel("in-ram", 1), warmModel("reading", 1)
+	resident.Bytes, resident.Resident, resident.Tier, resident.RAMState = 1000, 990, TierRAM, RAMResident
+	reading.Bytes, reading.Resident, reading.RAMState, reading.NotInRAM = 1000, 420, RAMReading, "it is being read into memory"
 	models := []modelState{
-		warmModel("warm", 1),
+		warmModel("warm", 1), resident, reading,
 		{
 			Name: "pulling", Listed: true, State: StatePulling, Pods: 1, Model: Model{Source: source(t, "hf://org/pulling@main")},
 			Progress: &pulling{Done: 100, Total: 1100, Rate: 50},
@@ -307,7 +310,7 @@ func TestStatusGolden(t *testing.T) {
 	g := gpuFacts{Known: true, Devices: devices(79, 40), Free: 1, FreeKnown: true}
 	st := answer[storeView]{Known: true, Value: storeView{Usage: store.Usage{StoreBytes: 1, FreeBytes: 2, TotalBytes: 3}}}
 	leak := LeakStatus{Index: 1, UUID: "GPU-1", Bytes: 40 * gib, Since: noon.Unix()}
-	status := describe(models, wordOf(models, g, []LeakStatus{leak}), st)
+	status := describe(models, wordOf(models, g, []LeakStatus{leak}), st, measuredSpeed{Rate: 100, At: noon})
 	status.Time, status.Agent, status.List = noon, "v1", ListStatus{Models: 3, Rejected: "models: null"}
 	var indented strings.Builder
 	enc := json.NewEncoder(&indented)
@@ -322,7 +325,8 @@ func TestPodsKeepLittle(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	gpus := func(n string) corev1.ResourceRequirements {
 		return corev1.ResourceRequirements{
-			Limits: corev1.ResourceList{gpuResource: resource.MustParse(n), corev1.ResourceCPU: resource.MustParse("4")},
+			Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(n + "Gi"), corev1.ResourceCPU: resource.MustParse("1")},
+			Limits:   corev1.ResourceList{gpuResource: resource.MustParse(n), corev1.ResourceCPU: resource.MustParse("4")},
 		}
 	}
 	full := &corev1.Pod{
@@ -339,6 +343,7 @@ func TestPodsKeepLittle(t *testing.T) {
 				{Name: "side", RestartPolicy: &always, Resources: gpus("1")},
 				{Name: "init", Resources: gpus("4")},
 			},
+			Overhead: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Mi"), corev1.ResourceCPU: resource.MustParse("1m")},
 			Volumes: []corev1.Volume{
 				{Name: "s", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "x"}}},
 				{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claimName}}},
@@ -363,11 +368,19 @@ func TestPodsKeepLittle(t *testing.T) {
 			t.Errorf("%s is kept: %s", no, b)
 		}
 	}
-	want := pod{UID: "u", Phase: corev1.PodRunning, Labels: map[string]string{ModelLabel: "m"}, GPUs: 5, Claims: []string{claimName}, GPUParts: true}
+	want := pod{UID: "u", Phase: corev1.PodRunning, Labels: map[string]string{ModelLabel: "m"}, GPUs: 5, Memory: 5<<30 + 1<<20, Claims: []string{claimName}, GPUParts: true}
 	if diff := cmp.Diff(want, podOf(small)); diff != "" {
 		t.Errorf("what is kept differs (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(podOf(full), podOf(small)); diff != "" {
 		t.Errorf("keeping little changed what is read (-full +small):\n%s", diff)
+	}
+	full.Spec.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("9Gi")}}
+	whole, err := keepLittle(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, ok := whole.(*corev1.Pod); !ok || podOf(p).Memory != 9<<30+1<<20 {
+		t.Errorf("a pod that asks for 9 GiB as a whole counts as %+v", whole)
 	}
 }

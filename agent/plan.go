@@ -28,6 +28,7 @@ func plan(f facts) decision {
 		p.out.Remove, p.out.Prune = nil, nil
 	}
 	p.assign()
+	p.ram()
 	slices.SortFunc(p.out.Models, func(a, b modelState) int { return cmp.Compare(a.Name, b.Name) })
 	return p.out
 }

@@ -33,6 +33,8 @@ type pod struct {
 	// GPUParts says that it was given something else of a GPU (a MIG device, a
 	// share), or a resource claim, which may be a GPU.
 	GPUParts bool
+	// Memory is what the scheduler counts for the pod, in bytes.
+	Memory int64
 	// Claims are the names of the volume claims that it mounts.
 	Claims []string
 	// Created is when the API server took it: it cannot have pinned a revision
@@ -123,12 +125,16 @@ func keepLittle(o any) (any, error) {
 	keep := func(containers []corev1.Container) []corev1.Container {
 		var out []corev1.Container
 		for _, c := range containers {
-			if asks := gpuRequests(c); len(asks) > 0 {
-				out = append(out, corev1.Container{RestartPolicy: c.RestartPolicy, Resources: corev1.ResourceRequirements{Limits: asks}})
+			if asks := keptRequests(c); len(asks) > 0 {
+				out = append(out, corev1.Container{RestartPolicy: c.RestartPolicy, Resources: corev1.ResourceRequirements{Requests: asks}})
 			}
 		}
 		return out
 	}
+	if r := p.Spec.Resources; r != nil {
+		small.Spec.Resources = &corev1.ResourceRequirements{Requests: onlyMemory(r.Requests)}
+	}
+	small.Spec.Overhead = onlyMemory(p.Spec.Overhead)
 	small.Spec.ResourceClaims = p.Spec.ResourceClaims
 	small.Spec.Containers = keep(p.Spec.Containers)
 	small.Spec.InitContainers = keep(p.Spec.InitContainers)

@@ -90,6 +90,7 @@ func (p *pulls) work(ctx context.Context, o order, have string, run *running) ou
 	start := time.Now()
 	out := outcome{Model: o.Model}
 	req := p.request(o.Model)
+	req.Cache = o.Cache
 	if o.Lookup {
 		out.Revision, out.Err = p.puller.Resolve(ctx, req)
 		if out.Err != nil || out.Revision == have {

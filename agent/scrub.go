@@ -59,6 +59,7 @@ type scrubber struct {
 	usable  func() bool // the store answers
 	busy    func() bool // something is pulled
 	found   func(ctx context.Context)
+	took    func(store.Reading) // how long the disk took for a piece
 	logger  *slog.Logger
 	setting atomic.Pointer[ScrubConfig]
 
@@ -115,8 +116,8 @@ type scrubView struct {
 	Read map[string]time.Time
 }
 
-func newScrubber(s Scrubber, usable, busy func() bool, found func(context.Context), logger *slog.Logger) *scrubber {
-	return &scrubber{store: s, usable: usable, busy: busy, found: found, logger: logger}
+func newScrubber(s Scrubber, usable, busy func() bool, found func(context.Context), took func(store.Reading), logger *slog.Logger) *scrubber {
+	return &scrubber{store: s, usable: usable, busy: busy, found: found, took: took, logger: logger}
 }
 
 func (s *scrubber) configure(cfg ScrubConfig) { s.setting.Store(&cfg) }
@@ -233,6 +234,7 @@ func (s *scrubber) read(ctx context.Context, now time.Time) time.Duration {
 			n = next.Offset // another file took its place, and was begun
 		}
 		s.failed, s.told = 0, ""
+		s.took(next.Cold)
 		s.change(func(m *scrubMemory) { m.Point = next })
 		s.show(func(v *scrubView) { v.Bytes += n })
 		if next.Done {

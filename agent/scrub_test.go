@@ -115,7 +115,7 @@ func (b *scrubBench) start() {
 	}
 	b.scrub = newScrubber(
 		b.fake, locked(func() bool { return b.usable }), locked(func() bool { return b.busy }),
-		func(context.Context) { b.set(func() { b.found++ }) }, slog.New(slog.DiscardHandler),
+		func(context.Context) { b.set(func() { b.found++ }) }, func(store.Reading) {}, slog.New(slog.DiscardHandler),
 	)
 	b.scrub.configure(b.cfg)
 	ctx, cancel := context.WithCancel(b.Context())

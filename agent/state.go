@@ -135,6 +135,7 @@ type facts struct {
 	Promised     map[string]bool   // models that a label on the Node promises
 	Revisions    map[string]string // the rev labels on the Node, by model
 	PromiseKnown bool              // false until a write was confirmed
+	RAM          ramFacts
 }
 
 // modelState is one line of what the node says.
@@ -142,8 +143,9 @@ type modelState struct {
 	Name  string
 	Model Model
 	State State
-	// Warm says that the label may be written.
+	// Warm says that the label may be written, with Tier as its value.
 	Warm     bool
+	Tier     string
 	Revision string // published, full
 	Bytes    int64  // of the published revision
 	Size     *sizing.Model
@@ -152,6 +154,12 @@ type modelState struct {
 	Hint     string
 	Code     string
 	Next     time.Time
+	// Resident is how many of its bytes are in memory, where that is measured.
+	// RAMState is what becomes of a model that is to be there; empty: it is not to.
+	// NotInRAM says why it is not there.
+	Resident int64
+	RAMState string
+	NotInRAM string
 	// Pods is how many pods here name the model.
 	Pods   int
 	Wanted bool
@@ -170,6 +178,9 @@ func (s *modelState) reset() {
 type order struct {
 	Model  Model
 	Lookup bool // pull only if the revision has moved
+	// Cache is how many bytes of it may stay in the page cache; see
+	// [fetcher.Request].
+	Cache int64
 }
 
 // superseded is a revision that the current one has replaced.
@@ -182,8 +193,19 @@ type decision struct {
 	Cancel []string
 	Remove []string
 	Prune  []superseded
+	Memory ramDecision
 	// Wake is when time alone changes the plan; zero if it does not.
 	Wake time.Time
+}
+
+// ramDecision is what is to be held in memory.
+type ramDecision struct {
+	Budget ramBudget
+	// Taken is how much of it is used, in bytes, by the models that are Held.
+	Taken int64
+	Held  map[string]bool
+	// Targets are the models that want to be in memory, the most urgent one first.
+	Targets []ramTarget
 }
 
 // reason is what the decision says of a model.

@@ -21,6 +21,9 @@ const (
 	maxBrief  = 80
 )
 
+// residentSteps is in how many steps the annotation tells what is in memory.
+const residentSteps = 20
+
 // NodeStatus is what the annotation [StatusAnnotation] holds, as compact JSON:
 // what the labels are too short for.
 type NodeStatus struct {
@@ -46,6 +49,15 @@ type ModelStatus struct {
 	State  State  `json:"state"`
 	// Tier is the value of the warm label; empty: no label.
 	Tier string `json:"tier,omitempty"`
+	// RAM is what becomes of a model that is to be in memory; empty: it is not to be.
+	// ResidentBytes of Bytes are there, in steps of a twentieth. NotInRAM says why
+	// not all of it is.
+	RAM           string `json:"ram,omitempty"`
+	ResidentBytes int64  `json:"residentBytes,omitempty"`
+	NotInRAM      string `json:"notInRam,omitempty"`
+	// LoadSeconds is about how long it takes to read what is not in memory; nil: not
+	// known, or Tier says that it is there.
+	LoadSeconds *int64 `json:"loadSeconds,omitempty"`
 	// Revision is the published one, in full.
 	Revision string `json:"revision,omitempty"`
 	// Bytes is the size of the published revision.
@@ -108,6 +120,11 @@ type StoreStatus struct {
 	TotalBytes int64  `json:"totalBytes,omitempty"`
 	// ReadOnly says that nothing can be pulled; what is there can be read.
 	ReadOnly bool `json:"readOnly,omitempty"`
+	// ReadRate is how fast the volume reads what is not in memory, in bytes per
+	// second, as it was last measured at ReadAt; 0: not known. Both are said anew
+	// when the rate has changed by a fifth, or after an hour.
+	ReadRate int64      `json:"readRate,omitempty"`
+	ReadAt   *time.Time `json:"readAt,omitempty"`
 }
 
 // ListStatus is whether the model list is in force as it stands.
@@ -125,11 +142,12 @@ func (s NodeStatus) encode() (string, error) {
 		func(s *NodeStatus) {
 			for i := range s.Models {
 				s.Models[i].Reason, s.Models[i].Hint = truncate(s.Models[i].Reason, maxBrief), ""
+				s.Models[i].NotInRAM = truncate(s.Models[i].NotInRAM, maxBrief)
 			}
 		},
 		func(s *NodeStatus) {
 			for i := range s.Models {
-				s.Models[i].Reason, s.Models[i].Source = "", ""
+				s.Models[i].Reason, s.Models[i].NotInRAM, s.Models[i].Source = "", "", ""
 			}
 		},
 	}
@@ -160,13 +178,15 @@ func (s NodeStatus) signature(withProgress bool) (string, error) {
 		for i := range s.Models {
 			m := &s.Models[i]
 			m.DoneBytes, m.TotalBytes, m.Rate, m.SecondsLeft = 0, 0, 0, 0
+			m.ResidentBytes, m.LoadSeconds = 0, nil
 		}
+		s.Store.ReadRate, s.Store.ReadAt = 0, nil
 	}
 	return s.encode()
 }
 
 // describe makes the status of what a plan found. It is a pure function.
-func describe(models []modelState, w gpuWord, st answer[storeView]) NodeStatus {
+func describe(models []modelState, w gpuWord, st answer[storeView], speed measuredSpeed) NodeStatus {
 	out := NodeStatus{Version: StatusVersion, Models: make([]ModelStatus, 0, len(models))}
 	for _, m := range models {
 		s := ModelStatus{
@@ -177,7 +197,11 @@ func describe(models []modelState, w gpuWord, st answer[storeView]) NodeStatus {
 			s.Source = redact(m.Model.Source.String())
 		}
 		if m.Warm {
-			s.Tier = TierDisk
+			s.Tier, s.RAM, s.NotInRAM = m.Tier, m.RAMState, oneLine(m.NotInRAM, maxReason)
+			s.ResidentBytes = steps(m.Resident, m.Bytes)
+			if seconds, ok := speed.loadSeconds(m.Bytes, s.ResidentBytes); ok && m.Tier != TierRAM {
+				s.LoadSeconds = &seconds
+			}
 			if n, ok := w.fits(m.Name); ok {
 				s.Fits = &n
 			}
@@ -206,11 +230,24 @@ func describe(models []modelState, w gpuWord, st answer[storeView]) NodeStatus {
 	if st.Known {
 		u := st.Value.Usage
 		out.Store.Bytes, out.Store.FreeBytes, out.Store.TotalBytes = u.StoreBytes, u.FreeBytes, u.TotalBytes
+		if out.Store.ReadRate = speed.Rate; speed.Rate > 0 {
+			at := speed.At.UTC().Truncate(time.Second)
+			out.Store.ReadAt = &at
+		}
 		if u.ReadOnly {
 			out.Store.ReadOnly, out.Store.Reason = true, storeReadOnly
 		}
 	}
 	return out
+}
+
+// steps rounds what is there of a whole down to residentSteps.
+func steps(there, whole int64) int64 {
+	if there >= whole {
+		return whole
+	}
+	step := max(1, whole/residentSteps)
+	return there / step * step
 }
 
 // needOf is what one replica of the model takes; nil if that cannot be told.

@@ -15,12 +15,12 @@ import (
 // restart never drops a label that may be true.
 func (a *Agent) say(ctx context.Context, now time.Time, f facts, d decision) time.Time {
 	l := &a.loop
-	if !l.storeOK || !l.nodeOK || !l.gpus.fed {
+	if !l.storeOK || !l.nodeOK || !l.gpus.fed || !a.ramKnown(now, d) {
 		return time.Time{}
 	}
 	list := ListStatus{Models: len(l.cfg.Models), Rejected: oneLine(l.rejected, maxListText)}
 	u, err := l.gpus.utter(now, &l.said, l.cfg.Intervals, func(w gpuWord) (said, error) {
-		status := describe(d.Models, w, f.Store)
+		status := describe(d.Models, w, f.Store, l.speed)
 		status.Agent, status.List = a.o.Version, list
 		return compose(labels(d.Models, w), status, now)
 	})

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/stoker-project/stoker/fetcher/memory"
+	"github.com/stoker-project/stoker/fetcher/headroom"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -53,7 +53,7 @@ func New(o Options) *Fetcher {
 		o.Jobs = 32
 	}
 	if o.Memory <= 0 {
-		state, _ := memory.Read() // without an answer there is no limit
+		state, _ := headroom.Read() // without an answer there is no limit
 		o.Memory = state.Most()
 	}
 	if o.StallTimeout <= 0 {

@@ -118,6 +118,19 @@ func explained(t *testing.T) map[string]corev1.Node {
 		"fits-unknown-pods": fits(0, func() agent.GPUStatus { g := h200(8); g.Unallocated = nil; return g }(), func(m *agent.ModelStatus) { m.Fits = nil }),
 		"fits-unknown-need": fits(0, h200(8), func(m *agent.ModelStatus) { m.Fits, m.Need = nil, nil }),
 		"fits-unsaid":       fits(0, h200(8), func(m *agent.ModelStatus) { m.Fits = nil }),
+		"ram":               say(word(time.Hour, toRAM(warm(unchanged), agent.RAMResident, 15<<30, ""))),
+		"ram-reading":       say(word(time.Minute, toRAM(warm(unchanged), agent.RAMReading, 6<<30, "it is being read into memory"))),
+		"ram-over-budget": say(word(time.Minute, toRAM(warm(unchanged), agent.RAMOverBudget, 0,
+			"it takes 15.0 GiB, beside 50.0 GiB of what comes first, and agent.ram.budget is 64.0 GiB"))),
+		"ram-over-pods": say(word(time.Minute, toRAM(warm(unchanged), agent.RAMOverPods, 0,
+			"it takes 15.0 GiB, and pods on this node have asked for 1.9 TiB of the 1.9 TiB of memory that it can allocate"))),
+		"ram-over-use":   say(word(time.Minute, toRAM(warm(unchanged), agent.RAMOverUse, 0, "it takes 15.0 GiB, and too little of the node's memory is not in use"))),
+		"ram-over-limit": say(word(time.Minute, toRAM(warm(unchanged), agent.RAMOverLimit, 0, "it takes 15.0 GiB, and the agent's memory limit is 2.0 GiB, of which it needs some itself; what it reads into memory counts against that"))),
+		"ram-unmeasurable": say(word(time.Minute, toRAM(warm(unchanged), agent.RAMUnmeasurable, 0,
+			"measure blob 0123: its owner is another user, of whose files the kernel does not tell: what the page cache holds of it cannot be told"))),
+		"ram-leaves": say(word(time.Minute, toRAM(warm(unchanged), agent.RAMLeaves, 3<<30, "its pages do not stay in memory: something on the node takes it back"))),
+		"ram-no-speed": say(on(word(time.Minute, with(toRAM(warm(unchanged), agent.RAMResident, 15<<30, ""), func(m *agent.ModelStatus) { m.LoadSeconds = nil })),
+			func(s *agent.NodeStatus) { s.Store.ReadRate, s.Store.ReadAt = 0, nil })),
 		"store-unknown": say(on(word(time.Minute, with(coldModel("llama", agent.StateFailed), func(m *agent.ModelStatus) {
 			m.Reason, m.Hint = "the store cannot be read: it has not answered for 2m0s", "look at the node's disk"
 		})), func(s *agent.NodeStatus) { s.Store = agent.StoreStatus{Reason: "it has not answered for 2m0s"} })),
@@ -230,7 +243,7 @@ func TestWarmNeedsBoth(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := strings.HasPrefix(name, "fits-")
+		want := strings.HasPrefix(name, "fits-") || strings.HasPrefix(name, "ram")
 		for _, w := range warm {
 			want = want || w == name
 		}

@@ -32,7 +32,11 @@ func (x *explainer) modelFacts(add func(name, value string)) {
 	if m.Bytes > 0 {
 		add("size", size(m.Bytes))
 	}
-	add("progress", m.progress())
+	add("load", x.loadText())
+	add("in memory", m.memoryText())
+	if m.State != agent.StateWarm {
+		add("progress", m.progress())
+	}
 	add("reason", m.Reason)
 	add("hint", m.Hint)
 	add("code", m.Code)
@@ -60,6 +64,28 @@ func (x *explainer) modelFacts(add func(name, value string)) {
 	if m.Pods > 0 {
 		add("pods here", fmt.Sprint(m.Pods))
 	}
+}
+
+// loadText says how long loading takes, by what was measured when.
+func (x *explainer) loadText() string {
+	load, by := x.m.loadText(), x.n.speedText(x.now)
+	if load == "" || by == "" {
+		return load
+	}
+	return load + "; " + by
+}
+
+// memoryText says how much of a model that is to be in memory is there.
+func (m ModelOnNode) memoryText() string {
+	switch {
+	case m.RAM == "":
+		return ""
+	case m.Tier == agent.TierRAM:
+		return "yes"
+	case m.ResidentBytes > 0 && m.Bytes > 0:
+		return fmt.Sprintf("%s: %s", m.progress(), m.NotInRAM)
+	}
+	return "no: " + or(m.NotInRAM, "the agent does not say why")
 }
 
 func (x *explainer) nodeFacts(add func(name, value string)) {

@@ -132,7 +132,7 @@ func (f *Fleet) groupTable() table {
 			if !m.wantsALook() {
 				continue
 			}
-			k := key{m.Name, m.stateText(), m.Reason}
+			k := key{m.Name, m.stateText(), m.reason()}
 			if len(m.Disagreements) > 0 {
 				k.reason = "labels and annotation disagree"
 			}

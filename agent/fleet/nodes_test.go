@@ -45,10 +45,20 @@ func need(gpus int, gib uint64) *agent.ReplicaNeed {
 }
 
 func warmModel(name string, fits int) agent.ModelStatus {
+	load := int64(12)
 	return agent.ModelStatus{
 		Name: name, Source: "hf://Org/" + name + "@main", State: agent.StateWarm, Tier: agent.TierDisk, Revision: revA,
-		Bytes: 15 << 30, Fits: &fits, Need: need(1, 18), Wanted: true,
+		Bytes: 15 << 30, Fits: &fits, Need: need(1, 18), Wanted: true, LoadSeconds: &load,
 	}
+}
+
+// toRAM is a model that is to be in memory, and of which so much is.
+func toRAM(m agent.ModelStatus, state string, resident int64, why string) agent.ModelStatus {
+	m.RAM, m.ResidentBytes, m.NotInRAM = state, resident, why
+	if state == agent.RAMResident {
+		m.Tier, m.LoadSeconds = agent.TierRAM, nil
+	}
+	return m
 }
 
 // coldModel is a model in a state without a label.
@@ -58,9 +68,10 @@ func coldModel(name string, state agent.State) agent.ModelStatus {
 
 // word is what an agent said a while ago, of these models.
 func word(ago time.Duration, models ...agent.ModelStatus) agent.NodeStatus {
+	measured := now.Add(-ago - 5*time.Minute)
 	return agent.NodeStatus{
 		Version: agent.StatusVersion, Agent: "0.1.0", Time: now.Add(-ago), Models: models, GPUs: h200(8),
-		Store: agent.StoreStatus{Known: true, Bytes: 412 << 30, FreeBytes: 1200 << 30, TotalBytes: 3500 << 30},
+		Store: agent.StoreStatus{Known: true, Bytes: 412 << 30, FreeBytes: 1200 << 30, TotalBytes: 3500 << 30, ReadRate: 1280 << 20, ReadAt: &measured},
 		List:  agent.ListStatus{Models: len(models)},
 	}
 }

@@ -149,7 +149,10 @@ func (n *Node) take(s agent.NodeStatus) {
 	for _, l := range s.GPUs.Leaks {
 		g.Leaks = append(g.Leaks, Leak{GPU: l.Index, MIG: l.MIG, UUID: l.UUID, Bytes: l.Bytes, Since: time.Unix(l.Since, 0).UTC()})
 	}
-	n.Store = Store{Known: s.Store.Known, Reason: s.Store.Reason, Bytes: s.Store.Bytes, FreeBytes: s.Store.FreeBytes, TotalBytes: s.Store.TotalBytes}
+	n.Store = Store{
+		Known: s.Store.Known, Reason: s.Store.Reason, Bytes: s.Store.Bytes, FreeBytes: s.Store.FreeBytes, TotalBytes: s.Store.TotalBytes,
+		ReadBytesPerSecond: max(0, s.Store.ReadRate), ReadAt: s.Store.ReadAt,
+	}
 	n.List = ModelList{Models: s.List.Models, Rejected: s.List.Rejected}
 }
 
@@ -160,6 +163,7 @@ func (n *Node) readModels(s agent.NodeStatus) {
 			Name: m.Name, Source: m.Source, State: m.State, Tier: m.Tier, Revision: m.Revision,
 			Wanted: m.Wanted || m.Tier != "", Bytes: m.Bytes, DoneBytes: m.DoneBytes, TotalBytes: m.TotalBytes,
 			RateBytesPerSecond: m.Rate, SecondsLeft: m.SecondsLeft, Fits: m.Fits, Need: m.Need, Pods: m.Pods,
+			RAM: m.RAM, ResidentBytes: m.ResidentBytes, NotInRAM: m.NotInRAM, LoadSeconds: m.LoadSeconds,
 			Reason: m.Reason, Hint: m.Hint, Code: m.Code, NextAttempt: m.Next, said: true,
 		}
 		on.Label = n.labels[agent.WarmPrefix+m.Name]

@@ -71,9 +71,12 @@ func (x *explainer) revision() string {
 
 func (x *explainer) warm() advice {
 	a := advice{do: nothing}
-	where := "on its disk"
-	if x.m.Tier != agent.TierDisk {
-		where = "in its tier " + x.m.Tier
+	where := "in its tier " + x.m.Tier
+	switch x.m.Tier {
+	case agent.TierDisk:
+		where = "on its disk"
+	case agent.TierRAM:
+		where = "on its disk and in its memory"
 	}
 	a.why = fmt.Sprintf("%s is warm on %s: %s is %s, and every file of it was verified", x.name, x.n.Name, x.revision(), where)
 	fits, no := x.n.fitsAdvice(x.m)
@@ -93,10 +96,32 @@ func (x *explainer) warm() advice {
 	case no:
 		a.why += "; but no replica could start now: " + fits.why
 		a.do, a.run = fits.do, fits.run
+	case x.m.NotInRAM != "":
+		a.why += "; but it is not all in memory: " + x.m.NotInRAM
+		a.do = remember(x.m.RAM)
 	default:
 		a.do = fmt.Sprintf("%s: %s could start here now", nothing, count(*x.m.Fits, "replica"))
 	}
 	return a
+}
+
+// remember is what to do about a model that is not in memory.
+func remember(state string) string {
+	switch state {
+	case agent.RAMOverBudget:
+		return "raise agent.ram.budget, or give it a higher priority than what is in memory"
+	case agent.RAMOverPods:
+		return "let pods on the node ask for less memory, or have fewer models in memory there"
+	case agent.RAMOverUse:
+		return "see what uses the node's memory, or have fewer models in memory there"
+	case agent.RAMOverLimit:
+		return "raise the agent's memory limit; the chart adds agent.ram.budget to resources.limits.memory"
+	case agent.RAMUnmeasurable:
+		return "put the store on a file system whose page cache the kernel tells of (Linux 6.5 tells more), or take ram off its list entry"
+	case agent.RAMLeaves:
+		return "see what uses the node's memory, or lower agent.ram.budget"
+	}
+	return "wait: the label says so within seconds once it is there"
 }
 
 func (x *explainer) updating() advice {

@@ -108,6 +108,10 @@ type Store struct {
 	Bytes      int64 `json:"bytes"`
 	FreeBytes  int64 `json:"freeBytes"`
 	TotalBytes int64 `json:"totalBytes"`
+	// ReadBytesPerSecond is how fast its volume reads what is not in memory, as
+	// measured at ReadAt; 0: not known.
+	ReadBytesPerSecond int64      `json:"readBytesPerSecond"`
+	ReadAt             *time.Time `json:"readAt,omitempty"`
 }
 
 // ModelList is the model list in force on a node.
@@ -159,6 +163,15 @@ type ModelOnNode struct {
 	Revision string `json:"revision,omitempty"`
 	// Bytes is the size of the published revision.
 	Bytes int64 `json:"bytes"`
+	// RAM is what becomes of a model that is to be in memory, one of the agent's RAM
+	// constants; empty: it is not to be. ResidentBytes are there, NotInRAM says why
+	// not all are.
+	RAM           string `json:"ram,omitempty"`
+	ResidentBytes int64  `json:"residentBytes"`
+	NotInRAM      string `json:"notInRam,omitempty"`
+	// LoadSeconds is about how long it takes to read what is not in memory; nil: not
+	// known, or Tier says that it is there.
+	LoadSeconds *int64 `json:"loadSeconds"`
 	// DoneBytes of TotalBytes are there of what is being pulled.
 	DoneBytes          int64 `json:"doneBytes"`
 	TotalBytes         int64 `json:"totalBytes"`

@@ -237,29 +237,34 @@ func (f *Fleet) pairTable(v View) table {
 		all = n <= fewPairs
 	}
 	type pair struct {
-		node string
-		m    ModelOnNode
+		n *Node
+		m ModelOnNode
 	}
 	var pairs []pair
-	for _, n := range f.Nodes {
+	for i := range f.Nodes {
+		n := &f.Nodes[i]
 		for _, m := range n.Models {
 			if all || m.wantsALook() {
-				pairs = append(pairs, pair{n.Name, m})
+				pairs = append(pairs, pair{n, m})
 			}
 		}
 	}
 	slices.SortStableFunc(pairs, func(a, b pair) int { return cmp.Compare(a.m.Name, b.m.Name) })
 	var t table
-	t.add("MODEL", "NODE", "STATE", "TIER", "REVISION", "FITS", "PROGRESS", "REASON")
+	t.add("MODEL", "NODE", "STATE", "TIER", "LOAD", "REVISION", "FITS", "PROGRESS", "REASON")
 	for _, p := range pairs {
-		t.add(p.m.Name, p.node, p.m.stateText(), p.m.Tier, short(p.m.Revision), p.m.fitsText(), p.m.progress(), p.m.why(v.Wide))
+		load := p.m.loadText()
+		if by := p.n.speedText(f.Time); v.Wide && load != "" && by != "" {
+			load += " (" + by + ")"
+		}
+		t.add(p.m.Name, p.n.Name, p.m.stateText(), p.m.Tier, load, short(p.m.Revision), p.m.fitsText(), p.m.progress(), p.m.why(v.Wide))
 	}
 	return t
 }
 
 // wantsALook says that a model on a node is not simply as it should be.
 func (m ModelOnNode) wantsALook() bool {
-	return len(m.Disagreements) > 0 || m.Reason != "" && m.Wanted || m.Wanted && m.State != agent.StateWarm || !m.said || m.State == agent.StateEvicting
+	return len(m.Disagreements) > 0 || m.NotInRAM != "" || m.Reason != "" && m.Wanted || m.Wanted && m.State != agent.StateWarm || !m.said || m.State == agent.StateEvicting
 }
 
 func (m ModelOnNode) stateText() string {
@@ -281,9 +286,38 @@ func (m ModelOnNode) fitsText() string {
 	return fmt.Sprint(*m.Fits)
 }
 
-// progress is how far a transfer is; empty without one.
+// loadText is about how long it takes to load the model from this node's disk.
+func (m ModelOnNode) loadText() string {
+	switch {
+	case m.Tier == agent.TierRAM:
+		return "in memory"
+	case m.LoadSeconds == nil || *m.LoadSeconds < 0:
+		return ""
+	}
+	return "~" + span(seconds(max(1, *m.LoadSeconds)))
+}
+
+// speedText is how fast the node's disk reads, and how old that measurement is.
+func (n *Node) speedText(now time.Time) string {
+	s := n.Store
+	if s.ReadBytesPerSecond == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("the disk reads %s/s", size(s.ReadBytesPerSecond))
+	if s.ReadAt != nil {
+		text += ", measured " + span(now.Sub(*s.ReadAt)) + " ago"
+	}
+	return text
+}
+
+// progress is how far a transfer is, or the reading into memory; empty without one.
 func (m ModelOnNode) progress() string {
 	switch m.State {
+	case agent.StateWarm:
+		if m.NotInRAM == "" || m.Bytes <= 0 || m.ResidentBytes <= 0 {
+			return ""
+		}
+		return fmt.Sprintf("%d%% in memory", int(100*float64(min(m.ResidentBytes, m.Bytes))/float64(m.Bytes)))
 	case agent.StatePulling, agent.StateVerifying, agent.StateUpdating:
 	default:
 		return ""
@@ -307,11 +341,19 @@ func seconds(n int64) time.Duration {
 	return time.Duration(min(n, int64(1000*24*time.Hour/time.Second))) * time.Second
 }
 
+// reason is the agent's, or why the model is not in memory as it should be.
+func (m ModelOnNode) reason() string {
+	if m.Reason == "" && m.NotInRAM != "" {
+		return "not all in memory: " + m.NotInRAM
+	}
+	return m.Reason
+}
+
 // why is the reason, or where labels contradict it.
 func (m ModelOnNode) why(whole bool) string {
-	text := m.Reason
+	text := m.reason()
 	if len(m.Disagreements) > 0 {
-		text = strings.Join(append(slices.Clone(m.Disagreements), m.Reason), "; ")
+		text = strings.Join(append(slices.Clone(m.Disagreements), text), "; ")
 		text = strings.TrimSuffix(text, "; ")
 	}
 	if whole {

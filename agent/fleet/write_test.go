@@ -28,11 +28,13 @@ func small(t *testing.T) []corev1.Node {
 	half.FreeGiB = 140
 	older := warmModel("llama-3.1-8b", 3)
 	older.Revision, older.Pods = revB, 5
+	older = toRAM(older, agent.RAMResident, 15<<30, "")
+	reading := toRAM(warmModel("qwen2.5-72b", 0), agent.RAMReading, 9<<30, "it is being read into memory")
 	cpu := bare("control-1")
 	cpu.Labels, cpu.Status.Allocatable = nil, nil
 	return []corev1.Node{
 		speaking(t, "gpu-1", word(4*time.Second, warmModel("llama-3.1-8b", 8), pulling)),
-		speaking(t, "gpu-2", on(word(2*time.Hour, older, warmModel("qwen2.5-72b", 0)), func(s *agent.NodeStatus) { s.GPUs = half })),
+		speaking(t, "gpu-2", on(word(2*time.Hour, older, reading), func(s *agent.NodeStatus) { s.GPUs = half })),
 		speaking(t, "gpu-3", word(26*time.Hour, warmModel("llama-3.1-8b", 8), skipped)),
 		cpu,
 	}

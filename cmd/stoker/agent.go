@@ -85,7 +85,7 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 		Store: s, Drivers: drivers(), Logger: logger, Jobs: cfg.Pull.Jobs, MaxRate: cfg.Pull.MaxRate, Admit: admission.Admit,
 	})
 	a, err := agent.New(agent.Options{
-		Config: cfg, ConfigPath: f.config, NodeName: f.nodeName, Version: version, Listen: f.listen, Kube: kube,
+		Config: cfg, ConfigPath: f.config, NodeName: f.nodeName, PodUID: os.Getenv("POD_UID"), Version: version, Listen: f.listen, Kube: kube,
 		Store: s, Puller: puller, Admission: admission, Devices: devices, Logger: logger,
 	})
 	if err != nil {

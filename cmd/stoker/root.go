@@ -45,6 +45,8 @@ Environment:
                    The Hub's address and your token, as the Hub's own client
                    reads them.
   NODE_NAME        The default of stoker agent --node-name.
+  POD_UID          The pod that stoker agent runs in: what it asks for itself is
+                   not counted as what other pods do.
   POD_NAMESPACE    The default of stoker sweep --namespace.
   KUBECONFIG       The kubeconfig of stoker status, explain, unlabel, sweep and agent.`,
 		Example: `  stoker pull hf://Qwen/Qwen2.5-7B-Instruct     Bring a model here.

@@ -1,12 +1,16 @@
 package charts
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 
 	"github.com/stoker-project/stoker/agent"
@@ -63,6 +67,9 @@ func TestFullConfigReachesTheAgent(t *testing.T) {
 	}
 	if got.Store.Quota != 500<<30 || got.Store.Reserve.Bytes != 100<<30 || got.Pull.MaxRate != 500<<20 || got.Pull.Jobs != 12 || got.Pull.ConcurrentModels != 1 || got.GPU.LeakAbove.Bytes != 4<<30 {
 		t.Errorf("limits reached the agent as %+v, %+v and %+v", got.Store, got.Pull, got.GPU)
+	}
+	if !m.RAM || got.Models[1].RAM || got.RAM.Budget.Bytes != 64<<30 || got.RAM.Rate != 1<<30 {
+		t.Errorf("what is held in memory reached the agent as %t and %+v", m.RAM, got.RAM)
 	}
 	defaults := agentConfig(t, nil)
 	a, b := reflect.ValueOf(got.Intervals), reflect.ValueOf(defaults.Intervals)
@@ -169,6 +176,8 @@ func TestSettingsAreTheAgents(t *testing.T) {
 		"gpu.leakAbove":         {"0%", "5%", "99.5%", "100%", "2Gi", "0", "5", "", "-1%", "x"},
 		"scrub.rate":            {"50Mi", "1G", "1", "0", "", "fast"},
 		"scrub.cycle":           {"24h", "168h", "7d", "0s", ""},
+		"ram.budget":            {"", "0%", "25%", "99.5%", "100%", "64Gi", "1.5Ti", "0", "-1Gi", "half"},
+		"ram.rate":              {"200Mi", "1G", "0", "", "fast"},
 		"pull.maxRate":          {"", "500Mi", "1G", "0", "fast"},
 		"pull.jobs":             {1, 8, 0, -1, "8"},
 		"pull.concurrentModels": {1, 0},
@@ -177,7 +186,9 @@ func TestSettingsAreTheAgents(t *testing.T) {
 	} {
 		section, key, _ := strings.Cut(path, ".")
 		for _, candidate := range candidates {
-			values, err := yaml.Marshal(map[string]any{"agent": map[string]any{section: map[string]any{key: candidate}}})
+			values, err := yaml.Marshal(map[string]any{
+				"agent": map[string]any{section: map[string]any{key: candidate}}, "resources": map[string]any{"limits": nil},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -192,6 +203,50 @@ func TestSettingsAreTheAgents(t *testing.T) {
 			if _, err := agent.ParseConfig(content); err != nil {
 				t.Errorf("%s: %v passes the schema, but the agent says %v", path, candidate, err)
 			}
+		}
+	}
+}
+
+// What the agent holds in memory counts against its limit, which is raised by as
+// much: so the agent itself allows all of the budget.
+func TestMemoryLimitHoldsTheBudget(t *testing.T) {
+	for _, c := range []struct{ limit, budget, want string }{
+		{"2Gi", "", "2Gi"},
+		{"2Gi", "0", "2Gi"},
+		{"2Gi", "64Gi", "66Gi"},
+		{"512Mi", "1.5Gi", "2Gi"},
+		{"2G", "1G", "2862Mi"},
+		{"2147483648", "1Gi", "3Gi"},
+		{"2e3Mi", "1Gi", ""},
+		{"null", "64Gi", "null"},
+		{"null", "25%", "null"},
+	} {
+		values := fmt.Sprintf("{agent: {ram: {budget: '%s'}}, resources: {limits: {memory: %s}}}", c.budget, c.limit)
+		objs, err := Render([]byte(values), "rel", "gpu-system")
+		if c.want == "" {
+			if err == nil {
+				t.Errorf("a limit of %s was taken", c.limit)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", values, err)
+			continue
+		}
+		var ds appsv1.DaemonSet
+		find(t, objs, "DaemonSet", "gpu-system/rel-stoker", &ds)
+		got, set := ds.Spec.Template.Spec.Containers[0].Resources.Limits[corev1.ResourceMemory]
+		if !set {
+			if c.want != "null" {
+				t.Errorf("%s: there is no limit", values)
+			}
+			continue
+		}
+		if want := resource.MustParse(c.want); c.want == "null" || got.Cmp(want) != 0 {
+			t.Errorf("%s: the limit is %s, not %s", values, got.String(), c.want)
+		}
+		if asks := ds.Spec.Template.Spec.Containers[0].Resources.Requests[corev1.ResourceMemory]; asks.String() != "256Mi" {
+			t.Errorf("%s: it asks for %s", values, asks.String())
 		}
 	}
 }

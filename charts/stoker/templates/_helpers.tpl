@@ -94,12 +94,45 @@ stoker.validate refuses what a schema cannot see: entries that contradict one an
 {{- fail (printf "models[%d] (%s) and models[%d] (%s) are both named %q; give one of them another name" (get $seen $name | int) (index $.Values.models (get $seen $name | int)).source $i $model.source $name) -}}
 {{- end -}}
 {{- $_ := set $seen $name $i -}}
+{{- if and $model.ram (has ($.Values.agent.ram.budget | default "") (list "" "0" "0%")) -}}
+{{- fail (printf "models[%d] (%s): ram is true, but agent.ram.budget is empty, so nothing would be held in memory; set it to a size as in 64Gi" $i $name) -}}
+{{- end -}}
 {{- with $model.credentials -}}
 {{- if not (hasKey $.Values.credentials .) -}}
 {{- fail (printf "models[%d] (%s): credentials %q is no key of the value credentials; add credentials: {%s: {secretName: NAME-OF-THE-SECRET}}" $i $name . .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if and (hasSuffix "%" (.Values.agent.ram.budget | default "")) (.Values.resources.limits | default dict).memory -}}
+{{- fail (printf "agent.ram.budget is %s: what the agent holds in memory counts against resources.limits.memory (%v), and the chart does not know how much %s is on each node; set resources.limits.memory to null, or write the budget as a size" .Values.agent.ram.budget .Values.resources.limits.memory .Values.agent.ram.budget) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+stoker.bytes is a quantity of Kubernetes as a number of bytes.
+*/}}
+{{- define "stoker.bytes" -}}
+{{- $text := kindIs "string" . | ternary . (printf "%.3f" (float64 .)) -}}
+{{- $number := regexFind "^[0-9]+(\\.[0-9]+)?" $text -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
+{{- printf "%.0f" (mulf (float64 $number) (float64 (get $units (trimPrefix $number $text)))) -}}
+{{- end -}}
+
+{{/*
+stoker.agentResources: the agent's requests and limits. The pages that it holds in memory for models are charged to its
+own limit, and would leave again at it: so the limit is raised by the budget.
+*/}}
+{{- define "stoker.agentResources" -}}
+{{- $resources := deepCopy .Values.resources -}}
+{{- $limit := ($resources.limits | default dict).memory -}}
+{{- $budget := .Values.agent.ram.budget | default "0" -}}
+{{- if and $limit (not (hasSuffix "%" $budget)) -}}
+{{- $sum := addf (include "stoker.bytes" $limit) (include "stoker.bytes" $budget) -}}
+{{- if ne (include "stoker.bytes" $budget) "0" -}}
+{{- $_ := set $resources.limits "memory" (printf "%.0fMi" (ceil (divf $sum 1048576))) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $resources -}}
 {{- end -}}
 
 {{/*

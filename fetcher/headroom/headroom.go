@@ -1,4 +1,4 @@
-// Package memory tells how much memory the page cache of this process may take:
+// Package headroom tells how much memory the page cache of this process may take:
 // what the machine has and has left, and what its cgroups allow.
 //
 // The kernel charges a page of a file to the cgroup of whoever brings it in, by
@@ -7,7 +7,7 @@
 // stay that one's, whoever reads them.
 //
 // It is not for: what one process holds of its own, or deciding who gets what.
-package memory
+package headroom
 
 import (
 	"errors"

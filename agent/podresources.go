@@ -8,7 +8,7 @@ import (
 
 // podOf reads what the agent needs from a pod.
 func podOf(p *corev1.Pod) pod {
-	out := pod{UID: string(p.UID), Phase: p.Status.Phase, Labels: p.Labels, GPUs: podGPUs(p), GPUParts: hasGPUParts(p), Created: p.CreationTimestamp.Time}
+	out := pod{UID: string(p.UID), Phase: p.Status.Phase, Labels: p.Labels, GPUs: podGPUs(p), GPUParts: hasGPUParts(p), Memory: podMemory(p), Created: p.CreationTimestamp.Time}
 	for _, v := range p.Spec.Volumes {
 		if v.PersistentVolumeClaim != nil {
 			out.Claims = append(out.Claims, v.PersistentVolumeClaim.ClaimName)
@@ -17,22 +17,35 @@ func podOf(p *corev1.Pod) pod {
 	return out
 }
 
-// podGPUs is the number of GPUs that the scheduler counts for a pod: the sum
-// of its containers and sidecars, or the largest init container if that is
-// more.
-func podGPUs(p *corev1.Pod) int {
+// podGPUs is the number of GPUs that the scheduler counts for a pod.
+func podGPUs(p *corev1.Pod) int { return int(counted(p, gpusOf)) }
+
+// podMemory is how much memory the scheduler counts for a pod, in bytes.
+func podMemory(p *corev1.Pod) int64 {
+	sum := counted(p, func(c corev1.Container) int64 { return c.Resources.Requests.Memory().Value() })
+	if r := p.Spec.Resources; r != nil {
+		if whole, ok := r.Requests[corev1.ResourceMemory]; ok {
+			sum = whole.Value() // asked for by the pod as a whole
+		}
+	}
+	return sum + p.Spec.Overhead.Memory().Value()
+}
+
+// counted is what the scheduler counts of what containers ask for: the sum of the
+// containers and sidecars, or the largest init container if that is more.
+func counted(p *corev1.Pod, of func(corev1.Container) int64) int64 {
 	var sum, sidecars, largestInit int64
 	for _, c := range p.Spec.Containers {
-		sum += gpusOf(c)
+		sum += of(c)
 	}
 	for _, c := range p.Spec.InitContainers {
 		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			sidecars += gpusOf(c)
+			sidecars += of(c)
 			continue
 		}
-		largestInit = max(largestInit, sidecars+gpusOf(c))
+		largestInit = max(largestInit, sidecars+of(c))
 	}
-	return int(max(sum+sidecars, largestInit))
+	return max(sum+sidecars, largestInit)
 }
 
 // hasGPUParts says whether the pod was given, or may have been given, something
@@ -74,4 +87,24 @@ func gpuRequests(c corev1.Container) corev1.ResourceList {
 		}
 	}
 	return out
+}
+
+// keptRequests is what one container asks for, as far as the agent counts it.
+func keptRequests(c corev1.Container) corev1.ResourceList {
+	out := gpuRequests(c)
+	for name, q := range onlyMemory(c.Resources.Requests) {
+		if out == nil {
+			out = corev1.ResourceList{}
+		}
+		out[name] = q
+	}
+	return out
+}
+
+// onlyMemory leaves the memory of a list; nil if it has none.
+func onlyMemory(list corev1.ResourceList) corev1.ResourceList {
+	if q, ok := list[corev1.ResourceMemory]; ok && !q.IsZero() {
+		return corev1.ResourceList{corev1.ResourceMemory: q}
+	}
+	return nil
 }
