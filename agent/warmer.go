@@ -25,6 +25,8 @@ type Warmer interface {
 const (
 	// warmIdle is how long a warmer waits at most when there is nothing to do.
 	warmIdle = 30 * time.Second
+	// warmUsable is how soon it looks again whether the store answers.
+	warmUsable = time.Second
 	// measureShare is which part of its time it measures at most: one in so many.
 	measureShare = 20
 	// warmAgain is how many measurements pass before a model is read again that did
@@ -152,9 +154,8 @@ func (w *warmer) pause(ctx context.Context, d time.Duration) {
 // step does what is due now, and returns how long to wait before the next.
 func (w *warmer) step(ctx context.Context) time.Duration {
 	set := w.setting.Load()
-	idle := min(warmIdle, set.every)
 	if !w.usable() {
-		return idle
+		return warmUsable
 	}
 	w.speed.restore()
 	w.speed.keep(false)

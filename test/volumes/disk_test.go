@@ -67,6 +67,13 @@ func TestUnreadableBlob(t *testing.T) {
 				t.Errorf("scrub: %v", err)
 			}
 		},
+		"by reading it into memory": func(t *testing.T, s *store.Store, f store.ManifestFile) {
+			t.Helper()
+			w, err := s.Warm(t.Context(), f.SHA256, 0)
+			if !errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrUnverified) || !strings.Contains(err.Error(), "input/output error") {
+				t.Errorf("warm: %+v, %v", w, err)
+			}
+		},
 		"by a pull": func(t *testing.T, s *store.Store, f store.ManifestFile) {
 			t.Helper()
 			if err := os.Remove(s.AgentFile("verified/" + f.SHA256 + ".json")); err != nil {
@@ -127,6 +134,12 @@ func TestDeadDisk(t *testing.T) {
 	d.die(true)
 	if _, err := s.Scrub(t.Context(), store.ScrubPoint{SHA256: f.SHA256}); err == nil || errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("scrub: %v", err)
+	}
+	if _, err := s.Resident(t.Context(), f.SHA256); errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("resident: %v", err)
+	}
+	if _, err := s.Warm(t.Context(), f.SHA256, 0); errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("warm: %v", err)
 	}
 	d.die(false)
 	if err := s.Check(t.Context(), m); err != nil {
