@@ -21,8 +21,15 @@ func TestInRAM(t *testing.T) {
 		share float64
 		want  bool
 	}{
-		{false, 0, false}, {false, 0.9799, false}, {false, 0.98, true}, {false, 1, true},
-		{true, 1, true}, {true, 0.98, true}, {true, 0.90, true}, {true, 0.8999, false}, {true, 0, false},
+		{false, 0, false},
+		{false, 0.9799, false},
+		{false, 0.98, true},
+		{false, 1, true},
+		{true, 1, true},
+		{true, 0.98, true},
+		{true, 0.90, true},
+		{true, 0.8999, false},
+		{true, 0, false},
 	} {
 		if got := inRAM(c.said, c.share); got != c.want {
 			t.Errorf("said %t, %.2f%% resident: %t", c.said, 100*c.share, got)
