@@ -29,12 +29,12 @@ const (
 	warmUsable = time.Second
 	// measureShare is which part of its time it measures at most: one in so many.
 	measureShare = 20
-	// warmAgain is how many measurements pass before a model is read again that did
-	// not stay in memory. Each further time it is twice as many, up to warmLatest.
+	// warmAgain is how many measurements pass before a model is read again. It is
+	// twice as many each time that it has not stayed in memory for warmCalm times as
+	// long as reading it took, up to warmLatest.
 	warmAgain  = 4
 	warmLatest = time.Hour
-	// warmCalm is after how many such waits it counts as the first time again.
-	warmCalm = 10
+	warmCalm   = 10
 )
 
 // warmer holds models in memory: it measures how much of them is there, and reads
@@ -75,7 +75,9 @@ type pass struct {
 	active   bool
 	file     int
 	off      int64
+	began    time.Time
 	ended    time.Time
+	stayed   bool          // after it, all of it was there
 	wait     time.Duration // after it, before the next
 }
 
@@ -215,7 +217,8 @@ func (w *warmer) measure(ctx context.Context, targets []ramTarget) {
 			return
 		}
 		if p := w.passes[t.Manifest.Name]; p != nil && p.revision == r.Revision && !p.active && !p.ended.IsZero() {
-			r.Leaves = r.share() < ramFrom
+			r.Leaves = r.share() < ramFrom && !p.stayed
+			p.stayed = p.stayed || r.share() >= ramFrom
 		}
 		resident[t.Manifest.Name] = r
 	}
@@ -299,12 +302,12 @@ func (w *warmer) begin(now time.Time, m store.Manifest, r residency) (p *pass, a
 	if at := p.ended.Add(p.wait); !p.ended.IsZero() && now.Before(at) {
 		return nil, at
 	}
-	if p.wait == 0 || now.Sub(p.ended) > warmCalm*p.wait {
+	if calm := p.stayed && now.Sub(p.ended) >= warmCalm*p.ended.Sub(p.began); p.wait == 0 || calm {
 		p.wait = least
 	} else {
 		p.wait = min(2*p.wait, max(least, warmLatest))
 	}
-	p.active, p.file, p.off = true, 0, 0
+	p.active, p.began, p.stayed, p.file, p.off = true, now, false, 0, 0
 	return p, time.Time{}
 }
 

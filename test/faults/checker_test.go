@@ -30,6 +30,8 @@ const rotBound = 20 * time.Second
 type lies struct {
 	mu  sync.Mutex
 	all map[string]*lie // by model
+	// ofMemory are the labels that say ram of what is not there, and for how long.
+	ofMemory map[string]time.Duration
 }
 
 // lie is one of them.
@@ -46,6 +48,9 @@ func (w *world) exposed() {
 	defer w.lies.mu.Unlock()
 	for _, l := range w.lies.all {
 		l.seen = 0
+	}
+	for name := range w.lies.ofMemory {
+		w.lies.ofMemory[name] = 0
 	}
 }
 
@@ -164,7 +169,8 @@ func (w *world) checkLabels(ctx context.Context, passed time.Duration) {
 			found[name] = err.Error()
 		}
 	}
-	if len(found) > 0 {
+	forgotten := w.checkMemory(before.Labels)
+	if len(found)+len(forgotten) > 0 {
 		// What went meanwhile was no lie.
 		after, err := w.getNode(ctx)
 		if err != nil {
@@ -172,7 +178,10 @@ func (w *world) checkLabels(ctx context.Context, passed time.Duration) {
 		}
 		now, then := promises(after.Labels), promises(before.Labels)
 		maps.DeleteFunc(found, func(name, _ string) bool { return now[name] != then[name] })
+		still := remembered(after.Labels)
+		maps.DeleteFunc(forgotten, func(name, _ string) bool { return now[name] != then[name] || !still[name] })
 	}
+	w.judgeMemory(forgotten, min(passed, 300*time.Millisecond))
 	w.judge(found, min(passed, 300*time.Millisecond))
 }
 
@@ -260,7 +269,7 @@ func (w *world) checkDownloads() {
 // goes on saying it; then nothing is excused any more.
 func (w *world) converge() {
 	w.heal()
-	want := w.wanted()
+	want, remember := w.wanted(), w.toRemember()
 	const limit, settle = 90 * time.Second, 1200 * time.Millisecond
 	deadline := time.Now().Add(limit)
 	var since time.Time
@@ -274,7 +283,7 @@ func (w *world) converge() {
 			return
 		}
 		w.lies.mu.Lock()
-		right := maps.Equal(promises(n.Labels), want) && len(w.lies.all) == 0
+		right := maps.Equal(promises(n.Labels), want) && maps.Equal(remembered(n.Labels), remember) && len(w.lies.all)+len(w.lies.ofMemory) == 0
 		w.lies.mu.Unlock()
 		switch {
 		case right && since.IsZero():
@@ -283,7 +292,8 @@ func (w *world) converge() {
 			since = time.Time{}
 		}
 		if !right && time.Now().After(deadline) {
-			w.fail("%s after the last fault the Node says %v, should say %v", limit, promises(n.Labels), want)
+			w.fail("%s after the last fault the Node says %v, in memory %v, should say %v, in memory %v",
+				limit, promises(n.Labels), remembered(n.Labels), want, remember)
 			return
 		}
 	}

@@ -123,6 +123,10 @@ func damages() []kind {
 		{1, func(*rand.Rand) step {
 			return step{"the store is emptied", func(w *world) { w.emptyStore() }}
 		}},
+		{2, func(r *rand.Rand) step {
+			name := oneOf(r, "tiny", "mid", "moving")
+			return step{name + ": its pages leave memory", func(w *world) { w.forgetPages(name) }}
+		}},
 	}
 }
 

@@ -18,7 +18,8 @@ const settings = `
 store: {reserve: "0"}
 scrub: {rate: 200Mi, cycle: 4s}
 pull: {jobs: 4, concurrentModels: 2}
-intervals: {observe: 200ms, labelWrites: 200ms, progress: 1s, gpu: 1s, gpuRise: 1s, heartbeat: 1s, verify: 500ms, retryMin: 200ms, retryMax: 1s, resync: 1s, timeout: 2s, grace: 1s}
+ram: {budget: 64Mi, rate: 200Mi}
+intervals: {observe: 200ms, labelWrites: 200ms, progress: 1s, gpu: 1s, gpuRise: 1s, heartbeat: 1s, verify: 500ms, retryMin: 200ms, retryMax: 1s, residency: 500ms, resync: 1s, timeout: 2s, grace: 1s}
 `
 
 // rate is how fast the Hub sends when nothing is wrong with it, in bytes per
@@ -42,6 +43,8 @@ type entry struct {
 	on           bool
 	selector     choice
 	priority     int
+	// ram: its pages shall be in memory.
+	ram bool
 }
 
 func (e entry) yaml() string {
@@ -50,7 +53,7 @@ func (e entry) yaml() string {
 		source, refresh = "hf://"+e.repo+"@"+e.commit, ""
 	}
 	selector := map[choice]string{everyNode: "{}", thisNode: "{pool: gpu}", otherNodes: "{pool: other}"}[e.selector]
-	return fmt.Sprintf("{name: %s, source: '%s', nodeSelector: %s, priority: %d%s}", e.name, source, selector, e.priority, refresh)
+	return fmt.Sprintf("{name: %s, source: '%s', nodeSelector: %s, priority: %d, ram: %t%s}", e.name, source, selector, e.priority, e.ram, refresh)
 }
 
 // Repositories of the walks' models.
@@ -77,10 +80,10 @@ func (w *world) pushModels() {
 	other := push(otherRepo, fetchertest.SpecOfSize(4, 9<<20, 1), map[string]string{"chat_template.jinja": "another"})
 	w.commits = map[string][]string{"mid": {mid, midNext}}
 	w.entries = map[string]entry{
-		"tiny":   {name: "tiny", repo: tinyRepo, commit: tiny, on: true},
-		"mid":    {name: "mid", repo: midRepo, commit: mid, on: true, priority: 1},
+		"tiny":   {name: "tiny", repo: tinyRepo, commit: tiny, on: true, ram: true},
+		"mid":    {name: "mid", repo: midRepo, commit: mid, on: true, priority: 1, ram: true},
 		"large":  {name: "large", repo: largeRepo, commit: large, on: true, priority: -1},
-		"moving": {name: "moving", repo: movingRepo, on: true},
+		"moving": {name: "moving", repo: movingRepo, on: true, ram: true},
 		"shared": {name: "shared", repo: sharedRepo, commit: shared, on: true, selector: thisNode},
 		"other":  {name: "other", repo: otherRepo, commit: other, on: true},
 		"picky":  {name: "picky", repo: tinyRepo, commit: tiny, on: true, selector: otherNodes},

@@ -110,7 +110,7 @@ func newWorld(t *testing.T, c *cluster.Cluster) *world {
 		dir: t.TempDir(), pods: map[string]bool{}, failed: make(chan struct{}), began: time.Now(),
 	}
 	w.history.since = map[promise]time.Time{}
-	w.lies.all = map[string]*lie{}
+	w.lies.all, w.lies.ofMemory = map[string]*lie{}, map[string]time.Duration{}
 	w.excuses.all = map[string]excuse{}
 	if _, err := c.AddNode(t.Context(), cluster.NodeSpec{Name: w.node, GPUs: 8, Labels: map[string]string{"pool": "gpu"}}); err != nil {
 		t.Fatal(err)
