@@ -120,7 +120,9 @@ func TestVolumeThatHangs(t *testing.T) {
 	if _, err := hub.Push(t.Context(), "org/tiny", "main", tree); err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf("models: [{name: tiny, source: 'hf://org/tiny', endpoint: '%s'}]%s", hub.URL(), strings.Replace(intervals, "timeout: 5s", "timeout: 1s", 1))
+	// What measures and reads into memory hangs as well.
+	config := fmt.Sprintf("models: [{name: tiny, source: 'hf://org/tiny', endpoint: '%s', ram: true}]%s",
+		hub.URL(), strings.Replace(remembering("1Gi"), "timeout: 5s", "timeout: 1s", 1))
 	p.start(config)
 	p.waitWarm(1)
 	sent := hub.BytesSent(fetchertest.Match{})

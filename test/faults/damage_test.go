@@ -127,6 +127,9 @@ func damages() []kind {
 			name := oneOf(r, "tiny", "mid", "moving")
 			return step{name + ": its pages leave memory", func(w *world) { w.forgetPages(name) }}
 		}},
+		{1, func(*rand.Rand) step {
+			return step{"pages leave memory, and there is no room for them", func(w *world) { w.forget("tiny", "mid", "moving") }}
+		}},
 	}
 }
 

@@ -151,6 +151,20 @@ func (w *world) judgeMemory(found map[string]string, passed time.Duration) {
 	}
 }
 
+// forget leaves no room for models in memory and takes their pages out: a label
+// that says ram must go, since nobody brings them back.
+func (w *world) forget(names ...string) {
+	w.forgetful = true
+	w.writeList()
+	w.pause(time.Second) // to be taken over, or else they are read again
+	for _, name := range names {
+		w.forgetPages(name)
+	}
+	w.pause(memoryBound + 2*time.Second)
+	w.forgetful = false
+	w.writeList()
+}
+
 // forgetPages takes a model's pages out of memory, as another process does that
 // needs it.
 func (w *world) forgetPages(name string) {

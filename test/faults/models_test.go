@@ -160,6 +160,9 @@ func (w *world) writeList() {
 		}
 	}
 	text := "models: [" + strings.Join(entries, ", ") + "]" + settings
+	if w.forgetful {
+		text = strings.Replace(text, "budget: 64Mi", `budget: "1"`, 1)
+	}
 	w.writeConfig(text)
 	w.nonsense.Store(false)
 }

@@ -71,6 +71,8 @@ type world struct {
 	commits map[string][]string // from which an entry may choose
 	pods    map[string]bool
 	pushed  uint64
+	// forgetful: there is no room for models in memory.
+	forgetful bool
 
 	agent      atomic.Pointer[process]
 	agentMu    sync.Mutex  // who starts or ends the agent
