@@ -87,7 +87,7 @@ func (a *Agent) ramFacts(pods []pod) ramFacts {
 	f := ramFacts{
 		Config: l.cfg.RAM, Memory: view.Memory, MemoryErr: view.MemoryErr, Measured: view.Measured,
 		Allocatable: l.nodeSeen.Memory, Resident: view.Resident, Held: l.held,
-		Stale: time.Minute + 4*l.cfg.Intervals.Residency,
+		Stale: time.Minute + 4*max(view.Every, l.cfg.Intervals.Residency),
 	}
 	for _, p := range pods {
 		if !p.over() && (a.o.PodUID == "" || p.UID != a.o.PodUID) {

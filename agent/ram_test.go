@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/stoker-project/stoker/fetcher/headroom"
 	"github.com/stoker-project/stoker/fetcher/store"
@@ -291,5 +292,21 @@ func TestRAMCache(t *testing.T) {
 		if o.Cache != 0 {
 			t.Errorf("without a budget, %s may keep %d bytes", o.Model.Name, o.Cache)
 		}
+	}
+}
+
+// What the agent's own pod has asked for is not what pods leave it.
+func TestRAMFactsLeaveTheAgentOut(t *testing.T) {
+	b := newBench(t, "models: []")
+	b.agent.loop.nodeSeen.Memory = 100
+	ended := podFor("ended")
+	ended.Phase, ended.Memory = corev1.PodSucceeded, 7
+	pods := []pod{{UID: "agent", Memory: 60}, {UID: "serving", Memory: 30}, ended}
+	if f := b.agent.ramFacts(pods); f.Asked != 90 || f.Allocatable != 100 {
+		t.Errorf("by an agent that does not know its pod: %+v", f)
+	}
+	b.agent.o.PodUID = "agent"
+	if f := b.agent.ramFacts(pods); f.Asked != 30 {
+		t.Errorf("pods have asked for %d", f.Asked)
 	}
 }

@@ -88,6 +88,8 @@ type ramView struct {
 	Memory    headroom.State
 	MemoryErr error
 	Resident  map[string]residency
+	// Every is the time between two measurements.
+	Every time.Duration
 	// Read is how many bytes were read into memory since the process began.
 	Read int64
 }
@@ -155,7 +157,6 @@ func (w *warmer) pause(ctx context.Context, d time.Duration) {
 
 // step does what is due now, and returns how long to wait before the next.
 func (w *warmer) step(ctx context.Context) time.Duration {
-	set := w.setting.Load()
 	if !w.usable() {
 		return warmUsable
 	}
@@ -167,7 +168,7 @@ func (w *warmer) step(ctx context.Context) time.Duration {
 		return warmIdle // other targets end it
 	}
 	now := time.Now()
-	due := w.measured.Add(max(set.every, measureShare*w.cost))
+	due := w.measured.Add(w.every())
 	if w.measured.IsZero() || !now.Before(due) || !w.covers(targets) {
 		w.measure(ctx, targets)
 		return 0
@@ -184,6 +185,10 @@ func (w *warmer) step(ctx context.Context) time.Duration {
 	}
 	return max(due.Sub(now), 0)
 }
+
+// every is the time between two measurements: longer than the settings say where
+// one takes long.
+func (w *warmer) every() time.Duration { return max(w.setting.Load().every, measureShare*w.cost) }
 
 // covers says whether every target has been measured.
 func (w *warmer) covers(targets []ramTarget) bool {
@@ -227,7 +232,7 @@ func (w *warmer) measure(ctx context.Context, targets []ramTarget) {
 	w.cost = w.measured.Sub(began)
 	w.mu.Lock()
 	changed := !w.view.Measured || !maps.EqualFunc(w.view.Resident, resident, residency.likewise)
-	w.view.Measured, w.view.Memory, w.view.MemoryErr, w.view.Resident = true, state, stateErr, resident
+	w.view.Measured, w.view.Memory, w.view.MemoryErr, w.view.Resident, w.view.Every = true, state, stateErr, resident, w.every()
 	w.mu.Unlock()
 	if changed {
 		w.wake()

@@ -179,7 +179,7 @@ func addAffinity(spec map[string]any, model string, wants demands, o Options) {
 	}
 	prefer(o.WeightWarm, expression(warm, "Exists"))
 	prefer(o.WeightFits, expression(warm, "Exists"), expression(fits, "Gt", "0"))
-	prefer(o.WeightRAM, expression(warm, "In", "ram"))
+	prefer(o.WeightRAM, expression(warm, "In", agent.TierRAM))
 	prefer(o.WeightIdle, expression(agent.IdleLabel, "Gt", "0"))
 	node[preferred] = terms
 
