@@ -69,7 +69,7 @@ func testMetricsPage(t *testing.T) {
 			TotalBytes: 20 * gib, FreeBytes: 12 * gib, UsedBytes: 8 * gib,
 		},
 	)
-	b.agent.speed.laps = []lap{{Bytes: 1 << 30, Seconds: 1 << 21, Began: noon, At: noon}} // 512 B/s
+	b.agent.speed.known = measuredSpeed{Rate: 512, At: noon}
 	b.agent.warmer.view = ramView{
 		Measured: true, Memory: headroom.State{Total: 10000, Available: 7000, Limit: 6000}, Read: 123,
 		Resident: map[string]residency{"in-ram": {Revision: commit, Bytes: 990, Size: 1000}, "no-ram": {Revision: "another", Bytes: 1, Size: 2}},

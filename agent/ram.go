@@ -223,8 +223,11 @@ func (p *planner) ram() {
 			cmp.Compare(a.entry, b.entry),
 		)
 	})
-	p.out.Memory = ramDecision{Budget: p.RAM.budget(), Held: map[string]bool{}}
-	counted := map[string]bool{}
+	p.out.Memory.Budget = p.RAM.budget()
+	var counted map[string]bool
+	if len(wishes) > 0 {
+		p.out.Memory.Held, counted = map[string]bool{}, map[string]bool{}
+	}
 	for _, w := range wishes {
 		s := &p.out.Models[w.state]
 		read, not := p.hold(w, counted)

@@ -141,6 +141,8 @@ type speedometer struct {
 	restoring bool
 	restored  bool
 	laps      []lap
+	known     measuredSpeed // by the laps, unless newer
+	newer     bool
 	dirty     bool
 	kept      time.Time
 }
@@ -156,7 +158,7 @@ func (s *speedometer) add(r store.Reading) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.Bytes >= speedLeast {
-		s.laps, s.dirty = addReading(s.laps, r, time.Now()), true
+		s.laps, s.dirty, s.newer = addReading(s.laps, r, time.Now()), true, true
 	}
 }
 
@@ -164,7 +166,10 @@ func (s *speedometer) add(r store.Reading) {
 func (s *speedometer) now() measuredSpeed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return speedOf(s.laps)
+	if s.newer {
+		s.known, s.newer = speedOf(s.laps), false
+	}
+	return s.known
 }
 
 // restore takes over what an earlier run has measured. It reads the disk, as keep
@@ -183,7 +188,7 @@ func (s *speedometer) restore() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.laps, s.restored, s.kept = append(laps, s.laps...), true, time.Now()
+	s.laps, s.restored, s.kept, s.newer = append(laps, s.laps...), true, time.Now(), true
 }
 
 // readLaps reads what an earlier run has measured.

@@ -134,6 +134,15 @@ func (b *warmBench) model(name string, files int) ramTarget {
 	return ramTarget{Manifest: m, Read: true}
 }
 
+// warmTally is what was counted so far.
+type warmTally struct{ measures, found, wakes int }
+
+func (b *warmBench) counted() (c warmTally, reads []scrubRead) {
+	b.fake.mu.Lock()
+	defer b.fake.mu.Unlock()
+	return warmTally{b.fake.measures, b.found, b.wakes}, slices.Clone(b.fake.reads)
+}
+
 func (b *warmBench) share(name string) float64 { return b.w.seen().Resident[name].share() }
 
 // pass lets time go by until all that is due was done.
@@ -179,7 +188,8 @@ func testWarmerRate(t *testing.T) {
 		t.Errorf("after %s %.2f and %.2f are there", time.Since(began), b.share("first"), b.share("second"))
 	}
 	var order []string
-	for _, r := range b.fake.reads {
+	all, reads := b.counted()
+	for _, r := range reads {
 		if len(order) == 0 || order[len(order)-1] != r.sum {
 			order = append(order, r.sum)
 		}
@@ -191,10 +201,10 @@ func testWarmerRate(t *testing.T) {
 		t.Errorf("the disk was measured as %+v", b.w.speed.now())
 	}
 	// All is there: it is measured, and not read.
-	reads, measures := len(b.fake.reads), b.fake.measures
 	b.pass(10 * warmEvery)
-	if len(b.fake.reads) != reads || b.fake.measures-measures < 3*9 || b.fake.measures-measures > 3*11 {
-		t.Errorf("in ten intervals it read %d times and measured %d times", len(b.fake.reads)-reads, b.fake.measures-measures)
+	then, more := b.counted()
+	if n := then.measures - all.measures; len(more) != len(reads) || n < 3*9 || n > 3*11 {
+		t.Errorf("in ten intervals it read %d times and measured %d times", len(more)-len(reads), n)
 	}
 }
 
@@ -219,10 +229,11 @@ func testWarmerAgain(t *testing.T) {
 	b := newWarmBench(t, 1<<30)
 	b.w.want([]ramTarget{b.model("m", 2)})
 	b.pass(time.Hour)
-	before, wakes := b.fake.total(), b.wakes
+	before := b.fake.total()
+	asleep, _ := b.counted()
 	b.fake.set(func() { b.fake.resident["m-1"] = 0 })
 	b.pass(warmEvery + time.Second)
-	if b.wakes == wakes {
+	if c, _ := b.counted(); c.wakes == asleep.wakes {
 		t.Error("the loop was not woken")
 	}
 	b.pass(warmEvery)
@@ -233,7 +244,7 @@ func testWarmerAgain(t *testing.T) {
 
 func testWarmerLeaves(t *testing.T) {
 	b := newWarmBench(t, 1<<30)
-	b.fake.most = 32 * mib
+	b.fake.set(func() { b.fake.most = 32 * mib })
 	b.w.want([]ramTarget{b.model("m", 2)})
 	b.pass(10 * time.Second)
 	if r := b.w.seen().Resident["m"]; r.share() != 0.5 || !r.Leaves {
@@ -241,7 +252,8 @@ func testWarmerLeaves(t *testing.T) {
 	}
 	b.pass(24 * time.Hour)
 	passes := 0
-	for _, r := range b.fake.reads {
+	_, reads := b.counted()
+	for _, r := range reads {
 		if r.sum == "m-1" && r.bytes > 0 {
 			passes++
 		}
@@ -278,9 +290,9 @@ func testWarmerMeasures(t *testing.T) {
 		t.Errorf("nobody asks for it, and it is known: %v", r)
 	}
 	b.pass(time.Hour)
-	before := b.fake.measures
+	before, _ := b.counted()
 	b.pass(time.Hour)
-	if b.fake.measures != before {
+	if c, _ := b.counted(); c.measures != before.measures {
 		t.Error("it measures what nobody asks for")
 	}
 }
@@ -292,19 +304,18 @@ func testWarmerErrors(t *testing.T) {
 	b.w.want([]ramTarget{b.model("bad", 2), b.model("dark", 1), b.model("good", 1)})
 	b.pass(time.Minute)
 	seen := b.w.seen().Resident
-	if b.found == 0 || seen["bad"].Err == nil || !errors.Is(seen["dark"].Err, store.ErrUnmeasurable) || b.share("good") != 1 {
-		t.Errorf("found %d times; %+v", b.found, seen)
+	c, _ := b.counted()
+	if c.found == 0 || seen["bad"].Err == nil || !errors.Is(seen["dark"].Err, store.ErrUnmeasurable) || b.share("good") != 1 {
+		t.Errorf("found %d times; %+v", c.found, seen)
 	}
 	if got := b.fake.total(); got != 64*mib {
 		t.Errorf("%d MiB were read", got/mib)
 	}
 	// It can be measured, and then not be read.
 	b.fake.set(func() { b.found = 0; clear(b.fake.errs) })
-	b.pass(time.Second)
-	hour := func() { b.pass(time.Hour) }
-	hour()
-	if b.share("bad") != 1 || b.found != 0 {
-		t.Errorf("since it can be read, %.2f is there, found %d times", b.share("bad"), b.found)
+	b.pass(time.Hour)
+	if c, _ := b.counted(); b.share("bad") != 1 || c.found != 0 {
+		t.Errorf("since it can be read, %.2f is there, found %d times", b.share("bad"), c.found)
 	}
 }
 
@@ -331,8 +342,8 @@ func testWarmerRests(t *testing.T) {
 	b.fake.set(func() { b.down = true })
 	b.w.want([]ramTarget{b.model("m", 1)})
 	b.pass(time.Hour)
-	if b.fake.measures != 0 || b.fake.total() != 0 {
-		t.Errorf("measured %d times, read %d bytes", b.fake.measures, b.fake.total())
+	if c, _ := b.counted(); c.measures != 0 || b.fake.total() != 0 {
+		t.Errorf("measured %d times, read %d bytes", c.measures, b.fake.total())
 	}
 	b.fake.set(func() { b.down = false })
 	b.pass(time.Minute)
