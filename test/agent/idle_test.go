@@ -26,7 +26,13 @@ const (
 // warm and nothing changes: the share of one CPU, children counted, and
 // memory: resident, and of that what is not a file's. The rest is the
 // executable in the page cache, which newer kernels map whole, in huge pages.
-func BenchmarkIdle(b *testing.B) {
+func BenchmarkIdle(b *testing.B) { idle(b, "") }
+
+// BenchmarkIdleInMemory is the same with all of them held in memory.
+func BenchmarkIdleInMemory(b *testing.B) { idle(b, ", ram: true") }
+
+func idle(b *testing.B, more string) {
+	b.Helper()
 	p := newProcess(b, startCluster(b), "idle")
 	var list strings.Builder
 	for i := range manyModels {
@@ -40,9 +46,9 @@ func BenchmarkIdle(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		fmt.Fprintf(&list, "- {name: m%d, source: 'file://%s'}\n", i, dir)
+		fmt.Fprintf(&list, "- {name: m%d, source: 'file://%s'%s}\n", i, dir, more)
 	}
-	p.start("models:\n" + list.String() + "store: {reserve: 0%}\n")
+	p.start("models:\n" + list.String() + "store: {reserve: 0%}\nram: {budget: 1Gi}\n")
 	p.waitWarm(manyModels)
 	var peak int64
 	begin, cpu := time.Now(), p.cpu()
