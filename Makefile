@@ -144,7 +144,7 @@ bench: build ## compare with other tools, in about 40 minutes (SIZE, ROUNDS, PAR
 		-versitygw $(VERSITYGW) -s5cmd $(S5CMD) -rclone $(RCLONE) -python $(VENV)/bin/python
 
 .PHONY: bench-agent
-bench-agent: control-plane ## what the agent costs a node, idle and pulling (about 2 minutes)
+bench-agent: control-plane ## what the agent costs a node, idle and pulling (about 4 minutes)
 	@go -C test test ./agent -run '^$$' -bench . -benchtime 1x -timeout 20m
 
 .PHONY: bench-placement
