@@ -224,6 +224,9 @@ func TestFailureOf(t *testing.T) {
 		if f.State != c.state || f.Code != c.code {
 			t.Errorf("%s: got %+v", name, f)
 		}
+		if f.Code == store.CodeNoRoom && f.Hint == "" {
+			t.Errorf("%s: it does not say what to do: %+v", name, f)
+		}
 	}
 	if _, d := failureOf(&fetcher.Error{Kind: fetcher.ErrThrottled, RetryAfter: time.Hour}); d != time.Hour {
 		t.Errorf("the source asked for an hour, got %s", d)

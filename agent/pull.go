@@ -197,6 +197,9 @@ func failureOf(err error) (f *failure, retryAfter time.Duration) {
 	case errors.Is(err, fetcher.ErrNoSpace):
 		f.State, f.Code = StateSkipped, store.CodeNoRoom
 		f.Reason = "no room: " + f.Reason
+		if f.Hint == "" { // the disk refused what the admission had not counted
+			f.Hint = "free some space on the store's disk"
+		}
 		var room *NoRoom
 		if errors.As(err, &room) {
 			f.NoRoom = room
