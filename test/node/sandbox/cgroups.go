@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -44,9 +45,27 @@ func makeCGroups(name string) error {
 		return err
 	}
 	for _, root := range roots {
-		if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := makeCGroup(filepath.Join(root, name)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// makeCGroup makes one cgroup. In version 2 it gets every controller that its parent has: a kubelet insists on some.
+func makeCGroup(path string) error {
+	parent := filepath.Dir(path)
+	controllers, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // version 1 has no such file
+		return err
+	}
+	for _, controller := range strings.Fields(string(controllers)) {
+		if err := os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+"+controller), 0o600); err != nil {
+			return fmt.Errorf("enable controller %s below %s: %w", controller, parent, err)
+		}
+	}
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	return nil
 }

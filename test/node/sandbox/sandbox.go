@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 const (
@@ -31,8 +32,14 @@ type Box struct {
 	CGroup string
 }
 
+// NewCGroup makes a cgroup below the box's and returns its path.
+func (b Box) NewCGroup(name string) (string, error) {
+	path := filepath.Join(b.CGroup, name)
+	return path, makeCGroups(path)
+}
+
 // Enter runs this program again in a sandbox, with the same arguments, and returns its exit code and inside false. In
-// there, it returns inside true and the box. Interrupts are passed on.
+// there, it returns inside true and the box. Interrupts are passed on, and so is the end of the parent.
 func Enter() (box Box, inside bool, code int) {
 	switch os.Getenv(stageEnv) {
 	case insideStage:
@@ -78,12 +85,10 @@ func runOutside() (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 1, errors.Join(err, remove(dir))
 	}
-	go func() {
-		for s := range signals {
-			_ = cmd.Process.Signal(s) // it may have ended
-		}
-	}()
+	done := make(chan struct{})
+	go pass(signals, cmd.Process, done)
 	err = cmd.Wait()
+	close(done)
 	code := 0
 	var exit *exec.ExitError
 	switch {
@@ -97,6 +102,26 @@ func runOutside() (int, error) {
 		return max(code, 1), err
 	}
 	return code, err
+}
+
+// pass passes signals on to a process until done is closed. That this process's parent is gone counts as one: nobody is left
+// to interrupt the tests when `go test` was killed.
+func pass(signals <-chan os.Signal, to *os.Process, done <-chan struct{}) {
+	parent := os.Getppid()
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case s := <-signals:
+			_ = to.Signal(s) // it may have ended
+		case <-ticker.C:
+			if os.Getppid() != parent {
+				_ = to.Signal(syscall.SIGTERM)
+			}
+		}
+	}
 }
 
 // runInit is the first process of the namespaces: it sets them up, starts the program and collects what nobody waits

@@ -77,7 +77,13 @@ func start(t *testing.T, dir, how string) (*exec.Cmd, string) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	return startBy(t, dir, how, "/proc/self/exe")
+}
+
+// startBy runs the program by a command.
+func startBy(t *testing.T, dir, how string, command ...string) (*exec.Cmd, string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), programEnv+"="+how, "TMPDIR="+dir)
 	cmd.Stderr = os.Stderr
 	// What is left running would hold the pipe open.
@@ -170,5 +176,28 @@ func TestTheNextCleansUpAfterAKill(t *testing.T) {
 	_ = next.Wait() // its status is another test's
 	if found := left(t, box); len(found) > 0 {
 		t.Errorf("left: %q", found)
+	}
+}
+
+func TestNothingIsLeftWhenTheParentIsKilled(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd, box := startBy(t, t.TempDir(), "stays", "sh", "-c", `"$0" & wait`, self)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	deadline := time.After(30 * time.Second)
+	for found := left(t, box); len(found) > 0; found = left(t, box) {
+		select {
+		case <-deadline:
+			t.Fatalf("left: %q", found)
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
 }
