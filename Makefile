@@ -71,14 +71,13 @@ SEED ?= 0
 soak: control-plane ## walk the agent through faults, as root: three walks of STEPS=1000 steps; SEED= takes one again
 	cd test && go test ./faults -run TestWalk -v -timeout 24h -steps $(STEPS) -seed $(SEED)
 
-# A real node: what is built from source, and Debian's packages of the rest. Only root can run it.
+# Real nodes: what is built from source, beside Debian's packages (test/node/hindrance.sh). Only root can run them.
 CONTAINERD_VERSION := v2.4.2
 KUBERNETES_VERSION := v1.37.2
 HELM_VERSION := v4.3.1
 CONTAINERD := $(TOOLS)/containerd-$(CONTAINERD_VERSION)
 KUBELET := $(TOOLS)/kubelet-$(KUBERNETES_VERSION)/kubelet
 HELM := $(TOOLS)/helm-$(HELM_VERSION)/helm
-NODE_PACKAGES := runc containernetworking-plugins iptables conntrack buildah debootstrap iproute2
 # The bases that the Dockerfile names come from registries; local stands for them by Debian's packages.
 BASES ?= registry
 BUILD_IMAGE := bin/build-image -dir $(CACHE)/e2e/buildah -version $(VERSION)
@@ -94,22 +93,27 @@ IMAGE ?= localhost/stoker:dev
 bin/build-image:
 	@go -C test build -buildvcs=false -o ../bin/build-image ./node/image/build
 
-# Packages that e2e misses. The plugins are no programs on the path.
-NODE_MISSING = $(foreach p,runc iptables conntrack buildah debootstrap ip,$(if $(shell command -v $p),,$p)) \
-	$(if $(wildcard /usr/lib/cni/bridge),,containernetworking-plugins)
-
 .PHONY: e2e
-e2e: control-plane ## the chart and the image on a real node: containerd, kubelet, pods; as root (RUN= picks a test)
-	@test "$$(id -u)" = 0 || { echo "the tests on a real node need root" >&2; exit 1; }
-	@test -z "$(strip $(NODE_MISSING))" || { echo "the tests on a real node miss $(strip $(NODE_MISSING)); Debian has what they need as $(NODE_PACKAGES)" >&2; exit 1; }
-	@$(MAKE) --no-print-directory --silent $(CONTAINERD)/ctr $(KUBELET) $(HELM)
-	@rm -rf bin/e2e && mkdir -p bin/e2e
+e2e: ## the chart and the image on two real nodes: containerd, kubelet, pods; as root (RUN= picks a test)
+	@$(MAKE) --no-print-directory node-parts
+	@$(NODE_TEST) -v -timeout 40m -run '$(or $(RUN),.)' ./node
+
+NODE_TEST = . $(CACHE)/clients.env && STOKER_E2E_CONTAINERD=$(CONTAINERD) STOKER_E2E_KUBELET=$(KUBELET) STOKER_E2E_HELM=$(HELM) \
+	STOKER_E2E_IMAGE=$(CURDIR)/bin/image.tar STOKER_E2E_TOOL=$(CURDIR)/bin/e2e/tool-image.tar exec go -C test test -tags e2e -count 1 -ldflags "-extldflags=-Wl,-z,lazy"
+
+# What the tests on real nodes need, each part with the time at which it is begun.
+BEGIN = echo "[$$(date +%T)]"
+.PHONY: node-parts
+node-parts:
+	@hindrance=$$(test/node/hindrance.sh); test -z "$$hindrance" || { echo "real nodes cannot run here: $$hindrance" >&2; exit 1; }
+	@$(BEGIN) "control plane" && $(MAKE) --no-print-directory control-plane
+	@$(BEGIN) "containerd, kubelet, Helm" && $(MAKE) --no-print-directory --silent $(CONTAINERD)/ctr $(KUBELET) $(HELM)
+	@$(BEGIN) "clients in Python" && $(MAKE) --no-print-directory --silent clients
+	@$(BEGIN) "images"; rm -rf bin/e2e && mkdir -p bin/e2e
 	@$(MAKE) --no-print-directory image BASES=local IMAGE=localhost/stoker:e2e 2>bin/image.log || { tail -n 40 bin/image.log >&2; exit 1; }
 	@CGO_ENABLED=0 go -C test build -buildvcs=false -trimpath -ldflags "-s -w" -o ../bin/e2e/tool ./node/tool
 	@$(BUILD_IMAGE) -program bin/e2e/tool -name localhost/tool:e2e -out bin/e2e/tool-image 2>>bin/image.log || { tail -n 40 bin/image.log >&2; exit 1; }
-	@STOKER_E2E_CONTAINERD=$(CONTAINERD) STOKER_E2E_KUBELET=$(KUBELET) STOKER_E2E_HELM=$(HELM) \
-		STOKER_E2E_IMAGE=$(CURDIR)/bin/image.tar STOKER_E2E_TOOL=$(CURDIR)/bin/e2e/tool-image.tar \
-		go -C test test -tags e2e -count 1 -v -timeout 30m $(if $(RUN),-run $(RUN)) ./node
+	@$(BEGIN) "tests"
 
 # Built beside their place and moved there whole, as the servers are.
 $(CONTAINERD)/ctr:

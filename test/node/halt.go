@@ -16,13 +16,13 @@ import (
 	"github.com/stoker-project/stoker/test/cluster"
 )
 
-// Halt stops the kubelet and containerd and kills whatever ran in containers, without a word to anybody: what a machine
-// does that goes down. What is on the disk stays. StartContainerd and StartKubelet bring the node back.
+// Halt stops the kubelet and containerd, kills whatever ran in containers, without a word to anybody, and unmounts
+// everything: what a machine does that goes down. What is on the disk stays. Boot brings the node back.
 func (n *Node) Halt(ctx context.Context) error {
 	if err := errors.Join(n.kubelet.stop(), n.containerd.stop()); err != nil {
 		return fmt.Errorf("halt node %s: %w", n.options.Name, err)
 	}
-	return cluster.WaitFor(ctx, "the containers to be gone", func(context.Context) (bool, error) {
+	err := cluster.WaitFor(ctx, "the containers to be gone", func(context.Context) (bool, error) {
 		pids, err := n.containerProcesses()
 		if err != nil {
 			return false, err
@@ -32,11 +32,20 @@ func (n *Node) Halt(ctx context.Context) error {
 		}
 		return len(pids) == 0, nil
 	})
+	if err != nil {
+		return err
+	}
+	return n.keeper.stop() // the mounts go with the last process that saw them
 }
 
-// containerProcesses are the processes in the cgroups of pods, and the shims that watch over them.
+// containerProcesses are the processes in the cgroups of the node's pods, and the shims that watch over them, which live
+// in the node's mount namespace.
 func (n *Node) containerProcesses() ([]int, error) {
 	paths, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	namespace, err := os.Readlink(n.namespace())
 	if err != nil {
 		return nil, err
 	}
@@ -53,8 +62,13 @@ func (n *Node) containerProcesses() ([]int, error) {
 		if err != nil {
 			continue // gone
 		}
+		mounts, err := os.Readlink(filepath.Join(path, "ns", "mnt"))
+		if err != nil {
+			continue // gone
+		}
 		shim := filepath.Join(n.options.Containerd, "containerd-shim-runc-v2")
-		if strings.Contains(string(cgroups), ":"+n.options.CGroup+"/") || strings.HasPrefix(string(command), shim+"\x00") {
+		isShim := mounts == namespace && strings.HasPrefix(string(command), shim+"\x00")
+		if isShim || strings.Contains(string(cgroups), ":"+n.options.CGroup+"/") {
 			pid, err := strconv.Atoi(filepath.Base(path))
 			if err != nil {
 				return nil, err

@@ -16,57 +16,20 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
-
-// patchNode writes to the Node as an administrator.
-func (w *world) patchNode(t *testing.T, patch string) {
-	t.Helper()
-	_, err := w.client.CoreV1().Nodes().Patch(t.Context(), nodeName, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// pullsBeyondItsMemory pulls a model of four times the agent's memory limit: the page cache of what is written is
-// charged to the agent, and must be given back by the kernel rather than kill it.
-func (l *life) pullsBeyondItsMemory(t *testing.T) {
-	l.list.memory = "128Mi"
-	l.install(t, l.list)
-	l.wait(t, "an agent with the smaller limit", func(ctx context.Context) (bool, error) {
-		pods, err := l.agentPods(ctx)
-		if err != nil || len(pods) != 1 {
-			return false, err
-		}
-		limit := pods[0].Spec.Containers[0].Resources.Limits[corev1.ResourceMemory]
-		return limit.String() == l.list.memory && ready(&pods[0]), nil
-	})
-	l.waitHeartbeat(t)
-	before := l.agentPod(t)
-	l.model("team/big", 3, 512<<20)
-	l.list.models = append(l.list.models, "{name: big, source: 'hf://team/big@main'}")
-	started := time.Now()
-	l.install(t, l.list)
-	l.waitLabel(t, "warm.stoker.dev/big", "disk")
-	t.Logf("512 MiB under a limit of %s were warm %.1f s after helm upgrade began", l.list.memory, time.Since(started).Seconds())
-	after := l.agentPod(t)
-	if after.UID != before.UID || after.Status.ContainerStatuses[0].RestartCount != 0 {
-		t.Errorf("the agent was restarted %d times: %+v", after.Status.ContainerStatuses[0].RestartCount, after.Status.ContainerStatuses[0].LastTerminationState)
-	}
-}
 
 // survivesOutOfMemory takes the agent's memory away until the kernel kills it.
 func (l *life) survivesOutOfMemory(t *testing.T) {
-	before := l.agentPod(t)
-	finish := l.watchLabels(t, "warm.stoker.dev/", "rev.stoker.dev/")
-	l.wait(t, "the agent to have been killed, and to run again", func(ctx context.Context) (bool, error) {
-		pods, err := l.agentPods(ctx)
-		if err != nil || len(pods) != 1 || len(pods[0].Status.ContainerStatuses) != 1 {
+	before := l.agentPod(t, l.first)
+	finish := l.watchLabels(t)
+	wait(t, "the agent to have been killed, and to run again", func(ctx context.Context) (bool, error) {
+		pod, err := l.agentOn(ctx, l.first)
+		if err != nil || pod == nil || len(pod.Status.ContainerStatuses) != 1 {
 			return false, err
 		}
-		status := pods[0].Status.ContainerStatuses[0]
+		status := pod.Status.ContainerStatuses[0]
 		if status.RestartCount == 0 {
-			squeeze(t, before)
+			l.first.squeeze(t, before)
 			// To answer takes memory. That it cannot is the point.
 			_ = get(ctx, "http://"+before.Status.PodIP+":9808/metrics", io.Discard)
 			return false, nil
@@ -74,22 +37,32 @@ func (l *life) survivesOutOfMemory(t *testing.T) {
 		if last := status.LastTerminationState.Terminated; last == nil || last.Reason != "OOMKilled" {
 			return false, fmt.Errorf("it ended by %+v", last)
 		}
-		return ready(&pods[0]), nil
+		return ready(pod), nil
 	})
-	l.waitHeartbeat(t)
+	l.first.waitHeartbeat(t)
 	finish()
 }
 
-// squeeze lowers the memory limit of the running container in its cgroup to what it uses, if it runs.
-func squeeze(t *testing.T, pod corev1.Pod) {
+// memoryFiles are the files of that name in the memory cgroup of a pod, or in one below it.
+func (m *machine) memoryFiles(t *testing.T, pod *corev1.Pod, below, name string) []string {
 	t.Helper()
-	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
-	for usage, limit := range map[string]string{"memory.usage_in_bytes": "memory.limit_in_bytes", "memory.current": "memory.max"} {
-		found, err := filepath.Glob(filepath.Join("/sys/fs/cgroup", "*", box.CGroup, "kubepods", "*", "pod"+string(pod.UID), id, usage))
+	var all []string
+	for _, root := range []string{"", "memory"} { // version 2, and 1
+		found, err := filepath.Glob(filepath.Join("/sys/fs/cgroup", root, m.cgroup, "kubepods", "*", "pod"+string(pod.UID), below, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, path := range found {
+		all = append(all, found...)
+	}
+	return all
+}
+
+// squeeze lowers the memory limit of the running container in its cgroup to what it uses, if it runs.
+func (m *machine) squeeze(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	_, id, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
+	for usage, limit := range map[string]string{"memory.usage_in_bytes": "memory.limit_in_bytes", "memory.current": "memory.max"} {
+		for _, path := range m.memoryFiles(t, pod, id, usage) {
 			content, err := os.ReadFile(path)
 			if err != nil {
 				continue // it was killed
@@ -104,74 +77,113 @@ func squeeze(t *testing.T, pod corev1.Pod) {
 	}
 }
 
-// survivesEviction evicts the agent, as for a drain or for want of resources.
+// survivesEviction evicts the agent, as somebody may who wants it elsewhere.
 func (l *life) survivesEviction(t *testing.T) {
-	before := l.agentPod(t)
-	finish := l.watchLabels(t, "warm.stoker.dev/", "rev.stoker.dev/")
+	before := l.agentPod(t, l.first)
+	finish := l.watchLabels(t)
 	err := l.client.PolicyV1().Evictions(systemNamespace).Evict(t.Context(), &policyv1.Eviction{
 		ObjectMeta: metav1.ObjectMeta{Name: before.Name, Namespace: systemNamespace},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.wait(t, "another agent", func(ctx context.Context) (bool, error) {
-		pods, err := l.agentPods(ctx)
-		if err != nil || len(pods) != 1 {
-			return false, err
-		}
-		return pods[0].UID != before.UID && ready(&pods[0]), nil
-	})
-	l.waitHeartbeat(t)
+	l.waitAgent(t, l.first, "after the eviction", func(pod *corev1.Pod) bool { return pod.UID != before.UID })
 	finish()
 }
 
-// losesItsFiles deletes what the store holds behind the agent's back: the labels go, and come when all is there again.
-func (l *life) losesItsFiles(t *testing.T) {
-	blobs := filepath.Join(storePath(), "blobs", "sha256")
-	if err := os.RemoveAll(blobs); err != nil {
+// survivesPressure has the kubelet find too little memory, so that it evicts the agent, for as long as that lasts.
+func (l *life) survivesPressure(t *testing.T) {
+	before := l.agentPod(t, l.second)
+	finish := l.watchLabels(t)
+	if err := l.second.SetMemoryFloor(t.Context(), "100Ti"); err != nil {
 		t.Fatal(err)
 	}
+	wait(t, "the kubelet to evict the agent", func(ctx context.Context) (bool, error) {
+		n, err := l.second.get(ctx)
+		if err != nil || condition(n, corev1.NodeMemoryPressure) != corev1.ConditionTrue {
+			return false, err
+		}
+		pods, err := l.agentPods(ctx)
+		for _, pod := range pods {
+			if pod.UID == before.UID {
+				// Gone or failed: the DaemonSet's controller removes what failed.
+				return pod.Status.Phase == corev1.PodFailed, fmt.Errorf("it is %s: %s", pod.Status.Phase, pod.Status.Message)
+			}
+		}
+		return err == nil, err
+	})
+	if err := l.second.SetMemoryFloor(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the pressure to end", func(ctx context.Context) (bool, error) {
+		n, err := l.second.get(ctx)
+		return err == nil && condition(n, corev1.NodeMemoryPressure) == corev1.ConditionFalse && len(n.Spec.Taints) == 0, err
+	})
+	l.waitAgent(t, l.second, "after the pressure", func(pod *corev1.Pod) bool { return pod.UID != before.UID })
+	finish()
+}
+
+func condition(n *corev1.Node, kind corev1.NodeConditionType) corev1.ConditionStatus {
+	for _, c := range n.Status.Conditions {
+		if c.Type == kind {
+			return c.Status
+		}
+	}
+	return corev1.ConditionUnknown
+}
+
+// losesItsStore deletes everything in the store behind the agent's back: the labels go, and come when all is there again.
+func (l *life) losesItsStore(t *testing.T) {
+	found, err := filepath.Glob(filepath.Join(l.second.disk, "*"))
+	if err != nil || len(found) < 5 {
+		t.Fatalf("the store holds %q: %v", found, err)
+	}
 	started := time.Now()
-	l.waitLabel(t, "warm.stoker.dev/one", "")
+	for _, path := range found {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"one", "two"} {
+		l.second.waitLabel(t, "warm.stoker.dev/"+name, "")
+	}
 	gone := time.Since(started)
-	t.Logf("the label went %.1f s after the files", gone.Seconds())
+	t.Logf("the labels went %.1f s after the files", gone.Seconds())
 	if gone > time.Minute {
 		t.Error("that is more than a minute")
 	}
-	for _, name := range []string{"one", "two", "big"} {
-		l.waitLabel(t, "warm.stoker.dev/"+name, "disk")
+	for _, name := range []string{"one", "two"} {
+		l.second.waitLabel(t, "warm.stoker.dev/"+name, "disk")
 	}
-	l.serve(t, "serving", "again", "one")
+	l.serve(t, "serving", "again", "one", map[string]string{"pool": "small"})
 	_, s := l.seenBy(t, "serving", "again")
 	checkSeen(t, s, l.one)
 }
 
-// reboots halts the node and starts it again. The labels stay: nobody took them, and they are true when it is back.
+// reboots halts a node and starts it again. The labels stay: nobody took them, and they are true when it is back.
 func (l *life) reboots(t *testing.T) {
-	finish := l.watchLabels(t, "warm.stoker.dev/", "rev.stoker.dev/")
-	if err := l.node.Halt(t.Context()); err != nil {
+	finish := l.watchLabels(t)
+	halted := time.Now()
+	if err := l.first.Halt(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if pids := l.agentProcesses(t); len(pids) > 0 {
+	if pids := l.first.agentProcesses(t); len(pids) > 0 {
 		t.Fatalf("agents still run: %q", pids)
 	}
-	if err := l.node.StartContainerd(t.Context()); err != nil {
+	if len(l.second.agentProcesses(t)) == 0 {
+		t.Fatal("the other node's agent went too")
+	}
+	if err := l.first.Boot(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.node.StartKubelet(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.node.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	l.wait(t, "the agent to run again", func(ctx context.Context) (bool, error) {
-		pods, err := l.agentPods(ctx)
-		return err == nil && len(pods) == 1 && ready(&pods[0]) && len(l.agentProcesses(t)) > 0, err
-	})
-	l.waitHeartbeat(t)
+	wait(t, "the agent's process", func(context.Context) (bool, error) { return len(l.first.agentProcesses(t)) > 0, nil })
+	l.waitAgent(t, l.first, "after the reboot", func(*corev1.Pod) bool { return true })
 	for _, namespace := range []string{"serving", "strict"} {
-		_, s := l.seenBy(t, namespace, "one")
+		pod, s := l.seenBy(t, namespace, "one")
 		checkSeen(t, s, l.one)
+		if pod.Spec.NodeName != l.first.name || s.Started.Before(halted) {
+			t.Errorf("%s/%s on %s runs since %s and did not start again", namespace, pod.Name, pod.Spec.NodeName, s.Started)
+		}
 	}
 	finish()
 }

@@ -23,9 +23,6 @@ type values struct {
 	memory string   // the agent's limit; empty: the chart's
 }
 
-// storePath is the store on the node's disk.
-func storePath() string { return filepath.Join(box.Dir, "store") }
-
 func (w *world) values(v values) string {
 	resources := "{}"
 	if v.memory != "" {
@@ -36,7 +33,7 @@ image: {repository: localhost/stoker, tag: %s, pullPolicy: Never}
 models: [%s]
 namespaces: [serving, strict]
 store: {hostPath: %s}
-agent: {store: {reserve: 1Gi}}
+agent: {store: {reserve: 64Mi}}
 resources: %s
 gpus: simulated:dgxh200
 extraEnv:
@@ -45,23 +42,23 @@ extraEnv:
 }
 
 // install installs the chart with Helm, or upgrades it.
-func (w *world) install(t *testing.T, v values) {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "values.yaml")
+func (w *world) install(tb testing.TB, v values) {
+	tb.Helper()
+	file := filepath.Join(tb.TempDir(), "values.yaml")
 	if err := os.WriteFile(file, []byte(w.values(v)), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	w.runHelm(t, "upgrade", "--install", release, filepath.Join("..", "..", "charts", "stoker"),
+	w.runHelm(tb, "upgrade", "--install", release, filepath.Join("..", "..", "charts", "stoker"),
 		"--namespace", systemNamespace, "--create-namespace", "--values", file)
 }
 
-func (w *world) runHelm(t *testing.T, args ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), w.helm, args...)
+func (w *world) runHelm(tb testing.TB, args ...string) {
+	tb.Helper()
+	cmd := exec.CommandContext(tb.Context(), w.helm, args...)
 	home := filepath.Join(box.Dir, "helm")
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.cluster.KubeconfigPath, "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
+		tb.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 }

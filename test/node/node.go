@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,7 +18,7 @@ import (
 	"github.com/stoker-project/stoker/test/cluster"
 )
 
-// Options say how to start a node. All fields but Labels are needed.
+// Options say how to start a node. All fields but Labels and Mounts are needed.
 type Options struct {
 	// Name of the Node.
 	Name string
@@ -29,6 +28,9 @@ type Options struct {
 	Dir string
 	// CGroup is the cgroup of all its pods; it exists.
 	CGroup string
+	// Mounts are directories that the node has at other paths: the path, by which pods ask for it, and the directory that
+	// is there, such as a disk.
+	Mounts map[string]string
 	// Cluster is the control plane that it joins.
 	Cluster *cluster.Cluster
 	// Containerd is the directory of containerd, containerd-shim-runc-v2 and ctr; Kubelet is the kubelet's path.
@@ -45,8 +47,10 @@ type Options struct {
 
 // Node is a running node.
 type Node struct {
-	options             Options
-	containerd, kubelet *process
+	options Options
+	// memoryFloor is how much memory must be free, as a quantity, lest the kubelet evict pods; empty: what it insists on.
+	memoryFloor                 string
+	keeper, containerd, kubelet *process
 }
 
 // Start starts containerd, imports the images, starts the kubelet and returns when its Node is ready. The network must
@@ -65,7 +69,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.writeConfigs(); err != nil {
 		return err
 	}
-	if err := n.StartContainerd(ctx); err != nil {
+	if err := n.startContainerd(ctx); err != nil {
 		return err
 	}
 	for _, image := range n.options.Images {
@@ -73,19 +77,33 @@ func (n *Node) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := n.StartKubelet(ctx); err != nil {
+	if err := n.startKubelet(ctx); err != nil {
 		return err
 	}
 	return n.WaitReady(ctx)
 }
 
-// StartContainerd starts containerd and waits until it answers.
-func (n *Node) StartContainerd(ctx context.Context) error {
-	var err error
+// Boot starts a node again that was halted, and returns when its Node is ready.
+func (n *Node) Boot(ctx context.Context) error {
+	if err := n.startContainerd(ctx); err != nil {
+		return fmt.Errorf("boot node %s: %w", n.options.Name, err)
+	}
+	if err := n.startKubelet(ctx); err != nil {
+		return fmt.Errorf("boot node %s: %w", n.options.Name, err)
+	}
+	return n.WaitReady(ctx)
+}
+
+// startContainerd starts containerd in a new mount namespace and waits until it answers.
+func (n *Node) startContainerd(ctx context.Context) error {
+	err := n.startNamespace(ctx)
+	if err != nil {
+		return err
+	}
 	// Its shims are found beside it.
 	path := n.options.Containerd + ":" + os.Getenv("PATH")
-	n.containerd, err = startProcess("containerd", n.path("containerd.log"), "/usr/bin/env", "PATH="+path,
-		filepath.Join(n.options.Containerd, "containerd"), "--config", n.path("containerd.toml"))
+	n.containerd, err = startProcess("containerd", n.path("containerd.log"), n.command(context.WithoutCancel(ctx), "/usr/bin/env", "PATH="+path,
+		filepath.Join(n.options.Containerd, "containerd"), "--config", n.path("containerd.toml")))
 	if err != nil {
 		return err
 	}
@@ -95,8 +113,8 @@ func (n *Node) StartContainerd(ctx context.Context) error {
 	})
 }
 
-// StartKubelet starts the kubelet; it does not wait for anything.
-func (n *Node) StartKubelet(_ context.Context) error {
+// startKubelet starts the kubelet; it does not wait for anything.
+func (n *Node) startKubelet(ctx context.Context) error {
 	kubeconfig, err := n.options.Cluster.NodeKubeconfig(n.options.Name)
 	if err != nil {
 		return err
@@ -105,10 +123,23 @@ func (n *Node) StartKubelet(_ context.Context) error {
 	for _, key := range slices.Sorted(maps.Keys(n.options.Labels)) {
 		labels = append(labels, key+"="+n.options.Labels[key])
 	}
-	n.kubelet, err = startProcess("kubelet", n.path("kubelet.log"), n.options.Kubelet,
-		"--config="+n.path("kubelet.yaml"), "--kubeconfig="+kubeconfig, "--root-dir="+n.path("kubelet"), "--cert-dir="+n.path("certificates"),
-		"--hostname-override="+n.options.Name, "--node-ip="+HostAddress, "--node-labels="+strings.Join(labels, ","))
+	n.kubelet, err = startProcess("kubelet", n.path("kubelet.log"), n.command(context.WithoutCancel(ctx), n.options.Kubelet,
+		"--config="+n.path("kubelet.yaml"), "--kubeconfig="+kubeconfig, "--root-dir="+kubeletDir, "--cert-dir="+n.path("certificates"),
+		"--hostname-override="+n.options.Name, "--node-ip="+HostAddress, "--node-labels="+strings.Join(labels, ",")))
 	return err
+}
+
+// SetMemoryFloor restarts the kubelet with another threshold of free memory, as a quantity, below which it evicts pods;
+// empty: the usual one. Above what the machine has, the node is under pressure from then on.
+func (n *Node) SetMemoryFloor(ctx context.Context, floor string) error {
+	n.memoryFloor = floor
+	if err := n.writeConfigs(); err != nil {
+		return err
+	}
+	if err := n.kubelet.stop(); err != nil {
+		return err
+	}
+	return n.startKubelet(ctx)
 }
 
 // WaitReady waits until the Node is ready and nothing keeps pods from it.
@@ -147,12 +178,7 @@ func (n *Node) wait(ctx context.Context, what string, p *process, cond func(cont
 
 // ctr runs containerd's own client in the namespace of the kubelet's images.
 func (n *Node) ctr(ctx context.Context, args ...string) error {
-	args = append([]string{"--address", n.socket(), "--namespace", "k8s.io"}, args...)
-	out, err := exec.CommandContext(ctx, filepath.Join(n.options.Containerd, "ctr"), args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, out)
-	}
-	return nil
+	return n.run(ctx, filepath.Join(n.options.Containerd, "ctr"), append([]string{"--address", socket, "--namespace", "k8s.io"}, args...)...)
 }
 
 // TagImage gives an imported image another name.
@@ -166,7 +192,7 @@ func (n *Node) PodLogs() string { return n.path("pod-logs") }
 // Stop stops the kubelet and containerd. What runs in containers ends with the sandbox.
 func (n *Node) Stop() error {
 	var errs []error
-	for _, p := range []*process{n.kubelet, n.containerd} {
+	for _, p := range []*process{n.kubelet, n.containerd, n.keeper} {
 		if p != nil {
 			errs = append(errs, p.stop())
 		}

@@ -20,17 +20,18 @@ type process struct {
 	err       error // how it ended; valid once done is closed
 }
 
-// startProcess starts a program whose output goes to the end of the file log.
-func startProcess(name, log, path string, args ...string) (*process, error) {
+// startProcess starts a command whose output goes to the end of the file log.
+func startProcess(name, log string, cmd *exec.Cmd) (*process, error) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	defer file.Close()
-	//nolint:noctx // It lives until stop, longer than the context of whoever starts it.
-	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = file, file
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}

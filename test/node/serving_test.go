@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -22,6 +23,8 @@ import (
 
 // seen is what test/node/tool tells about the inside of its container.
 type seen struct {
+	Started time.Time         `json:"started"`
+	Opened  time.Time         `json:"opened"`
 	Model   string            `json:"model"`
 	Files   map[string]string `json:"files"`
 	Bytes   int64             `json:"bytes"`
@@ -31,35 +34,18 @@ type seen struct {
 	UID     int               `json:"uid"`
 }
 
-// serve runs a Deployment whose pods do nothing about Stoker but name the model by the one label.
-func (w *world) serve(t *testing.T, namespace, name, model string) {
+// serve runs a Deployment whose pods do nothing about Stoker but name the model by the one label. nodeSelector may be nil.
+func (w *world) serve(t *testing.T, namespace, name, model string, nodeSelector map[string]string) {
 	t.Helper()
 	labels := map[string]string{"app": name}
 	podLabels := map[string]string{"app": name, "stoker.dev/model": model}
-	yes, no := true, false
-	uid := int64(1000)
 	_, err := w.client.AppsV1().Deployments(namespace).Create(t.Context(), &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: appsv1.DeploymentSpec{
 			Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: podLabels},
-				Spec: corev1.PodSpec{
-					SecurityContext: &corev1.PodSecurityContext{
-						RunAsNonRoot: &yes, RunAsUser: &uid,
-						SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-					},
-					Containers: []corev1.Container{{
-						Name: "server", Image: toolImage, ImagePullPolicy: corev1.PullNever, Args: []string{"read"},
-						ReadinessProbe: &corev1.Probe{
-							ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)}},
-							PeriodSeconds: 1,
-						},
-						SecurityContext: &corev1.SecurityContext{
-							AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
-						},
-					}},
-				},
+				Spec:       podSpec(nodeSelector, "read"),
 			},
 		},
 	}, metav1.CreateOptions{})
@@ -68,27 +54,65 @@ func (w *world) serve(t *testing.T, namespace, name, model string) {
 	}
 }
 
-// seenBy waits until a Deployment's pod is ready and asks it what it saw.
+// podSpec is a pod that the restricted level admits, with one container that runs the tool.
+func podSpec(nodeSelector map[string]string, args ...string) corev1.PodSpec {
+	yes, no := true, false
+	uid := int64(1000)
+	return corev1.PodSpec{
+		NodeSelector: nodeSelector,
+		SecurityContext: &corev1.PodSecurityContext{
+			RunAsNonRoot: &yes, RunAsUser: &uid,
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		},
+		Containers: []corev1.Container{{
+			Name: "server", Image: toolImage, ImagePullPolicy: corev1.PullNever, Args: args,
+			ReadinessProbe: &corev1.Probe{
+				ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(8080)}},
+				PeriodSeconds: 1,
+			},
+			SecurityContext: &corev1.SecurityContext{
+				AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+			},
+		}},
+	}
+}
+
+// seenBy waits until a Deployment's pod is ready and has told what it saw.
 func (w *world) seenBy(t *testing.T, namespace, name string) (corev1.Pod, seen) {
 	t.Helper()
 	var pod corev1.Pod
-	w.wait(t, "a ready pod of "+namespace+"/"+name, func(ctx context.Context) (bool, error) {
-		pods, err := w.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + name})
-		if err != nil || len(pods.Items) != 1 {
+	var s seen
+	wait(t, "a ready pod of "+namespace+"/"+name, func(ctx context.Context) (bool, error) {
+		pods, err := w.podsOf(ctx, namespace, name)
+		if err != nil || len(pods) != 1 {
 			return false, err
 		}
-		pod = pods.Items[0]
-		return ready(&pod), nil
+		pod = pods[0]
+		// Of a node that was halted, the API server says what was true before.
+		s, err = ask(ctx, &pod)
+		return err == nil && ready(&pod), err
 	})
+	return pod, s
+}
+
+// podsOf are a Deployment's pods.
+func (w *world) podsOf(ctx context.Context, namespace, name string) ([]corev1.Pod, error) {
+	pods, err := w.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + name})
+	if err != nil {
+		return nil, err
+	}
+	return pods.Items, nil
+}
+
+// ask asks a pod what it saw.
+func ask(ctx context.Context, pod *corev1.Pod) (seen, error) {
 	var body bytes.Buffer
-	if err := get(t.Context(), "http://"+pod.Status.PodIP+":8080/", &body); err != nil {
-		t.Fatal(err)
+	if err := get(ctx, "http://"+net.JoinHostPort(pod.Status.PodIP, "8080")+"/", &body); err != nil {
+		return seen{}, err
 	}
 	var s seen
-	if err := json.Unmarshal(body.Bytes(), &s); err != nil {
-		t.Fatal(err)
-	}
-	return pod, s
+	err := json.Unmarshal(body.Bytes(), &s)
+	return s, err
 }
 
 // get copies what a URL answers. It waits for five seconds at most.

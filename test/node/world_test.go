@@ -33,59 +33,63 @@ const (
 	toolImage = "localhost/tool:e2e"
 )
 
-// world is a control plane, one real node and the Hub's stand-in.
+// world is a control plane, two real nodes and the Hub's stand-in.
 type world struct {
-	*testing.T
+	testing.TB
 	cluster *cluster.Cluster
 	client  kubernetes.Interface
-	node    *node.Node
-	hub     *fetchertest.Hub
-	helm    string
+	// first has the label pool=large and its store on this machine's disk, second pool=small and its store on a disk of
+	// its own.
+	first, second *machine
+	hub           *fetchertest.Hub
+	helm          string
 }
 
-const nodeName = "node-1"
-
-// newWorld starts everything and ends it with the test.
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	w := &world{T: t, helm: need(t, helmEnv)}
-	err := node.SetUpLoopback(t.Context())
+// newWorld starts everything and ends it with the test. The second node's disk has that many bytes.
+func newWorld(tb testing.TB, disk int64) *world {
+	tb.Helper()
+	w := &world{TB: tb, helm: need(tb, helmEnv)}
+	err := node.SetUpLoopback(tb.Context())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	if w.cluster, err = cluster.Start(t.Context(), cluster.Options{Dir: filepath.Join(box.Dir, "cluster"), Log: os.Stderr}); err != nil {
-		t.Fatal(err)
+	if w.cluster, err = cluster.Start(tb.Context(), cluster.Options{Dir: filepath.Join(box.Dir, "cluster"), Log: os.Stderr}); err != nil {
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := w.cluster.Stop(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	w.client = w.cluster.Client()
 	api, err := url.Parse(w.cluster.RESTConfig().Host)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	network, err := node.StartNetwork(t.Context(), api.Host)
+	network, err := node.StartNetwork(tb.Context(), api.Host)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := network.Stop(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	w.startHub()
-	w.startNode()
+	w.showOnFailure(tb)
+	w.first = w.startMachine(1, "large", makeDir(tb, filepath.Join(box.Dir, "disk-1")))
+	w.second = w.startMachine(2, "small", newDisk(tb, filepath.Join(box.Dir, "disk-2"), disk))
+	w.namespace("serving", nil)
+	w.namespace("strict", map[string]string{"pod-security.kubernetes.io/enforce": "restricted"})
 	return w
 }
 
 // need is an environment variable that must be set.
-func need(t *testing.T, name string) string {
-	t.Helper()
+func need(tb testing.TB, name string) string {
+	tb.Helper()
 	value := os.Getenv(name)
 	if value == "" {
-		t.Fatalf("%s is not set: run the tests by make e2e", name)
+		tb.Fatalf("%s is not set: run the tests by make e2e", name)
 	}
 	return value
 }
@@ -108,30 +112,6 @@ func (w *world) startHub() {
 	})
 }
 
-func (w *world) startNode() {
-	w.Helper()
-	dir := filepath.Join(box.Dir, nodeName)
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		w.Fatal(err)
-	}
-	var err error
-	w.node, err = node.Start(w.Context(), node.Options{
-		Name: nodeName, Dir: dir, CGroup: box.CGroup, Cluster: w.cluster,
-		Containerd: need(w.T, containerdEnv), Kubelet: need(w.T, kubeletEnv),
-		Labels: map[string]string{"nvidia.com/gpu.present": "true"},
-		Images: []string{need(w.T, imageEnv), need(w.T, toolEnv)}, PauseImage: toolImage,
-		PodSubnet: "10.0.2.0/24", Bridge: "stoker0", Port: 10250,
-	})
-	if err != nil {
-		w.Fatal(err)
-	}
-	w.Cleanup(func() {
-		if err := w.node.Stop(); err != nil {
-			w.Error(err)
-		}
-	})
-}
-
 // model puts a generated model of about that many bytes on the Hub and returns its files.
 func (w *world) model(id string, seed uint64, bytes int64) fetchertest.Tree {
 	w.Helper()
@@ -141,11 +121,19 @@ func (w *world) model(id string, seed uint64, bytes int64) fetchertest.Tree {
 	if err != nil {
 		w.Fatal(err)
 	}
+	w.push(id, tree)
+	return tree
+}
+
+// push puts a model on the Hub and returns its commit.
+func (w *world) push(id string, tree fetchertest.Tree) string {
+	w.Helper()
 	w.hub.AddRepo(id, fetchertest.RepoOptions{})
-	if _, err := w.hub.Push(w.Context(), id, "main", tree); err != nil {
+	commit, err := w.hub.Push(w.Context(), id, "main", tree)
+	if err != nil {
 		w.Fatal(err)
 	}
-	return tree
+	return commit
 }
 
 func (w *world) namespace(name string, labels map[string]string) {
@@ -158,21 +146,9 @@ func (w *world) namespace(name string, labels map[string]string) {
 }
 
 // wait waits for a condition; the test ends if it does not come.
-func (w *world) wait(t *testing.T, what string, cond func(context.Context) (bool, error)) {
-	t.Helper()
-	if err := cluster.WaitFor(t.Context(), what, cond); err != nil {
-		t.Fatal(err)
+func wait(tb testing.TB, what string, cond func(context.Context) (bool, error)) {
+	tb.Helper()
+	if err := cluster.WaitFor(tb.Context(), what, cond); err != nil {
+		tb.Fatal(err)
 	}
-}
-
-// waitLabel waits until the Node's label has a value; empty: until it is absent.
-func (w *world) waitLabel(t *testing.T, key, want string) {
-	t.Helper()
-	w.wait(t, "label "+key+"="+want, func(ctx context.Context) (bool, error) {
-		n, err := w.client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
-		if err != nil {
-			return false, err
-		}
-		return n.Labels[key] == want, nil
-	})
 }

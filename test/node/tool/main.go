@@ -1,6 +1,7 @@
 // Command tool is the program in the containers of the tests on a real node. As `tool pause` it holds a pod's
 // namespaces; as `tool read` it is what a serving container would be to Stoker: it reads the model at /stoker/model to
-// the last byte, tries to write where it must not, and tells what it saw over HTTP on port 8080.
+// the last byte, tries to write where it must not, and tells what it saw over HTTP on port 8080. `tool start` only tells
+// when it started, for comparison.
 package main
 
 import (
@@ -23,6 +24,9 @@ import (
 
 // Seen is what `tool read` saw.
 type Seen struct {
+	// Started is when the program began, and Opened when it had opened every file of the model and read its first byte.
+	Started time.Time `json:"started"`
+	Opened  time.Time `json:"opened"`
 	// Model is where /stoker/model leads.
 	Model string `json:"model"`
 	// Files are the SHA-256 of the model's files by path, and Bytes how many were read.
@@ -48,18 +52,22 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	started := time.Now()
 	switch {
 	case len(args) == 0 || args[0] == "pause":
 		<-ctx.Done()
 		return nil
+	case args[0] == "start":
+		return serve(ctx, Seen{Started: started})
 	case args[0] == "read":
 		seen, err := look("/stoker/model")
 		if err != nil {
 			return err
 		}
+		seen.Started = started
 		return serve(ctx, seen)
 	}
-	return fmt.Errorf("use pause or read, not %q", args[0])
+	return fmt.Errorf("use pause, start or read, not %q", args[0])
 }
 
 func look(model string) (Seen, error) {
@@ -68,11 +76,14 @@ func look(model string) (Seen, error) {
 		return Seen{}, err
 	}
 	seen := Seen{Model: target, Files: map[string]string{}, Env: map[string]string{}, UID: os.Getuid()}
-	started := time.Now()
+	if err := open(target); err != nil {
+		return Seen{}, err
+	}
+	seen.Opened = time.Now()
 	if err := seen.read(target); err != nil {
 		return Seen{}, err
 	}
-	seen.Seconds = time.Since(started).Seconds()
+	seen.Seconds = time.Since(seen.Opened).Seconds()
 	for _, variable := range os.Environ() {
 		if name, value, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "HF_") || strings.HasPrefix(name, "TRANSFORMERS_") {
 			seen.Env[name] = value
@@ -82,8 +93,18 @@ func look(model string) (Seen, error) {
 	return seen, nil
 }
 
-// read hashes every file of the model: links into the store's blobs.
-func (s *Seen) read(dir string) error {
+// open reads the first byte of every file of the model.
+func open(dir string) error {
+	return eachFile(dir, func(_ string, file *os.File) error {
+		if _, err := file.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			return err
+		}
+		return nil // an empty one
+	})
+}
+
+// eachFile calls f with every file of the model: links into the store's blobs.
+func eachFile(dir string, f func(path string, file *os.File) error) error {
 	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -93,6 +114,13 @@ func (s *Seen) read(dir string) error {
 			return err
 		}
 		defer file.Close()
+		return f(path, file)
+	})
+}
+
+// read hashes every file of the model.
+func (s *Seen) read(dir string) error {
+	return eachFile(dir, func(path string, file *os.File) error {
 		sum := sha256.New()
 		n, err := io.Copy(sum, file)
 		if err != nil {
