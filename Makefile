@@ -98,6 +98,11 @@ e2e: ## the chart and the image on two real nodes: containerd, kubelet, pods; as
 	@$(MAKE) --no-print-directory node-parts
 	@$(NODE_TEST) -v -timeout 40m -run '$(or $(RUN),.)' ./node
 
+.PHONY: bench-node
+bench-node: ## how long pods take to readable weights, warm and cold (about 2 minutes, as root)
+	@$(MAKE) --no-print-directory node-parts
+	@$(NODE_TEST) -run '^$$' -bench . -benchtime 1x -timeout 40m ./node -rounds $(ROUNDS)
+
 NODE_TEST = . $(CACHE)/clients.env && STOKER_E2E_CONTAINERD=$(CONTAINERD) STOKER_E2E_KUBELET=$(KUBELET) STOKER_E2E_HELM=$(HELM) \
 	STOKER_E2E_IMAGE=$(CURDIR)/bin/image.tar STOKER_E2E_TOOL=$(CURDIR)/bin/e2e/tool-image.tar exec go -C test test -tags e2e -count 1 -ldflags "-extldflags=-Wl,-z,lazy"
 
