@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -138,11 +139,32 @@ func writeFile(path string, data []byte, durable bool) (err error) {
 }
 
 func writeJSON(path string, v any, durable bool) error {
-	data, err := json.Marshal(v)
+	data, err := encodeJSON(v)
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(data, '\n'), durable)
+	return writeFile(path, data, durable)
+}
+
+// updateJSON is writeJSON, durable, that leaves a file alone which says the same
+// already: gc has to work on a disk that is full.
+func updateJSON(path string, v any) error {
+	data, err := encodeJSON(v)
+	if err != nil {
+		return err
+	}
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode().IsRegular() && shown(info, fileMode&^0o200) {
+		if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, data) {
+			return asStoreError(syncDir(filepath.Dir(path))) // a kill may have come before that
+		}
+	}
+	return writeFile(path, data, true)
+}
+
+func encodeJSON(v any) ([]byte, error) {
+	data, err := json.Marshal(v)
+	return append(data, '\n'), err
 }
 
 func readJSON(path string, v any) error {

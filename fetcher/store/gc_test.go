@@ -127,9 +127,12 @@ func TestGCTidies(t *testing.T) {
 	if target, err := os.Readlink(filepath.Join(s.Dir(), "models/tiny/current")); err != nil || target != commitA {
 		t.Errorf("current is %q, %v", target, err)
 	}
+	if got := ref(t, hubDir(s, "refs/main")); got != commitA {
+		t.Errorf("main is %q", got)
+	}
 	for path, want := range map[string]bool{
 		"models/tiny/" + commitB: false, "models/gone": false, "hub/models--no--such": false, "hub/models--acme--tiny/snapshots/" + commitB: false,
-		"hub/models--acme--tiny/refs/main": false, "agent/verified/" + sumOf("none") + ".json": false,
+		"agent/verified/" + sumOf("none") + ".json": false,
 		"manifests/tiny/.stoker-tmp-1": false, "models/tiny/.stoker-tmp-current-1-0": false, "hub/models--acme--tiny/refs/.stoker-tmp-2": false, "status/.stoker-tmp-3": false,
 		"status/.stoker-tmp-young": true, "lost+found/.stoker-tmp-x": true, "agent/list.json": true,
 	} {

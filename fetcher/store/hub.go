@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
@@ -87,12 +88,13 @@ func (s *Store) refreshHub(source string, pending *Manifest) error {
 			return fmt.Errorf("hub view of %s: %w", repo, err)
 		}
 	}
-	if pending != nil {
-		if err := s.writeRefs(filepath.Join(dir, "refs"), pending); err != nil {
-			return fmt.Errorf("hub view of %s: %w", repo, err)
-		}
+	if err := pruneHub(dir, commits); err != nil {
+		return asStoreError(err)
 	}
-	return asStoreError(pruneHub(dir, commits))
+	if err := s.writeRefs(filepath.Join(dir, "refs"), pending, manifests); err != nil {
+		return fmt.Errorf("hub view of %s: %w", repo, err)
+	}
+	return nil
 }
 
 func (s *Store) manifestsOfRepo(repo string) ([]Manifest, error) {
@@ -132,7 +134,7 @@ func (s *Store) writeSnapshot(dir, commit string, files map[string]ManifestFile)
 	if err := s.makeDir(filepath.Join(dir, "trees")); err != nil {
 		return err
 	}
-	return writeJSON(filepath.Join(dir, "trees", commit+".json"), tree, true)
+	return updateJSON(filepath.Join(dir, "trees", commit+".json"), tree)
 }
 
 // treeFile describes a file as the Hub's tree does. For a large file, blob_id
@@ -147,23 +149,38 @@ func treeFile(f ManifestFile) hubTreeFile {
 	return hubTreeFile{Size: f.Size, BlobID: hex.EncodeToString(sum[:]), LFSSHA256: f.SHA256, LFSSize: f.Size}
 }
 
-// writeRefs points the revision that was asked for at the commit. refs/main is
-// what readers take without a revision: a pull of anything else writes it only
-// if there is none.
-func (s *Store) writeRefs(refs string, m *Manifest) error {
-	_, revision, _ := splitHubSource(m.Source)
-	if revision == "" {
-		revision = "main"
-	}
-	if revision != m.Revision {
-		if err := s.writeRef(refs, revision, m.Revision); err != nil {
-			return err
+// writeRefs points the revision that pending asked for at its commit. refs/main
+// is what readers take without a revision: a pull of anything else writes it only
+// if there is none. Where its commit has left, it names what else is published:
+// the latest that main meant, or the latest at all.
+func (s *Store) writeRefs(refs string, pending *Manifest, published []Manifest) error {
+	if pending != nil {
+		if revision := askedRevision(*pending); revision != pending.Revision {
+			if err := s.writeRef(refs, revision, pending.Revision); err != nil {
+				return err
+			}
 		}
 	}
-	if _, err := os.Lstat(filepath.Join(refs, "main")); errors.Is(err, fs.ErrNotExist) {
-		return s.writeRef(refs, "main", m.Revision)
+	if _, err := os.Lstat(filepath.Join(refs, mainRef)); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return nil
+	candidates := slices.DeleteFunc(slices.Clone(published), func(m Manifest) bool { return askedRevision(m) != mainRef })
+	if len(candidates) == 0 {
+		candidates = published
+	}
+	latest := slices.MaxFunc(candidates, func(a, b Manifest) int {
+		return cmp.Or(a.PublishedAt.Compare(b.PublishedAt), cmp.Compare(a.Revision, b.Revision))
+	})
+	return s.writeRef(refs, mainRef, latest.Revision)
+}
+
+// mainRef is the revision that a source without one means.
+const mainRef = "main"
+
+// askedRevision is the revision that a manifest's source names.
+func askedRevision(m Manifest) string {
+	_, revision, _ := splitHubSource(m.Source)
+	return cmp.Or(revision, mainRef)
 }
 
 // writeRef writes one ref. A ref in the place of its folder, or a folder in its

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -74,6 +75,31 @@ func TestHubRefs(t *testing.T) {
 	want(commitB, commitB, commitA) // pr still has it
 	must(t, s.Remove(t.Context(), "pr"))
 	want(commitB, commitB, "")
+}
+
+// A repository's name alone must go on to work offline when the commit that main
+// meant leaves: for a list that now names a commit, that is when the old one does.
+func TestHubMainOutlivesItsCommit(t *testing.T) {
+	s := newStore(t)
+	files := map[string]string{"x": "1"}
+	commitC := strings.Repeat("c", 40)
+	want := func(commit string) {
+		t.Helper()
+		if got := ref(t, hubDir(s, "refs/main")); got != commit {
+			t.Errorf("main is %q, want %q", got, commit)
+		}
+	}
+	publish(t, s, "moving", repo+"@main", commitA, files)
+	publish(t, s, "moving", repo+"@main", commitB, files)
+	publish(t, s, "pinned", repo+"@"+commitC, commitC, files)
+	want(commitB)
+	must(t, os.Remove(filepath.Join(s.Dir(), "manifests/moving", commitB+".json")))
+	gc(t, s, 0)
+	want(commitA) // main meant it once
+	must(t, s.Remove(t.Context(), "moving"))
+	want(commitC)
+	publish(t, s, "moving", repo+"@main", commitA, files)
+	want(commitA)
 }
 
 // A branch v1 that became a folder of branches, and back.
