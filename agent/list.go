@@ -75,7 +75,7 @@ func parseModels(v any, errs *[]error) []Model {
 		return nil
 	}
 	models := make([]Model, 0, len(list))
-	first := make(map[string]int, len(list)) // index of the first entry with a name
+	first := make(map[string]string, len(list)) // the first entry with a name
 	for i, e := range list {
 		path := fmt.Sprintf("models[%d]", i)
 		if _, isMap := e.(map[string]any); !isMap {
@@ -86,11 +86,15 @@ func parseModels(v any, errs *[]error) []Model {
 		if m.Name == "" {
 			continue // already complained about
 		}
-		if j, taken := first[m.Name]; taken {
-			*errs = append(*errs, fmt.Errorf("models[%d] and models[%d]: both are named %q; give one of them another name", j, i, m.Name))
+		entry := path
+		if m.Source.Scheme != "" {
+			entry += " (" + redact(m.Source.String()) + ")"
+		}
+		if other, taken := first[m.Name]; taken {
+			*errs = append(*errs, fmt.Errorf("%s and %s: both are named %q; give one of them another name", other, entry, m.Name))
 			continue
 		}
-		first[m.Name] = i
+		first[m.Name] = entry
 		models = append(models, m)
 	}
 	return models
