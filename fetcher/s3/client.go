@@ -15,6 +15,7 @@ import (
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
@@ -95,7 +96,12 @@ func readFiles(dir string) ([]byte, error) {
 // newClient makes a client as the SDK's default chain says, or of the files in
 // CredentialsDir alone.
 func (d *Driver) newClient(ctx context.Context) (*s3.Client, error) {
-	load := []func(*config.LoadOptions) error{config.WithDefaultRegion(defaultRegion)}
+	load := []func(*config.LoadOptions) error{
+		config.WithDefaultRegion(defaultRegion),
+		// Its own would write to standard error, between lines of ours; what
+		// matters comes back as an error.
+		config.WithLogger(logging.Nop{}),
+	}
 	if dir := d.access.CredentialsDir; dir != "" {
 		load = append(load,
 			config.WithSharedConfigFiles([]string{filepath.Join(dir, "config")}),
