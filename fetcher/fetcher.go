@@ -187,6 +187,9 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	}
 	meter.phase(PhasePublishing)
 	m := p.manifest(listing.Files)
+	if err := f.checkWhole(req, m); err != nil {
+		return Result{}, err
+	}
 	if err := f.publish(ctx, staging, m); err != nil {
 		return Result{}, err
 	}

@@ -46,8 +46,9 @@ SOURCE is one of
   file:///DIR                a directory of this machine
 
 Without --include and --exclude, what vLLM would load is pulled: other formats
-of the same weights are left out. Patterns match as in the Hub's own client: *
-crosses slashes, and case matters.
+of the same weights are left out, and a model that lacks weights which its index
+names is refused. Patterns match as in the Hub's own client: * crosses slashes,
+and case matters.
 
 Tokens, credentials, regions and endpoints are found as in each source's own
 tools: HF_TOKEN and HF_ENDPOINT; AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_S3
