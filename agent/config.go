@@ -104,7 +104,7 @@ func (s Share) Of(total int64) int64 {
 type PullConfig struct {
 	// ConcurrentModels is how many models are pulled at once. Default 2.
 	ConcurrentModels int
-	// Jobs is the number of connections of one model's transfer. Default 8.
+	// Jobs is the most connections of one model's transfer. Default 32.
 	Jobs int
 	// MaxRate is in bytes per second for the whole node; 0 is unlimited.
 	MaxRate int64
@@ -286,7 +286,7 @@ func LoadConfig(path, lastGood string) (Config, error) {
 func loadFile(path string) (Config, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("read the configuration: %w", err)
+		return Config{}, fmt.Errorf("read the configuration: %w; name the file with the model list", err)
 	}
 	cfg, err := ParseConfig(data)
 	if err != nil {

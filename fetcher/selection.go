@@ -42,7 +42,7 @@ func Select(files []File, include, exclude []string) ([]File, error) {
 		}
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("%w: the source has no files", ErrNothingSelected)
+		return nil, fmt.Errorf("%w: the source has no files; check that it is the right one", ErrNothingSelected)
 	}
 	if len(chosen) == 0 {
 		return nil, fmt.Errorf("%w out of %d; check the include and exclude patterns", ErrNothingSelected, len(files))

@@ -194,6 +194,11 @@ func readModel(name string, fsys fs.FS) (sizing.Model, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, usage(fmt.Errorf("fit %s: %w; a model has a config.json and weights beside it", name, err))
 	}
+	var source *fetcher.Error
+	var system *fs.PathError
+	if err != nil && !errors.As(err, &source) && !errors.As(err, &system) {
+		err = fmt.Errorf("%w; mend that file, or pull the model again", err) // it was read, and is wrong
+	}
 	if err != nil {
 		return m, fmt.Errorf("fit %s: %w", name, err)
 	}

@@ -106,7 +106,7 @@ func (c *cli) inject(cmd *cobra.Command, f injectFlags) error {
 	}
 	in, err := readInput(cmd.InOrStdin(), f.file)
 	if err != nil {
-		return usage(fmt.Errorf("read the manifest: %w", err))
+		return usage(fmt.Errorf("read the manifest: %w; name a file with -f, or - for standard input", err))
 	}
 	var out bytes.Buffer
 	found, err := inject.File(&out, in, f.output, f.Options)
