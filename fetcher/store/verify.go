@@ -279,7 +279,14 @@ func (s *Store) withdraw(m Manifest) error {
 	if err := s.makeDir(dir); err != nil {
 		return err
 	}
-	if err := writeJSON(filepath.Join(dir, m.Revision+".json"), m, true); err != nil {
+	kept := filepath.Join(dir, m.Revision+".json")
+	err := writeJSON(kept, m, true)
+	if errors.Is(err, ErrNoSpace) {
+		// On a full disk, too, nothing may be promised that is known to be wrong: a
+		// name takes no room.
+		err = errors.Join(asStoreError(os.Rename(s.manifestPath(m.Name, m.Revision), kept)), asStoreError(syncDir(dir)))
+	}
+	if err != nil {
 		return err
 	}
 	return s.unpublish(m)
