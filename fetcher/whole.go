@@ -80,7 +80,7 @@ func indexedFiles(path string) ([]string, error) {
 		WeightMap map[string]string `json:"weight_map"`
 	}
 	if json.Unmarshal(text, &index) != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // see above
 	}
 	return slices.Compact(slices.Sorted(maps.Values(index.WeightMap))), nil
 }

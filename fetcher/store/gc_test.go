@@ -133,7 +133,7 @@ func TestGCTidies(t *testing.T) {
 	for path, want := range map[string]bool{
 		"models/tiny/" + commitB: false, "models/gone": false, "hub/models--no--such": false, "hub/models--acme--tiny/snapshots/" + commitB: false,
 		"agent/verified/" + sumOf("none") + ".json": false,
-		"manifests/tiny/.stoker-tmp-1": false, "models/tiny/.stoker-tmp-current-1-0": false, "hub/models--acme--tiny/refs/.stoker-tmp-2": false, "status/.stoker-tmp-3": false,
+		"manifests/tiny/.stoker-tmp-1":              false, "models/tiny/.stoker-tmp-current-1-0": false, "hub/models--acme--tiny/refs/.stoker-tmp-2": false, "status/.stoker-tmp-3": false,
 		"status/.stoker-tmp-young": true, "lost+found/.stoker-tmp-x": true, "agent/list.json": true,
 	} {
 		if got := exists(t, filepath.Join(s.Dir(), path)); got != want {
