@@ -31,6 +31,7 @@ type fakeStore struct {
 	mu       sync.Mutex
 	models   map[string][]store.Manifest // the last one is current
 	bad      map[string]error
+	damaged  map[string][]string // revisions whose manifests cannot be read
 	err      error
 	hang     chan struct{} // looks wait for it while it is not nil
 	statuses map[string]store.Status
@@ -105,6 +106,12 @@ func (s *fakeStore) Revisions(name string) ([]store.Manifest, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.models[name]), nil
+}
+
+func (s *fakeStore) Damaged(name string) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.damaged[name]), nil
 }
 
 func (s *fakeStore) Check(_ context.Context, m store.Manifest) error {

@@ -23,6 +23,8 @@ type Store interface {
 	Published() ([]store.Manifest, error)
 	// Revisions returns all published revisions of a model.
 	Revisions(name string) ([]store.Manifest, error)
+	// Damaged returns the revisions of a model whose manifests cannot be read.
+	Damaged(name string) ([]string, error)
 	// Check compares a revision with what stat shows; store.ErrCorrupt.
 	Check(ctx context.Context, m store.Manifest) error
 	Usage() (store.Usage, error)
@@ -133,11 +135,19 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 	return view, err
 }
 
-// old lists the revisions that the current one has superseded.
+// old lists the revisions that the current one has superseded. Of those whose
+// manifest is damaged nothing is known but that they are to go.
 func (o *storeObserver) old(current store.Manifest) ([]store.Manifest, error) {
 	all, err := o.store.Revisions(current.Name)
 	if err != nil {
 		return nil, err
+	}
+	damaged, err := o.store.Damaged(current.Name)
+	if err != nil {
+		return nil, err
+	}
+	for _, revision := range damaged {
+		all = append(all, store.Manifest{Name: current.Name, Revision: revision})
 	}
 	return slices.DeleteFunc(all, func(m store.Manifest) bool { return m.Revision == current.Revision }), nil
 }

@@ -120,7 +120,7 @@ func listModels(s *store.Store) ([]modelOutput, error) {
 		if err != nil {
 			return nil, err
 		}
-		if damaged {
+		if len(damaged) > 0 {
 			add(store.Manifest{Name: name}, stateDamaged)
 		}
 	}

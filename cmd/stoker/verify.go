@@ -137,10 +137,10 @@ func verifyTargets(s *store.Store, names []string) (targets []store.Manifest, wr
 		if err != nil {
 			return nil, nil, err
 		}
-		if damaged {
+		if len(damaged) > 0 {
 			note(name, "", "its manifest cannot be read; pull it again")
 		}
-		if !damaged && len(revisions) == 0 && !known[name] {
+		if len(damaged) == 0 && len(revisions) == 0 && !known[name] {
 			_, err := s.Lookup(name)
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return nil, nil, err // such as a format that only a newer stoker knows

@@ -129,7 +129,14 @@ func writeFile(path string, data []byte, durable bool) (err error) {
 	if err = errors.Join(err, tmp.Close()); err != nil {
 		return asStoreError(err)
 	}
-	if err = os.Rename(tmp.Name(), path); err != nil {
+	err = os.Rename(tmp.Name(), path)
+	if errors.Is(err, fs.ErrExist) {
+		// Somebody put a folder in its place.
+		if err = os.RemoveAll(path); err == nil {
+			err = os.Rename(tmp.Name(), path)
+		}
+	}
+	if err != nil {
 		return asStoreError(err)
 	}
 	if durable {

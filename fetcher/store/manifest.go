@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // formatVersion is the version of manifests that this package writes. Newer
@@ -119,6 +121,9 @@ func (s *Store) Manifest(name, revision string) (Manifest, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return Manifest{}, fmt.Errorf("%s@%s: %w", name, revision, ErrNotFound)
 	}
+	if errors.Is(err, unix.EISDIR) {
+		return Manifest{}, fmt.Errorf("%w: %w", err, ErrCorrupt)
+	}
 	if err = s.blame(err); err != nil {
 		return Manifest{}, err
 	}
@@ -220,18 +225,17 @@ func (s *Store) manifestNames(name string) ([]string, error) {
 	return revisions, nil
 }
 
-// Damaged says that a model has a manifest here that cannot be read.
-func (s *Store) Damaged(name string) (bool, error) {
+// Damaged returns the revisions of a model that have a manifest here which
+// cannot be read.
+func (s *Store) Damaged(name string) ([]string, error) {
 	revisions, err := s.manifestNames(name)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	for _, revision := range revisions {
-		if _, err := s.Manifest(name, revision); errors.Is(err, ErrCorrupt) {
-			return true, nil
-		}
-	}
-	return false, nil
+	return slices.DeleteFunc(revisions, func(revision string) bool {
+		_, err := s.Manifest(name, revision)
+		return !errors.Is(err, ErrCorrupt)
+	}), nil
 }
 
 // Names returns the names that have a manifest folder, sorted.

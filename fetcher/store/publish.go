@@ -87,38 +87,7 @@ func (s *Store) publish(m Manifest) error {
 	}
 	// Links that the manifest does not list: of a wider choice of files
 	// before, or of a crash.
-	return errors.Join(s.pruneLinks(s.Path(m.Name, m.Revision), m.Files), s.dropDamaged(m.Name))
-}
-
-// dropDamaged removes a model's manifests that cannot be read: nobody knows what
-// they promised, and who reads the folder would find something that is neither
-// published nor gone. That of the current revision stays until a pull has mended
-// it. The folders go with the next collection.
-func (s *Store) dropDamaged(name string) error {
-	revisions, err := s.manifestNames(name)
-	if err != nil {
-		return err
-	}
-	current, err := os.Readlink(s.currentPath(name))
-	if err != nil {
-		return nil //nolint:nilerr // a link that is missing or no link: which of them is to be mended is not known
-	}
-	dropped := false
-	for _, revision := range revisions {
-		if revision == current {
-			continue
-		}
-		if _, err := s.Manifest(name, revision); errors.Is(err, ErrCorrupt) {
-			if err := os.RemoveAll(s.manifestPath(name, revision)); err != nil {
-				return asStoreError(err)
-			}
-			dropped = true
-		}
-	}
-	if !dropped {
-		return nil
-	}
-	return asStoreError(syncDir(s.manifestDir(name)))
+	return s.pruneLinks(s.Path(m.Name, m.Revision), m.Files)
 }
 
 func (m *Manifest) sizes() map[string]int64 {
@@ -290,15 +259,20 @@ func (s *Store) remove(name string) error {
 	return nil
 }
 
-// RemoveRevision takes one superseded revision out of the store. It refuses
-// the one that Lookup returns. ErrNotFound if it is not published.
+// RemoveRevision takes one superseded revision out of the store, also one whose
+// manifest is damaged. It refuses the one that Lookup returns. ErrNotFound if it
+// is not there.
 func (s *Store) RemoveRevision(ctx context.Context, name, revision string) error {
 	err := s.withLayout(ctx, func() error {
-		m, err := s.Manifest(name, revision)
+		current, err := s.Lookup(name)
 		if err != nil {
 			return err
 		}
-		current, err := s.Lookup(name)
+		m, err := s.Manifest(name, revision)
+		if errors.Is(err, ErrCorrupt) {
+			// Nobody knows what it promised, only which it was.
+			m, err = Manifest{Name: name, Revision: revision, Source: current.Source}, nil
+		}
 		if err != nil {
 			return err
 		}
@@ -319,7 +293,7 @@ func (s *Store) RemoveRevision(ctx context.Context, name, revision string) error
 // unpublish removes one manifest, and brings current and the hub view in line.
 func (s *Store) unpublish(m Manifest) error {
 	path := s.manifestPath(m.Name, m.Revision)
-	if err := removeIfExists(path); err != nil {
+	if err := asStoreError(os.RemoveAll(path)); err != nil { // a damaged one may be a folder
 		return err
 	}
 	if err := syncDir(filepath.Dir(path)); err != nil {

@@ -40,9 +40,6 @@ func (s *Store) tidyModel(name string, withdrawn []Manifest) error {
 	} else if !real || checkFolder(name) != nil {
 		return os.RemoveAll(dir)
 	}
-	if err := s.dropDamaged(name); err != nil {
-		return err
-	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -52,7 +49,7 @@ func (s *Store) tidyModel(name string, withdrawn []Manifest) error {
 		keep := e.Name() == currentLink || isTemp(e.Name()) ||
 			slices.ContainsFunc(withdrawn, func(m Manifest) bool { return m.Name == name && m.Revision == e.Name() })
 		if !keep {
-			// A damaged one of the current revision too: the next pull mends it.
+			// Damaged manifests too: the next pull mends them, or RemoveRevision takes them.
 			_, err := os.Lstat(s.manifestPath(name, e.Name()))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
