@@ -20,6 +20,7 @@ import (
 
 type fitFlags struct {
 	store, gpus, output string
+	check               bool
 	serving             sizing.Serving
 }
 
@@ -55,12 +56,19 @@ weights and one request take of it, how many tokens of cache are left beside the
 weights (with the most and the least that activations and CUDA graphs take), and
 the longest request that would fit. What is not exact is marked as estimated.
 
+With --check, which is for scripts and init containers, it also fails where no
+replica could start: with 1 if it could once memory is free again, with 2 if it
+never could with these arguments. What is not certain is not refused: where no
+GPU can be read, or where the sum is an estimate.
+
 Exit codes: 0 whenever it could compute, whether it fits or not; 1 the files
-could not be read; 2 wrong usage, no such model, or arguments that vLLM would
-refuse; 3 the source refuses; 130 interrupted.`,
+could not be read, or (--check) it does not fit now; 2 wrong usage, no such
+model, arguments that vLLM would refuse, or (--check) it never fits; 3 the
+source refuses; 130 interrupted.`,
 		Example: `  stoker fit qwen2.5-7b-instruct
   stoker fit hf://Qwen/Qwen2.5-72B-Instruct --tensor-parallel 4 --gpus simulated:dgxh100
-  stoker fit ./my-model --max-model-len 32768 --kv-cache-dtype fp8 -o json`,
+  stoker fit ./my-model --max-model-len 32768 --kv-cache-dtype fp8 -o json
+  stoker fit /stoker/model --tensor-parallel 2 --max-model-len 32768 --check`,
 		Args: exactArg("a model: a NAME in the store, a SOURCE like hf://ORG/NAME, or a DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.fit(cmd, args[0], f) },
 	}
@@ -70,6 +78,7 @@ refuse; 3 the source refuses; 130 interrupted.`,
 	flags.Int64Var(&f.serving.MaxModelLen, "max-model-len", 0, "the longest request has `N` tokens (default: the model's own length)")
 	flags.Float64Var(&f.serving.GPUMemoryUtilization, "gpu-memory-utilization", 0.92, "vLLM claims this `FRACTION` of a GPU's memory, above 0 and at most 1")
 	flags.StringVar(&f.serving.KVCacheDtype, "kv-cache-dtype", "auto", "the KV cache has this `TYPE`, like auto, bfloat16 or fp8")
+	flags.BoolVar(&f.check, "check", false, "fail where no replica could start here")
 	gpusFlag(cmd, &f.gpus)
 	outputFlag(cmd, &f.output)
 	return cmd
@@ -100,10 +109,14 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 	if out.Report, err = sized.Report(f.serving, deviceMemory(devices)); err != nil {
 		return usage(fmt.Errorf("fit %s: %w", model, err))
 	}
+	write := func() error { return c.printFit(out, devices) }
 	if f.output == "json" {
-		return printJSON(c.stdout, out)
+		write = func() error { return printJSON(c.stdout, out) }
 	}
-	return c.printFit(out, devices)
+	if err := write(); err != nil || !f.check {
+		return err
+	}
+	return checkFit(out)
 }
 
 // checkServing refuses what would otherwise mean the default.
