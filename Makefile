@@ -58,7 +58,8 @@ test-root: $(GOTESTSUM) clients servers ## unit, driver, store, command line and
 		$(GOTESTSUM) --format pkgname --jsonfile $(REPORTS)/root.json -- $(TAGS) $(RACE) -ldflags "-extldflags=-Wl,-z,lazy" -timeout 20m ./...
 
 .PHONY: test-cluster
-test-cluster: $(GOTESTSUM) control-plane ## tests against the real control plane, and of the chart
+test-cluster: $(GOTESTSUM) control-plane ## tests against the real control plane, and of the charts
+	@command -v promtool >/dev/null || echo "SKIPPED: no prometheus and promtool (Debian's package prometheus), so no tests of rules, dashboards and queries"
 	@mkdir -p $(REPORTS)
 	@cd test && $(GOTESTSUM) --format pkgname --jsonfile $(REPORTS)/cluster.json -- \
 		-ldflags "-extldflags=-Wl,-z,lazy" -timeout 30m ./...

@@ -265,11 +265,11 @@ func testAccountAccess(t *testing.T, client kubernetes.Interface, account string
 // hostPath is forbidden.
 func testRestrictedPod(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
-	byHand, err := notesFor("v1.35.0", fullValues(t), "rel", releaseNamespace)
+	byHand, err := Release{Chart: Stoker, Name: "rel", Namespace: releaseNamespace, Values: fullValues(t), KubeVersion: "v1.35.0"}.Notes()
 	if err != nil {
 		t.Fatal(err)
 	}
-	byLabel, err := Notes(fullValues(t), "rel", releaseNamespace)
+	byLabel, err := Release{Chart: Stoker, Name: "rel", Namespace: releaseNamespace, Values: fullValues(t)}.Notes()
 	if err != nil {
 		t.Fatal(err)
 	}

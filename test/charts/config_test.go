@@ -110,7 +110,7 @@ func TestModelNamesAreTheAgents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		notes, err := Notes(values, "rel", "gpu-system")
+		notes, err := Release{Chart: Stoker, Name: "rel", Namespace: "gpu-system", Values: values}.Notes()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,21 +22,55 @@ func readFile(t *testing.T, path string) []byte {
 	return content
 }
 
-// chartFile reads a file of charts/stoker.
-func chartFile(t *testing.T, name string) []byte {
+// chartFile reads a file of a chart.
+func chartFile(t *testing.T, chart, name string) []byte {
 	t.Helper()
-	dir, err := Dir("stoker")
+	dir, err := Dir(chart)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return readFile(t, filepath.Join(dir, name))
 }
 
-// fullValues sets every value to something else than its default.
+// fullValues sets every value of charts/stoker to something else than its
+// default.
 func fullValues(t *testing.T) []byte {
 	t.Helper()
 	return readFile(t, filepath.Join("testdata", "full-values.yaml"))
 }
+
+// installed is a chart as the guards look at each: with the least values that
+// install it, and with every value set.
+type installed struct {
+	chart              string
+	least, full        []byte
+	golden             string   // what the names of its golden files begin with
+	keptDefaults       []string // another value would leave out what others are about
+	testedByThemselves []string // would contradict others of the file
+}
+
+func (i installed) release(values []byte) Release {
+	return Release{Chart: i.chart, Name: "rel", Namespace: "gpu-system", Values: values}
+}
+
+func bothCharts(t *testing.T) []installed {
+	t.Helper()
+	return []installed{
+		{
+			chart: Stoker, full: fullValues(t),
+			keptDefaults:       []string{"updateStrategy.type", "inject.enabled", "sweeper.enabled", "uninstall.removeLabels"},
+			testedByThemselves: []string{"fullnameOverride"},
+		},
+		{
+			chart: VLLM, least: []byte(leastVLLM), full: readFile(t, filepath.Join("testdata", "vllm-full-values.yaml")), golden: "vllm-",
+			keptDefaults:       []string{"stoker.enabled", "stoker.fitCheck"},
+			testedByThemselves: []string{"fullnameOverride", "model.source"},
+		},
+	}
+}
+
+// leastVLLM is what charts/vllm cannot do without.
+const leastVLLM = "model: {name: qwen2.5-7b-instruct}\n"
 
 // checkGolden compares got with testdata/name, or rewrites it under -update.
 func checkGolden(t *testing.T, name, got string) {

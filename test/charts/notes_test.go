@@ -34,7 +34,7 @@ func TestNotesFollowTheValues(t *testing.T) {
 		{"an older cluster without models", "namespaces: [serving]", "v1.30.0", []string{noModels, noRuntime}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			notes, err := notesFor(tc.version, []byte(tc.values), "rel", "gpu-system")
+			notes, err := Release{Chart: Stoker, Name: "rel", Namespace: "gpu-system", Values: []byte(tc.values), KubeVersion: tc.version}.Notes()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -27,18 +27,37 @@ const notesFile = "NOTES.txt"
 // kubernetesVersion is that of the test cluster.
 const kubernetesVersion = "v1.37.0"
 
+// Charts of this repository.
+const (
+	Stoker = "stoker"
+	VLLM   = "vllm"
+)
+
+// Release is what Helm is told when it installs a chart.
+type Release struct {
+	// Chart is Stoker or VLLM.
+	Chart string
+	// Name and Namespace are the release's.
+	Name, Namespace string
+	// Values are YAML; nil for the defaults.
+	Values []byte
+	// KubeVersion is the version of Kubernetes that templates see, as in
+	// v1.36.0. Empty: that of the tests' cluster.
+	KubeVersion string
+}
+
 // Render gives the objects of charts/stoker for the values (YAML; nil for the
 // defaults), in the order in which Helm would install them into the cluster of
 // the tests. Values that the chart's schema or its templates refuse are errors
 // that name the field.
 func Render(valuesYAML []byte, releaseName, namespace string) ([]*unstructured.Unstructured, error) {
-	return renderFor(kubernetesVersion, valuesYAML, releaseName, namespace)
+	return Release{Chart: Stoker, Name: releaseName, Namespace: namespace, Values: valuesYAML}.Objects()
 }
 
-// renderFor is Render for a version of Kubernetes.
-func renderFor(version string, valuesYAML []byte, releaseName, namespace string) ([]*unstructured.Unstructured, error) {
-	// Hooks belong to a release's life, which Render does not have.
-	_, manifests, err := sorted(version, valuesYAML, releaseName, namespace)
+// Objects gives what Helm would install, in its order, less hooks: they belong
+// to a release's life, which is not had here.
+func (r Release) Objects() ([]*unstructured.Unstructured, error) {
+	_, manifests, err := r.sorted()
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +75,7 @@ func renderFor(version string, valuesYAML []byte, releaseName, namespace string)
 // PostDeleteHooks gives the objects that Helm would create after uninstalling
 // charts/stoker, in its order.
 func PostDeleteHooks(valuesYAML []byte, releaseName, namespace string) ([]*unstructured.Unstructured, error) {
-	hooks, _, err := sorted(kubernetesVersion, valuesYAML, releaseName, namespace)
+	hooks, _, err := Release{Chart: Stoker, Name: releaseName, Namespace: namespace, Values: valuesYAML}.sorted()
 	if err != nil {
 		return nil, err
 	}
@@ -77,8 +96,8 @@ func PostDeleteHooks(valuesYAML []byte, releaseName, namespace string) ([]*unstr
 
 // sorted gives what Helm would install, in its order, and what hooks it would
 // keep for later.
-func sorted(version string, valuesYAML []byte, releaseName, namespace string) ([]*release.Hook, []releaseutil.Manifest, error) {
-	files, err := renderFiles(version, valuesYAML, releaseName, namespace)
+func (r Release) sorted() ([]*release.Hook, []releaseutil.Manifest, error) {
+	files, err := r.files()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,15 +109,9 @@ func sorted(version string, valuesYAML []byte, releaseName, namespace string) ([
 	return hooks, manifests, nil
 }
 
-// Notes gives the text that Helm would print after installing charts/stoker
-// with these values.
-func Notes(valuesYAML []byte, releaseName, namespace string) (string, error) {
-	return notesFor(kubernetesVersion, valuesYAML, releaseName, namespace)
-}
-
-// notesFor is Notes for a version of Kubernetes.
-func notesFor(version string, valuesYAML []byte, releaseName, namespace string) (string, error) {
-	files, err := renderFiles(version, valuesYAML, releaseName, namespace)
+// Notes gives the text that Helm would print after the installation.
+func (r Release) Notes() (string, error) {
+	files, err := r.files()
 	if err != nil {
 		return "", err
 	}
@@ -124,18 +137,22 @@ func AgentConfig(objs []*unstructured.Unstructured) ([]byte, error) {
 	return nil, errors.New("find the agent's configuration: no ConfigMap with a key config.yaml is among the objects")
 }
 
-// renderFiles gives the rendered templates by file name.
-func renderFiles(version string, valuesYAML []byte, releaseName, namespace string) (map[string]string, error) {
-	c, err := load("stoker")
+// files gives the rendered templates by file name.
+func (r Release) files() (map[string]string, error) {
+	c, err := load(r.Chart)
 	if err != nil {
 		return nil, err
 	}
-	values, err := common.ReadValues(valuesYAML)
+	values, err := common.ReadValues(r.Values)
 	if err != nil {
 		return nil, fmt.Errorf("read values: %w", err)
 	}
-	options := common.ReleaseOptions{Name: releaseName, Namespace: namespace, Revision: 1, IsInstall: true}
+	options := common.ReleaseOptions{Name: r.Name, Namespace: r.Namespace, Revision: 1, IsInstall: true}
 	capabilities := common.DefaultCapabilities.Copy()
+	version := r.KubeVersion
+	if version == "" {
+		version = kubernetesVersion
+	}
 	parsed, err := common.ParseKubeVersion(version)
 	if err != nil {
 		return nil, fmt.Errorf("read version %q of Kubernetes: %w", version, err)

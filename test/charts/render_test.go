@@ -72,23 +72,25 @@ func manifest(t *testing.T, objs []*unstructured.Unstructured) string {
 }
 
 func TestGolden(t *testing.T) {
-	for _, tc := range []struct {
-		name   string
-		values []byte
-	}{
-		{"default", nil},
-		{"full", fullValues(t)},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			checkGolden(t, filepath.Join("golden", tc.name+".yaml"), manifest(t, renderAll(t, tc.values)))
-			checkGolden(t, filepath.Join("golden", tc.name+"-hooks.yaml"), manifest(t, renderHooks(t, tc.values)))
-
-			notes, err := Notes(tc.values, "rel", "gpu-system")
-			if err != nil {
-				t.Fatal(err)
-			}
-			checkGolden(t, filepath.Join("golden", tc.name+"-notes.txt"), notes)
-		})
+	for _, i := range bothCharts(t) {
+		for name, values := range map[string][]byte{"default": i.least, "full": i.full} {
+			name = i.golden + name
+			t.Run(name, func(t *testing.T) {
+				objs, err := i.release(values).Objects()
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkGolden(t, filepath.Join("golden", name+".yaml"), manifest(t, objs))
+				notes, err := i.release(values).Notes()
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkGolden(t, filepath.Join("golden", name+"-notes.txt"), notes)
+				if i.chart == Stoker {
+					checkGolden(t, filepath.Join("golden", name+"-hooks.yaml"), manifest(t, renderHooks(t, values)))
+				}
+			})
+		}
 	}
 }
 
@@ -97,7 +99,7 @@ func TestGolden(t *testing.T) {
 func TestRenderedManifestsDecodeStrictly(t *testing.T) {
 	decoder := serializer.NewCodecFactory(scheme.Scheme, serializer.EnableStrict).UniversalDeserializer()
 	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t)} {
-		files, err := renderFiles(kubernetesVersion, values, "rel", "gpu-system")
+		files, err := Release{Chart: Stoker, Name: "rel", Namespace: "gpu-system", Values: values}.files()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,26 +125,34 @@ func TestRenderedManifestsDecodeStrictly(t *testing.T) {
 }
 
 func TestHelmLintIsClean(t *testing.T) {
-	dir, err := Dir("stoker")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t)} {
-		read, err := common.ReadValues(values)
+	for _, i := range bothCharts(t) {
+		dir, err := Dir(i.chart)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range lint.RunAll(dir, read, "gpu-system").Messages {
-			// An icon is advice for catalogues; the chart has none.
-			if m.Severity > support.InfoSev || !strings.Contains(m.Err.Error(), "icon") {
-				t.Errorf("%s values: %v", name, m)
+		for name, values := range map[string][]byte{"default": i.least, "full": i.full} {
+			read, err := common.ReadValues(values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range lint.RunAll(dir, read, "gpu-system").Messages {
+				// An icon is advice for catalogues; the charts have none.
+				if m.Severity > support.InfoSev || !strings.Contains(m.Err.Error(), "icon") {
+					t.Errorf("%s, %s values: %v", i.chart, name, m)
+				}
 			}
 		}
 	}
 }
 
 func TestKubeVersion(t *testing.T) {
-	c, err := load("stoker")
+	for _, i := range bothCharts(t) {
+		t.Run(i.chart, func(t *testing.T) { testKubeVersion(t, i.chart) })
+	}
+}
+
+func testKubeVersion(t *testing.T, chart string) {
+	c, err := load(chart)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +185,7 @@ func TestPolicyNeedsItsVersion(t *testing.T) {
 		{"v1.37.1", spaces + "inject: {enabled: false}", false},
 		{"v1.37.1", "", false},
 	} {
-		objs, err := renderFor(tc.version, []byte(tc.values), "rel", "gpu-system")
+		objs, err := Release{Chart: Stoker, Name: "rel", Namespace: "gpu-system", Values: []byte(tc.values), KubeVersion: tc.version}.Objects()
 		if err != nil {
 			t.Fatal(err)
 		}

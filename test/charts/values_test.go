@@ -21,10 +21,10 @@ type schemaNode struct {
 	Properties           map[string]*schemaNode `json:"properties"`
 }
 
-func readSchema(t *testing.T) *schemaNode {
+func readSchema(t *testing.T, chart string) *schemaNode {
 	t.Helper()
 	var schema schemaNode
-	if err := json.Unmarshal(chartFile(t, "values.schema.json"), &schema); err != nil {
+	if err := json.Unmarshal(chartFile(t, chart, "values.schema.json"), &schema); err != nil {
 		t.Fatal(err)
 	}
 	return &schema
@@ -52,14 +52,14 @@ func leaves(prefix string, mapping *yaml.Node, schema *schemaNode, into map[stri
 	}
 }
 
-func readValues(t *testing.T) map[string]value {
+func readValues(t *testing.T, chart string) map[string]value {
 	t.Helper()
 	var document yaml.Node
-	if err := yaml.Unmarshal(chartFile(t, "values.yaml"), &document); err != nil {
+	if err := yaml.Unmarshal(chartFile(t, chart, "values.yaml"), &document); err != nil {
 		t.Fatal(err)
 	}
 	into := map[string]value{}
-	leaves("", document.Content[0], readSchema(t), into)
+	leaves("", document.Content[0], readSchema(t, chart), into)
 	return into
 }
 
@@ -67,12 +67,18 @@ func readValues(t *testing.T) map[string]value {
 var readmeRow = regexp.MustCompile("(?m)^\\| `([A-Za-z.]+)` \\| `([^`]+)` \\| (.+) \\|$")
 
 func TestEveryValueIsExplained(t *testing.T) {
-	values := readValues(t)
+	for _, i := range bothCharts(t) {
+		t.Run(i.chart, func(t *testing.T) { explained(t, i.chart) })
+	}
+}
+
+func explained(t *testing.T, chart string) {
+	values := readValues(t, chart)
 	if len(values) < 40 {
 		t.Fatalf("found only %d values; the test reads values.yaml wrongly", len(values))
 	}
 	rows := map[string]string{}
-	for _, match := range readmeRow.FindAllStringSubmatch(string(chartFile(t, "README.md")), -1) {
+	for _, match := range readmeRow.FindAllStringSubmatch(string(chartFile(t, chart, "README.md")), -1) {
 		if _, twice := rows[match[1]]; twice {
 			t.Errorf("README.md has two rows for %s", match[1])
 		}
@@ -113,8 +119,14 @@ func TestEveryValueIsExplained(t *testing.T) {
 
 // A property that only the schema knows would be accepted and do nothing.
 func TestSchemaKnowsNoOtherValues(t *testing.T) {
+	for _, i := range bothCharts(t) {
+		t.Run(i.chart, func(t *testing.T) { knowsNoOthers(t, i.chart) })
+	}
+}
+
+func knowsNoOthers(t *testing.T, chart string) {
 	var values map[string]any
-	if err := yaml.Unmarshal(chartFile(t, "values.yaml"), &values); err != nil {
+	if err := yaml.Unmarshal(chartFile(t, chart, "values.yaml"), &values); err != nil {
 		t.Fatal(err)
 	}
 	var compare func(path string, schema *schemaNode, have map[string]any)
@@ -132,12 +144,12 @@ func TestSchemaKnowsNoOtherValues(t *testing.T) {
 			t.Errorf("values.schema.json takes unknown keys below %q", path)
 		}
 	}
-	compare("", readSchema(t), values)
+	compare("", readSchema(t, chart), values)
 }
 
 // A setting that the agent knows and the chart does not could not be set.
 func TestEverySettingOfTheAgentIsAValue(t *testing.T) {
-	values := readValues(t)
+	values := readValues(t, Stoker)
 	for section, config := range map[string]reflect.Type{
 		"store":     reflect.TypeFor[agent.StoreConfig](),
 		"pull":      reflect.TypeFor[agent.PullConfig](),
@@ -157,17 +169,22 @@ func TestEverySettingOfTheAgentIsAValue(t *testing.T) {
 	}
 }
 
-// testdata/full-values.yaml stands for every value, so it must set every one.
+// A file of full values stands for every value, so it must set every one.
 func TestFullValuesSetEverything(t *testing.T) {
+	for _, i := range bothCharts(t) {
+		t.Run(i.chart, func(t *testing.T) { setsEverything(t, i) })
+	}
+}
+
+func setsEverything(t *testing.T, i installed) {
 	var full map[string]any
-	if err := yaml.Unmarshal(fullValues(t), &full); err != nil {
+	if err := yaml.Unmarshal(i.full, &full); err != nil {
 		t.Fatal(err)
 	}
-	// Another value would leave out what the other values of the file are about.
-	keptDefaults := []string{"updateStrategy.type", "inject.enabled", "sweeper.enabled", "uninstall.removeLabels"}
-	// Replaces the names that the other values of the file show.
-	full["fullnameOverride"] = "tested by TestSchemaAccepts"
-	for path, v := range readValues(t) {
+	for path, v := range readValues(t, i.chart) {
+		if slices.Contains(i.testedByThemselves, path) {
+			continue
+		}
 		var node any = full
 		for key := range strings.SplitSeq(path, ".") {
 			below, isMap := node.(map[string]any)
@@ -181,8 +198,8 @@ func TestFullValuesSetEverything(t *testing.T) {
 		if err := v.content.Decode(&standard); err != nil {
 			t.Fatal(err)
 		}
-		if node == nil || (reflect.DeepEqual(node, standard) && !slices.Contains(keptDefaults, path)) {
-			t.Errorf("%s is not set, or to its default, in testdata/full-values.yaml", path)
+		if node == nil || (reflect.DeepEqual(node, standard) && !slices.Contains(i.keptDefaults, path)) {
+			t.Errorf("%s is not set, or to its default, in the file of full values", path)
 		}
 	}
 }

@@ -246,10 +246,10 @@ func (c *Cluster) stopProcesses() error {
 	errs := make([]error, len(users))
 	var stopping sync.WaitGroup
 	for i, p := range users {
-		stopping.Go(func() { errs[i] = p.stop(stopGrace) })
+		stopping.Go(func() { errs[i] = p.stop() })
 	}
 	stopping.Wait()
-	errs = append([]error{storage.stop(stopGrace)}, errs...)
+	errs = append([]error{storage.stop()}, errs...)
 	c.processes = nil
 	if c.client != nil {
 		closeIdleConnections(c.client)

@@ -247,7 +247,7 @@ func TestPortTaken(t *testing.T) {
 			if err := probe.waitReady(t.Context(), component, p); !errors.Is(err, errPortTaken) {
 				t.Errorf("got %v, want %v", err, errPortTaken)
 			}
-			_ = p.stop(stopGrace)
+			_ = p.stop()
 		})
 	}
 }

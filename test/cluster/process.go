@@ -26,6 +26,11 @@ type process struct {
 
 // startProcess starts binary with the component's name as first argument; output goes to the end of logPath.
 func startProcess(binary, name, logPath string, args []string) (*process, error) {
+	return launch(binary, name, logPath, append([]string{name}, args...), []string{"CONTROLPLANE_EXIT_WITH_STDIN=1"})
+}
+
+// launch starts a program with these arguments, and this environment beside our own.
+func launch(binary, name, logPath string, args, env []string) (*process, error) {
 	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the log of %s: %w", name, err)
@@ -38,8 +43,8 @@ func startProcess(binary, name, logPath string, args []string) (*process, error)
 	defer childStdin.Close()
 
 	//nolint:noctx // It lives until stop, longer than the context of whoever starts it.
-	cmd := exec.Command(binary, append([]string{name}, args...)...)
-	cmd.Env = append(os.Environ(), "CONTROLPLANE_EXIT_WITH_STDIN=1")
+	cmd := exec.Command(binary, args...)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = childStdin, logFile, logFile
 	cmd.SysProcAttr = tied(syscall.SIGKILL)
 
@@ -68,9 +73,9 @@ func startProcess(binary, name, logPath string, args []string) (*process, error)
 	return p, nil
 }
 
-// stop asks the process to end, kills it after the grace period, and returns when it is gone. It returns an error if
+// stop asks the process to end, kills it after stopGrace, and returns when it is gone. It returns an error if
 // the process had ended by itself before.
-func (p *process) stop(grace time.Duration) error {
+func (p *process) stop() error {
 	defer p.stdin.Close()
 	select {
 	case <-p.done:
@@ -79,7 +84,7 @@ func (p *process) stop(grace time.Duration) error {
 	}
 	// Signals go to the process group that tied made: should a component ever start something, it goes as well.
 	_ = syscall.Kill(-p.pid, syscall.SIGTERM)
-	timer := time.NewTimer(grace)
+	timer := time.NewTimer(stopGrace)
 	defer timer.Stop()
 	select {
 	case <-p.done:

@@ -1,0 +1,147 @@
+{{- define "vllm.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/*
+vllm.fullname is short enough for a ReplicaSet's and a pod's suffix to stay readable, and an HPA's prefix.
+*/}}
+{{- define "vllm.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 46 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "vllm.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 46 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 46 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vllm.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "vllm.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "vllm.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "vllm.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{/*
+vllm.image gives an image's reference (a dict with image and tag, its default).
+*/}}
+{{- define "vllm.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (default .tag .image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vllm.servingImage" -}}
+{{- include "vllm.image" (dict "image" .Values.image "tag" .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- define "vllm.stokerImage" -}}
+{{- include "vllm.image" (dict "image" .Values.stoker.image "tag" .Chart.Version) -}}
+{{- end -}}
+
+{{- define "vllm.servedName" -}}
+{{- default .Values.model.name .Values.model.servedName -}}
+{{- end -}}
+
+{{/*
+vllm.injects says who gives the pod what Stoker's pods need: admission, chart, or nobody.
+*/}}
+{{- define "vllm.injects" -}}
+{{- if not .Values.stoker.enabled -}}
+nobody
+{{- else if ne .Values.stoker.inject "auto" -}}
+{{- .Values.stoker.inject -}}
+{{- else if semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version -}}
+admission
+{{- else -}}
+chart
+{{- end -}}
+{{- end -}}
+
+{{/*
+vllm.validate refuses what a schema cannot see: what is missing, and values that contradict one another.
+*/}}
+{{- define "vllm.validate" -}}
+{{- if not .Values.model.name -}}
+{{- fail "model.name is empty; set it to the model's name in Stoker's list, as in --set model.name=qwen2.5-7b-instruct" -}}
+{{- end -}}
+{{- if and (not .Values.stoker.enabled) (not .Values.model.source) -}}
+{{- fail "stoker.enabled is false and model.source is empty, so there is nothing to serve; set model.source to hf://ORG/NAME@COMMIT" -}}
+{{- end -}}
+{{- if and .Values.stoker.enabled .Values.model.source -}}
+{{- fail (printf "model.source is %q, but with stoker.enabled the source stands in Stoker's model list; leave one of them out" .Values.model.source) -}}
+{{- end -}}
+{{- with .Values.autoscaling -}}
+{{- if gt (int .minReplicas) (int .maxReplicas) -}}
+{{- fail (printf "autoscaling.minReplicas is %d, more than autoscaling.maxReplicas, %d" (int .minReplicas) (int .maxReplicas)) -}}
+{{- end -}}
+{{- if gt (int .keda.fallback.replicas) (int .maxReplicas) -}}
+{{- fail (printf "autoscaling.keda.fallback.replicas is %d, more than autoscaling.maxReplicas, %d" (int .keda.fallback.replicas) (int .maxReplicas)) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.rollout -}}
+{{- if and (eq (toString .maxSurge) "0") (eq (toString .maxUnavailable) "0") -}}
+{{- fail "rollout.maxSurge and rollout.maxUnavailable are both 0, so no upgrade could begin; set one of them to 1" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+vllm.compileCacheFolder is the folder of the compile cache below its directory: what was compiled for one image, kind of
+GPU or model is of no use for another, and another namespace is another owner.
+*/}}
+{{- define "vllm.compileCacheFolder" -}}
+{{- $image := include "vllm.servingImage" . | sha256sum | trunc 16 -}}
+{{- $model := printf "%s %s" .Values.model.name .Values.model.source | trimSuffix " " | sha256sum | trunc 8 -}}
+{{- $gpu := default "any-gpu" .Values.gpu.product -}}
+{{- $parts := list .Release.Namespace $image $gpu (printf "%s-%s" .Values.model.name $model) -}}
+{{- with .Values.compileCache.key -}}
+{{- $parts = append $parts . -}}
+{{- end -}}
+{{- join "/" $parts -}}
+{{- end -}}
+
+{{/*
+vllm.restricted: what the Pod Security level of that name demands of a container, for the init containers.
+*/}}
+{{- define "vllm.restricted" -}}
+runAsUser: 65532
+runAsGroup: 65532
+runAsNonRoot: true
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/*
+vllm.behavior: how fast replicas come and go, for either kind of autoscaling.
+*/}}
+{{- define "vllm.behavior" -}}
+{{- with .Values.autoscaling -}}
+scaleUp:
+  stabilizationWindowSeconds: {{ .scaleUp.stabilizationSeconds }}
+  policies:
+    - type: Pods
+      value: {{ .scaleUp.podsPerMinute }}
+      periodSeconds: 60
+scaleDown:
+  stabilizationWindowSeconds: {{ .scaleDown.stabilizationSeconds }}
+  policies:
+    - type: Pods
+      value: {{ .scaleDown.podsPerMinute }}
+      periodSeconds: 60
+{{- end -}}
+{{- end -}}

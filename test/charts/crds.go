@@ -1,0 +1,63 @@
+package charts
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// Releases whose custom resources charts/vllm renders.
+const (
+	KEDAVersion               = "v2.21.0"
+	PrometheusOperatorVersion = "v0.85.0"
+)
+
+// KEDACRDs are KEDA's CustomResourceDefinitions, read from its Go module.
+func KEDACRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
+	return crds(ctx, "github.com/kedacore/keda/v2@"+KEDAVersion, "config/crd/bases/keda.sh_*.yaml")
+}
+
+// PrometheusOperatorCRDs are those that charts/vllm uses of the Prometheus
+// operator's, read from its Go module.
+func PrometheusOperatorCRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
+	return crds(ctx, "github.com/prometheus-operator/prometheus-operator@"+PrometheusOperatorVersion,
+		"example/prometheus-operator-crd/monitoring.coreos.com_p*s.yaml")
+}
+
+// crds reads files of a module, which Go downloads and verifies if its cache has
+// it not. The test module does not depend on it: the files are all that is used.
+func crds(ctx context.Context, module, pattern string) ([]*unstructured.Unstructured, error) {
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	var found struct{ Dir, Error string }
+	// What went wrong is in the JSON, too, and more to the point.
+	if jsonErr := json.Unmarshal(out, &found); err != nil || jsonErr != nil {
+		return nil, fmt.Errorf("download %s: %w: %s%s", module, errors.Join(err, jsonErr), found.Error, stderr.Bytes())
+	}
+	paths, err := filepath.Glob(filepath.Join(found.Dir, filepath.FromSlash(pattern)))
+	if err != nil || len(paths) == 0 {
+		return nil, fmt.Errorf("find %s of %s: there are %d such files: %w", pattern, module, len(paths), err)
+	}
+	var objs []*unstructured.Unstructured
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read the definitions of %s: %w", module, err)
+		}
+		decoded, err := decode(content)
+		if err != nil {
+			return nil, fmt.Errorf("decode %s: %w", path, err)
+		}
+		objs = append(objs, decoded...)
+	}
+	return objs, nil
+}

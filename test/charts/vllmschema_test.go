@@ -1,0 +1,80 @@
+package charts
+
+import (
+	"strings"
+	"testing"
+)
+
+// Each bad value is refused before anything is rendered, with a message that
+// names the field and, where values contradict one another, what to do.
+func TestVLLMRefuses(t *testing.T) {
+	for _, tc := range []struct{ name, values, message string }{
+		{"no model", "", "model.name is empty; set it to the model's name in Stoker's list"},
+		{"nothing to serve", leastVLLM + "stoker: {enabled: false}", "model.source is empty, so there is nothing to serve"},
+		{"two sources", "model: {name: a, source: 'hf://o/n'}", "the source stands in Stoker's model list; leave one of them out"},
+		{"fewer than least", leastVLLM + "autoscaling: {minReplicas: 5}", "autoscaling.minReplicas is 5, more than autoscaling.maxReplicas, 4"},
+		{"a fallback above the most", leastVLLM + "autoscaling: {keda: {fallback: {replicas: 9}}}", "autoscaling.keda.fallback.replicas is 9, more than"},
+		{"an upgrade that cannot begin", leastVLLM + "rollout: {maxSurge: 0}", "so no upgrade could begin"},
+		{"down to zero", leastVLLM + "autoscaling: {minReplicas: 0}", "'/autoscaling/minReplicas': minimum"},
+		{"cooldown", leastVLLM + "autoscaling: {cooldownPeriod: 300}", "'/autoscaling': additional properties 'cooldownPeriod'"},
+		{"unknown value", leastVLLM + "modles: {}", "additional properties 'modles'"},
+		{"unknown model field", "model: {name: a, revision: main}", "'/model': additional properties 'revision'"},
+		{"unknown stoker field", leastVLLM + "stoker: {wait: true}", "'/stoker': additional properties 'wait'"},
+		{"unknown trigger", leastVLLM + "autoscaling: {cpuTarget: 80}", "'/autoscaling': additional properties 'cpuTarget'"},
+		{"unknown rule", leastVLLM + "monitoring: {rules: {latency: 1}}", "'/monitoring/rules': additional properties 'latency'"},
+		{"model in capitals", "model: {name: Qwen}", "'/model/name'"},
+		{"served name with a quote", `model: {name: a, servedName: 'a"b'}`, "'/model/servedName'"},
+		{"source of a bucket", "model: {name: a, source: 's3://b/c'}\nstoker: {enabled: false}", "'/model/source'"},
+		{"inject", leastVLLM + "stoker: {inject: webhook}", "'/stoker/inject': value must be one of"},
+		{"placement", leastVLLM + "stoker: {placement: require-warm}", "'/stoker/placement': value must be one of"},
+		{"utilization as a percentage", leastVLLM + "vllm: {gpuMemoryUtilization: 92}", "'/vllm/gpuMemoryUtilization': maximum"},
+		{"no GPU", leastVLLM + "vllm: {tensorParallel: 0}", "'/vllm/tensorParallel': minimum"},
+		{"an argument that has a value", leastVLLM + "vllm: {extraArgs: [--max-model-len=4096]}", "'/vllm/extraArgs/0'"},
+		{"an argument in two", leastVLLM + "vllm: {extraArgs: [--tensor-parallel-size, '2']}", "'/vllm/extraArgs/0'"},
+		{"a variable that Stoker sets", leastVLLM + "vllm: {extraEnv: [{name: HF_HUB_CACHE, value: /x}]}", "'/vllm/extraEnv/0/name'"},
+		{"GPUs twice", leastVLLM + "resources: {limits: {nvidia.com/gpu: 2}}", "nvidia.com/gpu"},
+		{"cache target as a percentage", leastVLLM + "autoscaling: {kvCacheTarget: 80}", "'/autoscaling/kvCacheTarget': maximum"},
+		{"address without scheme", leastVLLM + "autoscaling: {keda: {serverAddress: prometheus:9090}}", "'/autoscaling/keda/serverAddress'"},
+		{"kind of autoscaling", leastVLLM + "autoscaling: {kind: vpa}", "'/autoscaling/kind': value must be one of"},
+		{"spot", leastVLLM + "spot: true", "'/spot': value must be one of"},
+		{"root as the cache", leastVLLM + "compileCache: {hostPath: /}", "'/compileCache/hostPath'"},
+		{"a key that climbs", leastVLLM + "compileCache: {key: ../x}", "'/compileCache/key'"},
+		{"a label that selects pods", leastVLLM + "podLabels: {stoker.dev/model: other}", "stoker.dev/model"},
+		{"an annotation of Stoker's", leastVLLM + "podAnnotations: {stoker.dev/placement: require}", "stoker.dev/placement"},
+		{"a severity", leastVLLM + "monitoring: {rules: {alertLabels: {severity: page}}}", "severity"},
+		{"interval in words", leastVLLM + "monitoring: {podMonitor: {interval: often}}", "'/monitoring/podMonitor/interval'"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := vllm(tc.values, "").Objects()
+			if err == nil {
+				t.Fatalf("accepted %s", tc.values)
+			}
+			if !strings.Contains(err.Error(), tc.message) {
+				t.Errorf("%s\nwas refused without %q:\n%v", tc.values, tc.message, err)
+			}
+		})
+	}
+}
+
+// What is unusual but right must pass.
+func TestVLLMAccepts(t *testing.T) {
+	for name, values := range map[string]string{
+		"a subchart's global values": leastVLLM + "global: {anything: [1, 2]}",
+		"no disruption budget":       leastVLLM + "maxUnavailable: null",
+		"none may go":                leastVLLM + "maxUnavailable: 0",
+		"a percentage":               leastVLLM + "maxUnavailable: 50%",
+		"half a request":             leastVLLM + "autoscaling: {kind: keda, queueTarget: 0.5}",
+		"the queue alone":            leastVLLM + "autoscaling: {kind: hpa, kvCacheTarget: 0}",
+		"all of the memory":          leastVLLM + "vllm: {gpuMemoryUtilization: 1}",
+		"the release's name":         leastVLLM + "fullnameOverride: qwen",
+		"no spread":                  leastVLLM + "spread: none",
+		"paused":                     leastVLLM + "autoscaling: {kind: keda, keda: {paused: true}}",
+		"a claim for the cache":      "model: {name: a, source: 'hf://o/n'}\nstoker: {enabled: false}\nhubCache: {claimName: models}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := vllm(values, "").Objects(); err != nil {
+				t.Errorf("refused %s:\n%v", values, err)
+			}
+		})
+	}
+}

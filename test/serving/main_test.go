@@ -1,0 +1,96 @@
+package serving
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/stoker-project/stoker/test/charts"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The release that the tests are about.
+const (
+	namespace  = "serving"
+	release    = "qwen"
+	deployment = "qwen-vllm"
+	model      = "qwen2.5-7b-instruct"
+	served     = "Qwen/Qwen2.5-7B-Instruct"
+)
+
+// monitored has everything that Prometheus and Grafana get.
+const monitored = `
+model: {name: ` + model + `, servedName: ` + served + `}
+autoscaling: {kind: keda}
+monitoring:
+  podMonitor: {enabled: true}
+  rules: {enabled: true}
+  dashboards: {enabled: true}
+  stoker: {enabled: true}
+`
+
+func render(t *testing.T, values string) []*unstructured.Unstructured {
+	t.Helper()
+	objs, err := charts.Release{Chart: charts.VLLM, Name: release, Namespace: namespace, Values: []byte(values)}.Objects()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objs
+}
+
+// start starts a Prometheus with the chart's rules, or skips the test where
+// there is none.
+func start(t *testing.T, objs []*unstructured.Unstructured) *Prometheus {
+	t.Helper()
+	rules, err := RulesFile(objs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := StartPrometheus(t.Context(), t.TempDir(), "", rules)
+	if errors.Is(err, ErrNoPrometheus) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+func find(t *testing.T, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Skipf("no %s on the PATH", program)
+	}
+	return path
+}
+
+// repository is the root folder.
+func repository(t *testing.T) string {
+	t.Helper()
+	dir, err := charts.Dir(charts.VLLM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Dir(filepath.Dir(dir))
+}
+
+func read(t *testing.T, path ...string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(path...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
