@@ -1,0 +1,100 @@
+package charts
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// tinyModel writes a model that can be sized: two layers, 64 wide, in bfloat16.
+func tinyModel(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "Tiny")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	config := map[string]any{
+		"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama", "torch_dtype": "bfloat16",
+		"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+		"max_position_embeddings": 2048, "vocab_size": 128,
+	}
+	header := map[string]any{"model.embed_tokens.weight": map[string]any{"dtype": "BF16", "shape": []int{128, 64}, "data_offsets": []int{0, 16384}}}
+	var weights bytes.Buffer
+	text, err := json.Marshal(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := binary.Write(&weights, binary.LittleEndian, uint64(len(text))); err != nil {
+		t.Fatal(err)
+	}
+	weights.Write(text)
+	weights.Write(make([]byte, 16384))
+	described, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"config.json": described, "model.safetensors": weights.Bytes()} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// The init containers run as they are rendered, one after the other, on a store
+// that holds the model: the first pins it, the second passes what fits and
+// refuses what does not, in a sentence.
+func TestVLLMFitCheck(t *testing.T) {
+	binary := buildBinary(t)
+	store, pin := filepath.Join(t.TempDir(), "store"), t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), binary, "pull", "file://"+tinyModel(t), "--name=tiny", "--store="+store, "--progress=none").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	inside := strings.NewReplacer("--store=/models", "--store="+store, "--pin=/stoker", "--pin="+pin, "/stoker/model", filepath.Join(pin, "model"))
+	run := func(args []string, further ...string) (string, int) {
+		t.Helper()
+		var moved []string
+		for _, arg := range args {
+			moved = append(moved, inside.Replace(arg))
+		}
+		out, err := exec.CommandContext(t.Context(), binary, append(moved, further...)...).CombinedOutput()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		if exit != nil {
+			return string(out), exit.ExitCode()
+		}
+		return string(out), 0
+	}
+	const model = "model: {name: tiny}\nstoker: {inject: chart}\n"
+	for name, tc := range map[string]struct {
+		values, gpus string
+		code         int
+		says         string
+	}{
+		"it fits":                 {"", "simulated:dgxa100", 0, "It fits"},
+		"no driver is there":      {"", "none", 0, "No GPU was compared"},
+		"the share is too small":  {"vllm: {gpuMemoryUtilization: 0.00001, maxModelLen: 2048}", "simulated:dgxa100", 2, "lower --max-model-len to"},
+		"the memory is held":      {"", "simulated:dgxa100,free=1GiB", 1, "find what holds the memory"},
+		"heads cannot be divided": {"vllm: {tensorParallel: 3}", "simulated:dgxa100", 2, "does not divide"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := vllmDeployment(t, vllmObjects(t, model+tc.values)).Spec.Template.Spec
+			if out, code := run(slices.Clone(pod.InitContainers[0].Args)); code != 0 {
+				t.Fatalf("stoker-wait ended with %d: %s", code, out)
+			}
+			out, code := run(pod.InitContainers[1].Args, "--gpus="+tc.gpus)
+			if code != tc.code || !strings.Contains(out, tc.says) {
+				t.Errorf("stoker-fit ended with %d, want %d and %q:\n%s", code, tc.code, tc.says, out)
+			}
+		})
+	}
+}
