@@ -175,6 +175,9 @@ func TestRulesSeePlights(t *testing.T) {
 				rules, err = p.Rules(ctx)
 				var raised []string
 				for _, r := range rules {
+					if r.Health == "unknown" {
+						return false, fmt.Errorf("%s was not evaluated yet", r.Name)
+					}
 					if r.State == "pending" || r.State == "firing" {
 						raised = append(raised, r.Name)
 					}
@@ -245,6 +248,24 @@ func TestStokersMetricsExist(t *testing.T) {
 	for _, name := range used {
 		if !known[name] {
 			t.Errorf("%s is no metric of Stoker's", name)
+		}
+	}
+}
+
+// A Deployment of four replicas has one series that says so: to count it, as
+// recipes do to divide by replicas, gives 1.
+func TestCountOfReplicasIsOne(t *testing.T) {
+	p := start(t, nil)
+	s := newScraped(t)
+	s.add("monitoring", "kube-state-metrics", "kube-state-metrics-1-a", func() string {
+		return fmt.Sprintf("kube_deployment_status_replicas{namespace=%q,deployment=%q} 4\n", namespace, deployment)
+	})
+	s.by(t, p)
+	// The scrape's own labels win over the page's, whose namespace becomes exported_namespace.
+	const series = `kube_deployment_status_replicas{deployment="` + deployment + `"}`
+	for query, want := range map[string]string{"count(" + series + ")": "1", "sum(" + series + ")": "4"} {
+		if got := wantSeries(t, p, "replicas", query); len(got) != 1 || got[0].Value[1] != want {
+			t.Errorf("%s gives %v, want %s", query, got, want)
 		}
 	}
 }

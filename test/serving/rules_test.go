@@ -67,6 +67,13 @@ var ruleCases = []struct {
 	}, 1},
 	{"VLLMMetricsMissing", "new names", series{up("1-a"): "1x120", of("vllm:num_requests_waiting", "1-a"): "0x120", of("vllm:kv_cache_usage_perc", "1-a"): "0x120"}, 0},
 	{"VLLMMetricsMissing", "old names", series{up("1-a"): "1x120", of("vllm:num_requests_waiting", "1-a"): "0x120", of("vllm:gpu_cache_usage_perc", "1-a"): "0x120"}, 0},
+	{"VLLMMetricsMissing", "one of two has them", series{
+		up("1-a"): "1x120", up("2-b"): "1x120", of("vllm:num_requests_waiting", "1-a"): "0x120", of("vllm:kv_cache_usage_perc", "1-a"): "0x120",
+		of("vllm:kv_cache_usage_perc", "2-b"): "0x120",
+	}, 1},
+	{"VLLMMetricsMissing", "only a pod that is gone has them", series{
+		up("2-b"): "1x120", of("vllm:num_requests_waiting", "1-a"): "0x120", of("vllm:kv_cache_usage_perc", "1-a"): "0x120",
+	}, 1},
 	{"VLLMMetricsMissing", "no pod answers", series{up("1-a"): "0x120"}, 0},
 
 	{"VLLMRequestsWaiting", "50 wait for two replicas", series{of("vllm:num_requests_waiting", "1-a"): "40x120", of("vllm:num_requests_waiting", "1-b"): "10x120"}, 1},
@@ -180,7 +187,13 @@ func TestRules(t *testing.T) {
 			t.Errorf("no case in which %s fires, or none in which it does not", alert)
 		}
 	}
-	content, err := yaml.Marshal(map[string]any{"rule_files": []string{"rules.yml"}, "evaluation_interval": "30s", "tests": tests})
+	runPromtool(t, promtool, rules, map[string]any{"rule_files": []string{"rules.yml"}, "evaluation_interval": "30s", "tests": tests})
+}
+
+// runPromtool checks a file of rules, and runs a test of it.
+func runPromtool(t *testing.T, promtool string, rules []byte, test map[string]any) {
+	t.Helper()
+	content, err := yaml.Marshal(test)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,4 +210,55 @@ func TestRules(t *testing.T) {
 			t.Errorf("promtool %q: %v\n%s", args, err, out)
 		}
 	}
+}
+
+// Two hours of 0.2 preemptions a second, scraped every 30 s, of which one scrape
+// in twenty is missed: the chart's alert fires, and the one with a window of a
+// minute, which people copy, never does, because after each missed scrape it has
+// one sample only and begins anew.
+func TestOneMinuteWindowMissesPreemptions(t *testing.T) {
+	promtool := find(t, "promtool")
+	objs := render(t, monitored)
+	rules, err := RulesFile(objs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Groups []any `json:"groups"`
+	}
+	if err := yaml.Unmarshal(rules, &file); err != nil {
+		t.Fatal(err)
+	}
+	file.Groups = append(file.Groups, map[string]any{"name": "copied", "rules": []any{map[string]any{
+		"alert": "Copied", "expr": "sum(rate(vllm:num_preemptions_total[1m])) > 0.1", "for": "10m",
+	}}})
+	if rules, err = yaml.Marshal(file); err != nil {
+		t.Fatal(err)
+	}
+	values := ""
+	for i := range 241 {
+		if i%20 == 19 {
+			values += "_ "
+			continue
+		}
+		values += fmt.Sprintf("%d ", 6*i)
+	}
+	firing := func(alert string) string {
+		return fmt.Sprintf("count(ALERTS{alertname=%q,alertstate=\"firing\"})", alert)
+	}
+	expressions := []any{}
+	for _, at := range []string{"30m", "45m", "1h", "1h15m", "1h30m", "2h"} {
+		expressions = append(expressions,
+			map[string]any{"expr": firing("VLLMPreemptions"), "eval_time": at, "exp_samples": []any{map[string]any{"labels": "{}", "value": 1}}},
+			map[string]any{"expr": firing("Copied"), "eval_time": at, "exp_samples": []any{}},
+		)
+	}
+	runPromtool(t, promtool, rules, map[string]any{
+		// Evaluations do not fall on scrapes, as they do not in a real Prometheus.
+		"rule_files": []string{"rules.yml"}, "evaluation_interval": "20s",
+		"tests": []any{map[string]any{
+			"interval": "30s", "input_series": []any{map[string]any{"series": of("vllm:num_preemptions_total", "1-a"), "values": values}},
+			"promql_expr_test": expressions,
+		}},
+	})
 }
