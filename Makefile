@@ -121,6 +121,21 @@ node-parts:
 	@$(BUILD_IMAGE) -program bin/e2e/tool -name localhost/tool:e2e -out bin/e2e/tool-image 2>>bin/image.log || { tail -n 40 bin/image.log >&2; exit 1; }
 	@$(BEGIN) "tests"
 
+# KEDA, of the version whose definitions the charts' tests read. It is built where its own go.mod replaces a module.
+KEDA_VERSION := $(shell sed -n 's/.*KEDAVersion *= "\(.*\)"/\1/p' test/charts/crds.go)
+KEDA := $(TOOLS)/keda-$(KEDA_VERSION)
+
+.PHONY: e2e-serving
+e2e-serving: control-plane $(KEDA)/adapter ## charts/vllm scaled by a real KEDA and Prometheus, in about 20 minutes (RUN= picks a test)
+	@command -v prometheus >/dev/null || { echo "these tests miss prometheus; Debian has it as prometheus" >&2; exit 1; }
+	@STOKER_E2E_KEDA=$(KEDA) go -C test test -tags e2e -count 1 -v -timeout 60m $(if $(RUN),-run $(RUN),-run 'TestScaling|TestRecipe') ./serving
+
+$(KEDA)/adapter:
+	@echo "building KEDA $(KEDA_VERSION) (about 10 minutes on 2 cores, once)"
+	@new=$(@D).$$$$; mkdir -p $$new && cd "$$(go mod download -json github.com/kedacore/keda/v2@$(KEDA_VERSION) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" && \
+		GOFLAGS= GOWORK=off CGO_ENABLED=0 go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w" -o $$new ./cmd/operator ./cmd/adapter || \
+		{ rm -rf $$new; exit 1; }; rm -rf $(@D) && mv $$new $(@D)
+
 # Built beside their place and moved there whole, as the servers are.
 $(CONTAINERD)/ctr:
 	@echo "building containerd $(CONTAINERD_VERSION) (some minutes, once)"

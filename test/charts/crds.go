@@ -10,7 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"github.com/stoker-project/stoker/test/cluster"
 )
 
 // Releases whose custom resources charts/vllm renders.
@@ -21,7 +27,7 @@ const (
 
 // KEDACRDs are KEDA's CustomResourceDefinitions, read from its Go module.
 func KEDACRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
-	return crds(ctx, "github.com/kedacore/keda/v2@"+KEDAVersion, "config/crd/bases/keda.sh_*.yaml")
+	return crds(ctx, "github.com/kedacore/keda/v2@"+KEDAVersion, "config/crd/bases/*keda.sh_*.yaml")
 }
 
 // PrometheusOperatorCRDs are those that charts/vllm uses of the Prometheus
@@ -60,4 +66,50 @@ func crds(ctx context.Context, module, pattern string) ([]*unstructured.Unstruct
 		objs = append(objs, decoded...)
 	}
 	return objs, nil
+}
+
+// ApplyCRDs applies definitions, and returns when the API server serves what
+// they define.
+func ApplyCRDs(ctx context.Context, config *rest.Config, objs []*unstructured.Unstructured) error {
+	if err := Apply(ctx, config, objs); err != nil {
+		return err
+	}
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("make a client: %w", err)
+	}
+	definitions := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
+	for _, obj := range objs {
+		err := cluster.WaitFor(ctx, obj.GetName()+" to be served", func(ctx context.Context) (bool, error) {
+			got, err := definitions.Get(ctx, obj.GetName(), metav1.GetOptions{})
+			if err != nil {
+				return false, err
+			}
+			return Condition(got, "Established")
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Condition says whether an object's condition is true; where it is not, the
+// error has its message.
+func Condition(obj *unstructured.Unstructured, kind string) (bool, error) {
+	conditions, _, err := unstructured.NestedSlice(obj.Object, "status", "conditions")
+	if err != nil {
+		return false, err
+	}
+	for _, condition := range conditions {
+		fields, ok := condition.(map[string]any)
+		if !ok || fields["type"] != kind {
+			continue
+		}
+		if fields["status"] == "True" {
+			return true, nil
+		}
+		return false, fmt.Errorf("%s is %v: %v", kind, fields["status"], fields["message"])
+	}
+	return false, fmt.Errorf("it has no condition %s", kind)
 }

@@ -9,8 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic"
 
 	"github.com/stoker-project/stoker/agent/inject"
 	"github.com/stoker-project/stoker/test/cluster"
@@ -51,7 +49,7 @@ func TestApplyVLLM(t *testing.T) {
 	t.Run("the policy's pod is the chart's", func(t *testing.T) { testSamePod(t, c) })
 }
 
-// applyCRDs makes the definitions known, and waits until they are served.
+// applyCRDs makes the definitions of both operators known.
 func applyCRDs(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	var all []*unstructured.Unstructured
@@ -62,32 +60,8 @@ func applyCRDs(t *testing.T, c *cluster.Cluster) {
 		}
 		all = append(all, objs...)
 	}
-	if err := Apply(t.Context(), c.RESTConfig(), all); err != nil {
+	if err := ApplyCRDs(t.Context(), c.RESTConfig(), all); err != nil {
 		t.Fatal(err)
-	}
-	client, err := dynamic.NewForConfig(c.RESTConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	definitions := client.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
-	for _, obj := range all {
-		err := cluster.WaitFor(t.Context(), obj.GetName()+" to be served", func(ctx context.Context) (bool, error) {
-			got, err := definitions.Get(ctx, obj.GetName(), metav1.GetOptions{})
-			if err != nil {
-				return false, err
-			}
-			conditions, _, err := unstructured.NestedSlice(got.Object, "status", "conditions")
-			for _, condition := range conditions {
-				fields, ok := condition.(map[string]any)
-				if ok && fields["type"] == "Established" && fields["status"] == "True" {
-					return true, nil
-				}
-			}
-			return false, err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
 	}
 }
 

@@ -57,14 +57,14 @@ func newAuthority() (*authority, error) {
 func serviceIP() net.IP { return net.IPv4(10, 0, 0, 1) }
 
 // server signs a certificate for a server on loopback, or reached by pods through the Service "kubernetes". It is good
-// for clients too: etcd uses it as a client of itself.
-func (a *authority) server() (keyPair, error) {
+// for clients too: etcd uses it as a client of itself. names are others by which it is known.
+func (a *authority) server(names ...string) (keyPair, error) {
 	template, err := certTemplate(pkix.Name{CommonName: "127.0.0.1"})
 	if err != nil {
 		return keyPair{}, err
 	}
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	template.DNSNames = []string{"localhost", "kubernetes.default.svc"}
+	template.DNSNames = append([]string{"localhost", "kubernetes.default.svc"}, names...)
 	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), serviceIP()}
 	return a.sign(template)
 }
