@@ -126,8 +126,9 @@ KEDA_VERSION := $(shell sed -n 's/.*KEDAVersion *= "\(.*\)"/\1/p' test/charts/cr
 KEDA := $(TOOLS)/keda-$(KEDA_VERSION)
 
 .PHONY: e2e-serving
-e2e-serving: control-plane $(KEDA)/adapter ## charts/vllm scaled by a real KEDA and Prometheus, in about 20 minutes (RUN= picks a test)
+e2e-serving: control-plane ## charts/vllm scaled by a real KEDA and Prometheus, in about 20 minutes (RUN= picks a test)
 	@command -v prometheus >/dev/null || { echo "these tests miss prometheus; Debian has it as prometheus" >&2; exit 1; }
+	@$(MAKE) --no-print-directory --silent $(KEDA)/adapter
 	@STOKER_E2E_KEDA=$(KEDA) go -C test test -tags e2e -count 1 -v -timeout 60m $(if $(RUN),-run $(RUN),-run 'TestScaling|TestRecipe') ./serving
 
 $(KEDA)/adapter:
