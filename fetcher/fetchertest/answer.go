@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -17,6 +19,7 @@ type answer struct {
 	pace    *pacer
 	effect  Effect
 	request *Request
+	log     func() // once
 }
 
 // serve answers one request by handle, less what a fault does to it, and logs
@@ -26,12 +29,13 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, logged Request, hand
 	logged.Method, logged.Path = r.Method, r.URL.EscapedPath()
 	logged.Range, logged.UserAgent = r.Header.Get("Range"), r.UserAgent()
 	logged.Authorized = r.Header.Get("Authorization") != ""
-	defer func() { // also when a fault cuts the connection
+	a := &answer{ResponseWriter: w, ctx: r.Context(), pace: &h.pace, effect: h.faultFor(&logged), request: &logged}
+	a.log = sync.OnceFunc(func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.log = append(h.log, logged)
-	}()
-	a := &answer{ResponseWriter: w, ctx: r.Context(), pace: &h.pace, effect: h.faultFor(&logged), request: &logged}
+	})
+	defer a.log() // also when a fault cuts the connection
 	w.Header().Set("X-Request-Id", logged.ID)
 	switch {
 	case a.effect.status != 0:
@@ -99,9 +103,13 @@ func (a *answer) Write(p []byte) (int, error) {
 		if err := a.pace.wait(a.ctx, n); err != nil {
 			return done, err
 		}
+		a.request.Bytes += int64(n)
+		if strconv.FormatInt(a.request.Bytes, 10) == a.Header().Get("Content-Length") {
+			a.log() // whoever has the whole answer finds it in the log
+		}
 		k, err := a.ResponseWriter.Write(p[done : done+n])
 		done += k
-		a.request.Bytes += int64(k)
+		a.request.Bytes -= int64(n - k)
 		if err != nil {
 			return done, err
 		}
