@@ -88,10 +88,15 @@ type bench struct {
 // newBench makes a Node and everything beside the agent itself.
 func newBench(t *testing.T, c *cluster.Cluster) *bench {
 	t.Helper()
-	node := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
-	b := newBenchWithoutNode(t, c, node)
+	b := newBenchWithoutNode(t, c, nodeOf(t))
 	b.addNode()
 	return b
+}
+
+// nodeOf is the name of a test's own Node.
+func nodeOf(t *testing.T) string {
+	t.Helper()
+	return strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
 }
 
 func newBenchWithoutNode(t *testing.T, c *cluster.Cluster, node string) *bench {
@@ -105,9 +110,9 @@ func newBenchWithoutNode(t *testing.T, c *cluster.Cluster, node string) *bench {
 	return b
 }
 
-func (b *bench) addNode() {
+func (b *bench) addNode(taints ...corev1.Taint) {
 	b.Helper()
-	if _, err := b.cluster.AddNode(b.Context(), cluster.NodeSpec{Name: b.node, GPUs: 8, Labels: map[string]string{"pool": "gpu"}}); err != nil {
+	if _, err := b.cluster.AddNode(b.Context(), cluster.NodeSpec{Name: b.node, GPUs: 8, Labels: map[string]string{"pool": "gpu"}, Taints: taints}); err != nil {
 		b.Fatal(err)
 	}
 }

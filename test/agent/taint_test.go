@@ -41,7 +41,7 @@ func taintKeys(n *corev1.Node) []string {
 // The startup taint keeps pods off until the model is warm, goes then, and
 // leaves every other taint where it is.
 func testStartupTaint(t *testing.T, c *cluster.Cluster) {
-	b := newBench(t, c)
+	b := newBenchWithoutNode(t, c, nodeOf(t))
 	hub := fetchertest.StartHub(t, fetchertest.HubOptions{BytesPerSecond: 256 << 10})
 	tree, err := fetchertest.GenerateModel(fetchertest.SpecOfSize(9, 4<<20, 1))
 	if err != nil {
@@ -50,7 +50,8 @@ func testStartupTaint(t *testing.T, c *cluster.Cluster) {
 	if _, err := hub.Push(t.Context(), "org/first", "main", tree); err != nil {
 		t.Fatal(err)
 	}
-	b.taint(
+	// The Node comes with them: else the scheduler may know it without.
+	b.addNode(
 		corev1.Taint{Key: "nvidia.com/gpu", Value: "present", Effect: corev1.TaintEffectNoSchedule},
 		corev1.Taint{Key: agent.ColdTaint, Effect: corev1.TaintEffectNoSchedule},
 		corev1.Taint{Key: "team", Value: "a", Effect: corev1.TaintEffectPreferNoSchedule},
