@@ -51,7 +51,7 @@ func (g *Staging) AdmitSmall(ctx context.Context, contents []Small) error {
 }
 
 func (g *Staging) admitBatch(ctx context.Context, contents []Small) (err error) {
-	b, err := newBatch(filepath.Join(g.store.dir, "partial"))
+	b, err := g.store.newBatch()
 	if err != nil {
 		return asStoreError(err)
 	}
@@ -87,7 +87,7 @@ func (g *Staging) admitFiles(b *batch, contents []Small) error {
 		if moved[c.SHA256] != nil || g.store.statBlob(c.SHA256, int64(len(c.Content))) == nil {
 			continue
 		}
-		if err := os.Rename(b.path(i), g.store.BlobPath(c.SHA256)); err != nil {
+		if err := g.store.rename(b.path(i), g.store.BlobPath(c.SHA256)); err != nil {
 			return fmt.Errorf("move content into place: %w", asStoreError(err))
 		}
 		moved[c.SHA256] = b.files[i]
@@ -117,13 +117,24 @@ type batch struct {
 	files []*os.File
 }
 
-func newBatch(parent string) (*batch, error) {
+func (s *Store) newBatch() (*batch, error) {
+	parent := filepath.Join(s.dir, "partial")
+	if s.shared {
+		t, err := s.now()
+		if err != nil {
+			return nil, err
+		}
+		parent = t.dir
+	}
 	path, err := os.MkdirTemp(parent, tempPrefix+"batch-*")
 	if err != nil {
 		return nil, err
 	}
 	dir, err := os.Open(path)
 	if err == nil {
+		if s.shared {
+			return &batch{dir: dir}, nil
+		}
 		if err = flock(dir); err == nil {
 			return &batch{dir: dir}, nil
 		}

@@ -38,7 +38,7 @@ func unreadable(err error) bool {
 // answers says, with an error if not, whether the volume writes and reads: a new
 // file, or, where none can be written, a manifest.
 func (s *Store) answers() error {
-	if s.writable {
+	if s.canWrite() {
 		err := s.writesAndReads()
 		if err == nil || !errors.Is(err, ErrReadOnly) && !errors.Is(err, ErrNoSpace) {
 			return err
@@ -58,7 +58,11 @@ func (s *Store) answers() error {
 }
 
 func (s *Store) writesAndReads() (err error) {
-	f, err := os.CreateTemp(s.AgentFile(""), tempPrefix+"answers-*")
+	dir := s.AgentFile("")
+	if t := s.term.Load(); t != nil {
+		dir = t.dir
+	}
+	f, err := os.CreateTemp(dir, tempPrefix+"answers-*")
 	if err != nil {
 		return asStoreError(err)
 	}

@@ -108,9 +108,9 @@ func syncDir(dir string) error {
 
 // writeFile replaces a file atomically: a reader sees the old content or the
 // new. With durable, it survives a power cut once writeFile has returned.
-func writeFile(path string, data []byte, durable bool) (err error) {
+func (s *Store) writeFile(path string, data []byte, durable bool) (err error) {
 	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, tempPrefix+"*")
+	tmp, err := s.tempFile(dir)
 	if err != nil {
 		return asStoreError(err)
 	}
@@ -129,11 +129,11 @@ func writeFile(path string, data []byte, durable bool) (err error) {
 	if err = errors.Join(err, tmp.Close()); err != nil {
 		return asStoreError(err)
 	}
-	err = os.Rename(tmp.Name(), path)
+	err = s.rename(tmp.Name(), path)
 	if errors.Is(err, fs.ErrExist) {
 		// Somebody put a folder in its place.
-		if err = os.RemoveAll(path); err == nil {
-			err = os.Rename(tmp.Name(), path)
+		if err = s.removeAll(path); err == nil {
+			err = s.rename(tmp.Name(), path)
 		}
 	}
 	if err != nil {
@@ -145,17 +145,17 @@ func writeFile(path string, data []byte, durable bool) (err error) {
 	return nil
 }
 
-func writeJSON(path string, v any, durable bool) error {
+func (s *Store) writeJSON(path string, v any, durable bool) error {
 	data, err := encodeJSON(v)
 	if err != nil {
 		return err
 	}
-	return writeFile(path, data, durable)
+	return s.writeFile(path, data, durable)
 }
 
 // updateJSON is writeJSON, durable, that leaves a file alone which says the same
 // already: gc has to work on a disk that is full.
-func updateJSON(path string, v any) error {
+func (s *Store) updateJSON(path string, v any) error {
 	data, err := encodeJSON(v)
 	if err != nil {
 		return err
@@ -166,7 +166,7 @@ func updateJSON(path string, v any) error {
 			return asStoreError(syncDir(filepath.Dir(path))) // a kill may have come before that
 		}
 	}
-	return writeFile(path, data, true)
+	return s.writeFile(path, data, true)
 }
 
 func encodeJSON(v any) ([]byte, error) {
@@ -196,10 +196,13 @@ const tempPrefix = ".stoker-tmp-"
 
 // replaceLink makes link a symlink to target, atomically unless a directory is
 // in its place.
-func replaceLink(target, link string) error {
+func (s *Store) replaceLink(target, link string) error {
 	have, err := os.Readlink(link)
 	if err == nil && have == target {
 		return nil
+	}
+	if s.shared {
+		return asStoreError(s.replaceLinkShared(target, link))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		// A new name appears at once anyway.

@@ -28,6 +28,11 @@ var (
 	// ErrVanished is a store whose directory is gone, or is on another file
 	// system than it was: its volume was unmounted, or deleted.
 	ErrVanished = errors.New("the store's volume is gone")
+	// ErrFenced is a shared store into which another process writes now: this one
+	// can neither publish nor remove anything.
+	ErrFenced = errors.New("another agent has become the store's writer")
+	// ErrNewer is a store whose layout is that of a newer stoker.
+	ErrNewer = errors.New("the store is a newer stoker's")
 	// ErrReadOnly is a store that cannot be written.
 	ErrReadOnly = errors.New("the store is read-only")
 	// ErrBusy is a model that another process is working on.

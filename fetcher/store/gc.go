@@ -150,11 +150,11 @@ func (s *Store) collectBlobs(ctx context.Context, used, waiting map[string]bool,
 			res.KeptBytes += info.Size()
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+		if err := s.removeAll(filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}
 		s.records.drop(e.Name())
-		if err := removeIfExists(s.recordPath(e.Name())); err != nil {
+		if err := s.removeIfExists(s.recordPath(e.Name())); err != nil {
 			return err
 		}
 		res.RemovedBlobs++
@@ -181,30 +181,32 @@ func (s *Store) collectPartials(olderThan time.Duration, waiting map[string]bool
 		path := filepath.Join(dir, id)
 		if checkSHA256(id) != nil || e.Type()&^fs.ModePerm != 0 {
 			// No transfer has such a name, or is a link or a folder.
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			if err := s.removeAll(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}
 			continue
 		}
-		if err := collectPartial(path, olderThan, waiting[id], res); err != nil {
+		if err := s.collectPartial(path, olderThan, waiting[id], res); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func collectPartial(path string, olderThan time.Duration, keep bool, res *GCResult) (err error) {
+func (s *Store) collectPartial(path string, olderThan time.Duration, keep bool, res *GCResult) (err error) {
 	// Made if it is not there: only who has its lock may touch the journal.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := flock(f); errors.Is(err, ErrBusy) {
+	lock, err := s.lockPartial(f, filepath.Base(path))
+	if errors.Is(err, ErrBusy) {
 		return nil
 	} else if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	// Admitted, and perhaps begun again, since it was opened.
 	if same, err := sameFile(f, path); err != nil || !same {
 		return err
@@ -221,7 +223,7 @@ func collectPartial(path string, olderThan time.Duration, keep bool, res *GCResu
 		res.RemovedPartials++
 		res.RemovedBytes += info.Size()
 	}
-	return errors.Join(removeIfExists(path+".json"), removeIfExists(path))
+	return errors.Join(s.removeIfExists(path+".json"), s.removeIfExists(path))
 }
 
 func (s *Store) collectQuarantine(res *GCResult) error {
@@ -260,6 +262,9 @@ func (s *Store) collectTemps(olderThan time.Duration) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
+		if s.shared && d.IsDir() && path == filepath.Join(s.dir, epochsDir) {
+			return fs.SkipDir // it goes with the term
+		}
 		if err != nil || !isTemp(d.Name()) {
 			return err
 		}
@@ -272,10 +277,24 @@ func (s *Store) collectTemps(olderThan time.Duration) error {
 		}
 		return os.RemoveAll(path)
 	}
+	if s.shared {
+		if err := s.emptyTrash(); err != nil {
+			return err
+		}
+	}
 	for _, dir := range []string{"partial", "models", "manifests", "status", "agent", "hub"} {
 		if err := filepath.WalkDir(filepath.Join(s.dir, dir), remove); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// emptyTrash removes what a crash left of removals in a shared store.
+func (s *Store) emptyTrash() error {
+	entries, err := os.ReadDir(filepath.Join(s.dir, trashDir))
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, trashDir, e.Name())))
+	}
+	return err
 }

@@ -52,7 +52,7 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 		}
 		return found, err
 	}
-	if s.writable {
+	if s.canWrite() {
 		if err := s.showBlob(sha256Hex, info); err != nil {
 			return info, err
 		}
@@ -85,7 +85,7 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 	if got != sha256Hex {
 		return info, fmt.Errorf("blob %s holds content with sha256 %s: %w", sha256Hex, got, ErrCorrupt)
 	}
-	if !s.writable {
+	if !s.canWrite() {
 		return info, nil
 	}
 	return info, s.writeRecord(sha256Hex, info)

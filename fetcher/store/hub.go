@@ -72,7 +72,7 @@ func (s *Store) refreshHub(source string, pending *Manifest) error {
 	}
 	dir := filepath.Join(s.dir, "hub", hubFolder(repo))
 	if len(manifests) == 0 {
-		return asStoreError(os.RemoveAll(dir))
+		return asStoreError(s.removeAll(dir))
 	}
 	commits := map[string]map[string]ManifestFile{}
 	for _, m := range manifests {
@@ -88,7 +88,7 @@ func (s *Store) refreshHub(source string, pending *Manifest) error {
 			return fmt.Errorf("hub view of %s: %w", repo, err)
 		}
 	}
-	if err := pruneHub(dir, commits); err != nil {
+	if err := s.pruneHub(dir, commits); err != nil {
 		return asStoreError(err)
 	}
 	if err := s.writeRefs(filepath.Join(dir, "refs"), pending, manifests); err != nil {
@@ -134,7 +134,7 @@ func (s *Store) writeSnapshot(dir, commit string, files map[string]ManifestFile)
 	if err := s.makeDir(filepath.Join(dir, "trees")); err != nil {
 		return err
 	}
-	return updateJSON(filepath.Join(dir, "trees", commit+".json"), tree)
+	return s.updateJSON(filepath.Join(dir, "trees", commit+".json"), tree)
 }
 
 // treeFile describes a file as the Hub's tree does. For a large file, blob_id
@@ -195,15 +195,15 @@ func (s *Store) writeRef(refs, revision, commit string) error {
 		return err
 	}
 	if info, err := os.Lstat(path); err == nil && info.IsDir() {
-		if err := os.RemoveAll(path); err != nil {
+		if err := s.removeAll(path); err != nil {
 			return asStoreError(err)
 		}
 	}
-	return writeFile(path, []byte(commit), true)
+	return s.writeFile(path, []byte(commit), true)
 }
 
 // pruneHub removes snapshots, trees and refs of commits that are gone.
-func pruneHub(dir string, commits map[string]map[string]ManifestFile) error {
+func (s *Store) pruneHub(dir string, commits map[string]map[string]ManifestFile) error {
 	for sub, suffix := range map[string]string{"snapshots": "", "trees": ".json"} {
 		entries, err := os.ReadDir(filepath.Join(dir, sub))
 		if err != nil {
@@ -213,7 +213,7 @@ func pruneHub(dir string, commits map[string]map[string]ManifestFile) error {
 			if commits[strings.TrimSuffix(e.Name(), suffix)] != nil {
 				continue
 			}
-			if err := os.RemoveAll(filepath.Join(dir, sub, e.Name())); err != nil {
+			if err := s.removeAll(filepath.Join(dir, sub, e.Name())); err != nil {
 				return err
 			}
 		}
@@ -229,6 +229,6 @@ func pruneHub(dir string, commits map[string]map[string]ManifestFile) error {
 		if err != nil || commits[string(commit)] != nil {
 			return err
 		}
-		return os.Remove(path)
+		return s.removeIfExists(path)
 	})
 }

@@ -51,8 +51,16 @@ func (s *Store) Ensure(ctx context.Context) error {
 	s.mu.Lock()
 	was := s.identity
 	s.mu.Unlock()
-	if was == (identity{}) && s.writable {
+	if was == (identity{}) && s.writable && !s.shared {
 		return s.open()
+	}
+	if s.shared {
+		if err := s.checkFormat(); err != nil {
+			return err
+		}
+		if was == (identity{}) {
+			return s.remember()
+		}
 	}
 	now, err := identify(s.dir)
 	if err != nil {
@@ -69,8 +77,10 @@ func (s *Store) Ensure(ctx context.Context) error {
 		s.volume = nil // it may have been mounted otherwise
 		s.probe.Unlock()
 	}
-	now.id = was.id
-	if s.writable {
+	if now.id = was.id; now.id == "" && s.shared {
+		now.id, _ = s.readID() // the writer may have given it one since
+	}
+	if s.canWrite() {
 		if now.id, err = s.restoreLayout(was.id); err != nil {
 			return fmt.Errorf("restore the folders of store %s: %w", s.dir, asStoreError(err))
 		}
@@ -122,7 +132,7 @@ func (s *Store) remember() error {
 	if now.id, err = s.readID(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		now.id = "" // it is needed only when the device changes
 	}
-	if now.id == "" && s.writable {
+	if now.id == "" && s.canWrite() {
 		if now.id, err = s.writeID(rand.Text()); err != nil {
 			return err
 		}
@@ -141,7 +151,7 @@ func (s *Store) readID() (string, error) {
 // writeID gives the store an id, if it has none; a full or read-only file system
 // takes none, and does without.
 func (s *Store) writeID(id string) (string, error) {
-	err := writeFile(s.AgentFile(idFile), []byte(id+"\n"), true)
+	err := s.writeFile(s.AgentFile(idFile), []byte(id+"\n"), true)
 	if errors.Is(err, ErrNoSpace) || errors.Is(err, ErrReadOnly) {
 		return "", nil
 	}
@@ -197,7 +207,7 @@ func (s *Store) readOnly(st *unix.Statfs_t) bool {
 	if st.Flags&unix.ST_RDONLY != 0 {
 		return true
 	}
-	if !s.writable {
+	if !s.canWrite() {
 		return false
 	}
 	now := []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}

@@ -24,6 +24,10 @@ type journal struct {
 	// Boot is the machine's boot in which the further lines are written:
 	// within one boot, bytes that reached the page cache are there for certain.
 	Boot string `json:"boot"`
+	// Epoch is the writer's term in a shared store. Foreign says that the file was
+	// begun in an earlier one.
+	Epoch   int64 `json:"epoch,omitempty"`
+	Foreign bool  `json:"foreign,omitempty"`
 	// Synced is what reached the disk.
 	Synced Spans `json:"synced"`
 	// Hashes are the states of the hashes over the first Hashed bytes, which

@@ -12,10 +12,21 @@ import (
 )
 
 // Lock is a lock that this process holds; it ends with Unlock or the process.
-type Lock struct{ file *os.File }
+type Lock struct {
+	file    *os.File
+	release func() // where it is only this process's
+}
 
 // Unlock releases the lock.
-func (l *Lock) Unlock() error { return l.file.Close() }
+func (l *Lock) Unlock() error {
+	if l.release != nil {
+		l.release()
+	}
+	if l.file == nil {
+		return nil
+	}
+	return l.file.Close()
+}
 
 // LockModel takes the lock of one model, which one pull at a time holds. While
 // another process or goroutine has it, waiting is called once (if not nil) and
@@ -59,6 +70,13 @@ func (s *Store) lock(ctx context.Context, what string, waiting func()) (*Lock, e
 
 // tryLock takes a lock or returns ErrBusy.
 func (s *Store) tryLock(what string) (*Lock, error) {
+	if s.shared {
+		t, err := s.now()
+		if err != nil {
+			return nil, err
+		}
+		return t.tryLock(what)
+	}
 	path := filepath.Join(s.dir, "agent", "locks", what+".lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, fileMode)
 	if err != nil {
@@ -87,4 +105,14 @@ func flock(f *os.File) error {
 			return err
 		}
 	}
+}
+
+// lockPartial takes the lock of a transfer, whose file is open as f. In a shared
+// store it is this process's: a flock may stay with a machine that is paused, and
+// who writes has been decided otherwise.
+func (s *Store) lockPartial(f *os.File, id string) (*Lock, error) {
+	if s.shared {
+		return s.tryLock("partial-" + id)
+	}
+	return &Lock{}, flock(f)
 }

@@ -30,10 +30,16 @@ type Partial struct {
 	Hashes [][]byte
 
 	path    string
+	store   *Store
+	lock    *Lock
 	file    *os.File
 	content string
 	size    int64
 	boot    string
+	epoch   int64 // of the term; 0 where machines do not take turns
+	// foreign: it was begun in another term, and whoever did may still have it open.
+	foreign bool
+	hashed  fs.FileInfo // what it looked like before it was read back whole because of that
 
 	checkpointing sync.Mutex // one at a time; taken before mu
 
@@ -57,11 +63,14 @@ func (g *Staging) OpenPartial(ctx context.Context, id, content string, size int6
 		return nil, err
 	}
 	path := filepath.Join(g.store.dir, "partial", id)
-	file, waited, err := openLocked(ctx, path, waiting)
+	file, lock, waited, err := g.store.openLocked(ctx, path, waiting)
 	if err != nil {
 		return nil, err
 	}
-	p := &Partial{Waited: waited, path: path, file: file, content: content, size: size, boot: bootID()}
+	p := &Partial{Waited: waited, path: path, store: g.store, lock: lock, file: file, content: content, size: size, boot: bootID()}
+	if t := g.store.term.Load(); t != nil {
+		p.epoch = t.epoch
+	}
 	if err := p.restore(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -83,30 +92,30 @@ const writePiece = 64 << 10
 
 // openLocked opens the file and takes its flock. The file may have been
 // renamed or removed between the two: then the name is opened again.
-func openLocked(ctx context.Context, path string, waiting func()) (f *os.File, waited bool, err error) {
+func (s *Store) openLocked(ctx context.Context, path string, waiting func()) (f *os.File, lock *Lock, waited bool, err error) {
 	ticker := time.NewTicker(lockPoll)
 	defer ticker.Stop()
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
 		if err != nil {
-			return nil, waited, asStoreError(err)
+			return nil, nil, waited, asStoreError(err)
 		}
-		if err = flock(f); err == nil {
+		if lock, err = s.lockPartial(f, filepath.Base(path)); err == nil {
 			same, err := sameFile(f, path)
 			if err == nil && same {
-				return f, waited, nil
+				return f, lock, waited, nil
 			}
-			if err := errors.Join(err, f.Close()); err != nil {
-				return nil, waited, err
+			if err := errors.Join(err, lock.Unlock(), f.Close()); err != nil {
+				return nil, nil, waited, err
 			}
 			waited = true
 			continue
 		}
 		if err := f.Close(); err != nil {
-			return nil, waited, err
+			return nil, nil, waited, err
 		}
 		if !errors.Is(err, ErrBusy) {
-			return nil, waited, err
+			return nil, nil, waited, err
 		}
 		if !waited && waiting != nil {
 			waiting()
@@ -114,7 +123,7 @@ func openLocked(ctx context.Context, path string, waiting func()) (f *os.File, w
 		waited = true
 		select {
 		case <-ctx.Done():
-			return nil, waited, ctx.Err()
+			return nil, nil, waited, ctx.Err()
 		case <-ticker.C:
 		}
 	}
@@ -148,6 +157,7 @@ func (p *Partial) restore() error {
 		return err
 	}
 	length := info.Size()
+	p.foreign = p.epoch > 0 && length > 0 && (err != nil || j.Epoch != p.epoch || j.Foreign)
 	if err != nil || j.Content != p.content || j.Size != p.size || length > p.size || !j.Synced.check(length) {
 		if err := p.file.Truncate(0); err != nil {
 			return asStoreError(err)
@@ -277,14 +287,14 @@ func (p *Partial) fail(err error) error {
 // as true as this one.
 func (p *Partial) writeJournal(synced Spans, hashed int64, hashes [][]byte) (err error) {
 	j := journal{
-		FormatVersion: journalVersion, Content: p.content, Size: p.size, Boot: p.boot,
+		FormatVersion: journalVersion, Content: p.content, Size: p.size, Boot: p.boot, Epoch: p.epoch, Foreign: p.foreign,
 		Synced: synced, Hashed: hashed, Hashes: hashes,
 	}
 	line, err := j.line()
 	if err != nil {
 		return err
 	}
-	log, err := os.CreateTemp(filepath.Dir(p.path), tempPrefix+"*")
+	log, err := p.store.tempFile(filepath.Dir(p.path))
 	if err != nil {
 		return fmt.Errorf("write journal: %w", asStoreError(err))
 	}
@@ -314,7 +324,7 @@ func (p *Partial) writeJournal(synced Spans, hashed int64, hashes [][]byte) (err
 			return err
 		}
 	}
-	if err = os.Rename(log.Name(), p.journalPath()); err != nil {
+	if err = p.store.rename(log.Name(), p.journalPath()); err != nil {
 		return err
 	}
 	old := p.log
@@ -363,15 +373,16 @@ func (p *Partial) Close() error {
 	if p.log != nil {
 		_ = p.log.Close() // its lines are in the page cache, or an error was told
 	}
-	if err := p.file.Close(); !errors.Is(err, fs.ErrClosed) {
-		return err
+	err := p.file.Close()
+	if errors.Is(err, fs.ErrClosed) {
+		err = nil
 	}
-	return nil
+	return errors.Join(err, p.lock.Unlock())
 }
 
 // Discard removes the partial and its journal.
 func (p *Partial) Discard() error {
-	return errors.Join(removeIfExists(p.journalPath()), removeIfExists(p.path), p.Close())
+	return errors.Join(p.store.removeIfExists(p.journalPath()), p.store.removeIfExists(p.path), p.Close())
 }
 
 // bootID identifies this boot of the machine; empty where the kernel does not

@@ -25,7 +25,7 @@ func (s *Store) progressPath(name string) string {
 // WriteProgress says how far this pull is. It is gone when the staging is
 // closed, or when the next one begins.
 func (g *Staging) WriteProgress(p Progress) error {
-	return writeJSON(g.store.progressPath(g.name), p, false)
+	return g.store.writeJSON(g.store.progressPath(g.name), p, false)
 }
 
 // ReadProgress is how far the pull of the model is that is under way;

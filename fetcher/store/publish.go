@@ -37,7 +37,7 @@ func (g *Staging) Publish(ctx context.Context, m Manifest) error {
 	err = g.store.publish(m)
 	if err == nil {
 		// Withdrawn revisions waited for this: the model has a good one again.
-		err = errors.Join(removeIfExists(g.store.planPath(g.name)), asStoreError(os.RemoveAll(g.store.withdrawnDir(g.name))))
+		err = errors.Join(g.store.removeIfExists(g.store.planPath(g.name)), asStoreError(g.store.removeAll(g.store.withdrawnDir(g.name))))
 	}
 	if err = errors.Join(err, lock.Unlock()); err != nil {
 		return fmt.Errorf("publish %s@%s: %w", m.Name, m.Revision, err)
@@ -65,7 +65,7 @@ func (s *Store) publish(m Manifest) error {
 	if err := s.refreshHub(m.Source, &m); err != nil {
 		return err
 	}
-	if err := replaceLink(m.Revision, s.currentPath(m.Name)); err != nil {
+	if err := s.replaceLink(m.Revision, s.currentPath(m.Name)); err != nil {
 		return err
 	}
 	if err := syncDir(filepath.Join(s.dir, "models", m.Name)); err != nil {
@@ -76,7 +76,7 @@ func (s *Store) publish(m Manifest) error {
 		return err
 	}
 	before, beforeErr := s.Manifest(m.Name, m.Revision)
-	if err := writeJSON(s.manifestPath(m.Name, m.Revision), m, true); err != nil {
+	if err := s.writeJSON(s.manifestPath(m.Name, m.Revision), m, true); err != nil {
 		return err
 	}
 	if beforeErr == nil && before.Source != m.Source {
@@ -118,7 +118,7 @@ func (s *Store) linkFiles(dir string, files []ManifestFile) error {
 		if err != nil {
 			return err
 		}
-		if err := replaceLink(target, link); err != nil {
+		if err := s.replaceLink(target, link); err != nil {
 			return err
 		}
 		targets[link] = target
@@ -180,7 +180,7 @@ func (s *Store) pruneLinks(dir string, files []ManifestFile) error {
 		return err
 	}
 	for _, path := range extra {
-		if err := os.RemoveAll(path); err != nil {
+		if err := s.removeAll(path); err != nil {
 			return asStoreError(err)
 		}
 	}
@@ -236,7 +236,7 @@ func (s *Store) remove(name string) error {
 		}
 	}
 	// The manifests go first: from here on nothing says that it is published.
-	if err := os.RemoveAll(filepath.Join(s.dir, "manifests", name)); err != nil {
+	if err := s.removeAll(filepath.Join(s.dir, "manifests", name)); err != nil {
 		return asStoreError(err)
 	}
 	if err := syncDir(filepath.Join(s.dir, "manifests")); err != nil {
@@ -252,7 +252,7 @@ func (s *Store) remove(name string) error {
 		paths = append(paths, s.statusPath(name))
 	}
 	for _, path := range paths {
-		if err := os.RemoveAll(path); err != nil {
+		if err := s.removeAll(path); err != nil {
 			return asStoreError(err)
 		}
 	}
@@ -282,7 +282,7 @@ func (s *Store) RemoveRevision(ctx context.Context, name, revision string) error
 		if err := s.unpublish(m); err != nil {
 			return err
 		}
-		return os.RemoveAll(s.Path(name, revision))
+		return s.removeAll(s.Path(name, revision))
 	})
 	if err != nil {
 		return fmt.Errorf("remove %s@%s: %w", name, revision, asStoreError(err))
@@ -293,7 +293,7 @@ func (s *Store) RemoveRevision(ctx context.Context, name, revision string) error
 // unpublish removes one manifest, and brings current and the hub view in line.
 func (s *Store) unpublish(m Manifest) error {
 	path := s.manifestPath(m.Name, m.Revision)
-	if err := asStoreError(os.RemoveAll(path)); err != nil { // a damaged one may be a folder
+	if err := asStoreError(s.removeAll(path)); err != nil { // a damaged one may be a folder
 		return err
 	}
 	if err := syncDir(filepath.Dir(path)); err != nil {

@@ -65,12 +65,18 @@ func (s *Store) writeRecord(sha256Hex string, info fs.FileInfo) error {
 	if err != nil {
 		return err
 	}
+	if s.shared {
+		if s.checkRecord(sha256Hex, info) == nil {
+			return nil
+		}
+		return s.writeJSON(path, r, false) // through the fence: it is a promise
+	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
 	if errors.Is(err, fs.ErrExist) {
 		if s.checkRecord(sha256Hex, info) == nil {
 			return nil
 		}
-		return writeJSON(path, r, false)
+		return s.writeJSON(path, r, false)
 	}
 	if err != nil {
 		return asStoreError(err)
@@ -80,7 +86,7 @@ func (s *Store) writeRecord(sha256Hex string, info fs.FileInfo) error {
 		err = f.Chmod(fileMode)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(asStoreError(err), removeIfExists(path))
+		return errors.Join(asStoreError(err), s.removeIfExists(path))
 	}
 	return nil
 }

@@ -180,7 +180,7 @@ func saveHash(h hash.Hash) ([]byte, error) {
 // was judged: a pull has brought the new one, verified. If even that cannot be
 // written, this process remembers it.
 func (s *Store) distrust(ctx context.Context, sha256Hex string, judged fs.FileInfo) error {
-	if !s.writable {
+	if !s.canWrite() {
 		s.doubt(sha256Hex, judged)
 		return nil
 	}
@@ -203,9 +203,9 @@ func (s *Store) distrustLocked(sha256Hex string, judged fs.FileInfo) error {
 	s.doubt(sha256Hex, judged)
 	defer s.records.drop(sha256Hex)
 	path := s.recordPath(sha256Hex)
-	err := writeJSON(path, record{Distrusted: true}, true)
+	err := s.writeJSON(path, record{Distrusted: true}, true)
 	if errors.Is(err, ErrNoSpace) {
-		err = removeIfExists(path)
+		err = s.removeIfExists(path)
 		if err == nil {
 			err = asStoreError(syncDir(s.AgentFile("verified")))
 		}

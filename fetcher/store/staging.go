@@ -42,7 +42,7 @@ func (s *Store) Stage(ctx context.Context, name string, waiting func()) (*Stagin
 	}
 	plan, err := openPlan(s.planPath(name))
 	if err == nil {
-		err = removeIfExists(s.progressPath(name)) // of a pull that was killed
+		err = s.removeIfExists(s.progressPath(name)) // of a pull that was killed
 	}
 	if err != nil {
 		return nil, errors.Join(err, lock.Unlock())
@@ -53,7 +53,7 @@ func (s *Store) Stage(ctx context.Context, name string, waiting func()) (*Stagin
 // Close ends the pull. The plan stays if nothing was published, so that what
 // is already here survives a collection until the next try.
 func (g *Staging) Close() error {
-	errs := []error{removeIfExists(g.store.progressPath(g.name))}
+	errs := []error{g.store.removeIfExists(g.store.progressPath(g.name))}
 	if info, err := g.plan.Stat(); err == nil && info.Size() == 0 {
 		errs = append(errs, g.Abandon())
 	}
@@ -62,7 +62,7 @@ func (g *Staging) Close() error {
 
 // Abandon forgets the plan without publishing: what it held is published
 // already, or not wanted any longer.
-func (g *Staging) Abandon() error { return removeIfExists(g.store.planPath(g.name)) }
+func (g *Staging) Abandon() error { return g.store.removeIfExists(g.store.planPath(g.name)) }
 
 // Confirm ends a pull that has found a published revision right: its plan is
 // forgotten, and what was hashed anew is still known after a power cut.
@@ -122,6 +122,9 @@ func (g *Staging) Admit(ctx context.Context, p *Partial, sha256Hex, key string) 
 	if err := checkSHA256(sha256Hex); err != nil {
 		return err
 	}
+	if err := g.hashForeign(ctx, p, sha256Hex); err != nil {
+		return err
+	}
 	lock, err := g.store.lockLayout(ctx)
 	if err != nil {
 		return err
@@ -147,17 +150,53 @@ func (g *Staging) admit(p *Partial, sha256Hex, key string) error {
 		return asStoreError(err)
 	}
 	blob := g.store.BlobPath(sha256Hex)
-	if err := os.Rename(p.path, blob); err != nil {
+	if err := g.store.moveIn(p.path, blob); err != nil {
 		return fmt.Errorf("move content into place: %w", asStoreError(err))
 	}
 	if err := syncDir(filepath.Dir(blob)); err != nil {
 		return asStoreError(err)
 	}
-	if err := removeIfExists(p.journalPath()); err != nil {
+	if err := g.store.removeIfExists(p.journalPath()); err != nil {
 		return err
 	}
-	if info, err = os.Lstat(blob); err != nil {
+	if p.hashed != nil {
+		info = p.hashed
+	} else if info, err = os.Lstat(blob); err != nil {
 		return err
 	}
 	return errors.Join(g.store.writeRecord(sha256Hex, info), p.Close())
+}
+
+// hashForeign reads a transfer back whole that another writer has begun: whoever
+// that was may still have the file open, and write into it late what it had
+// received. What comes before the read is judged by it, what comes after shows in
+// the file's time, which is taken before, and takes the label away. What is wrong
+// is forgotten, and fetched again by the next pull.
+func (g *Staging) hashForeign(ctx context.Context, p *Partial, sha256Hex string) (err error) {
+	if !p.foreign {
+		return nil
+	}
+	if err := p.Sync(); err != nil {
+		return err
+	}
+	f, err := os.Open(p.path) // anew: on a network, that looks whether others have written
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	buf := g.store.takeBuffer()
+	defer g.store.buffers.Put(buf)
+	got, err := hashReader(ctx, &diskReader{store: g.store, path: p.path, info: info}, *buf, nil)
+	if err != nil {
+		return fmt.Errorf("read back what another agent has begun: %w", err)
+	}
+	if got != sha256Hex {
+		return errors.Join(fmt.Errorf("content with sha256 %s was written to by another agent after it had been verified; it is fetched again", sha256Hex), p.Reset())
+	}
+	p.hashed = info
+	return nil
 }

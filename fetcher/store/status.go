@@ -58,7 +58,7 @@ func (s *Store) WriteStatus(st Status) error {
 	if err := checkFolder(st.Name); err != nil {
 		return fmt.Errorf("write status: %w", err)
 	}
-	return writeJSON(s.statusPath(st.Name), st, false)
+	return s.writeJSON(s.statusPath(st.Name), st, false)
 }
 
 // ReadStatus returns the model's status; ErrNotFound if nobody wrote one.
@@ -88,7 +88,7 @@ func (s *Store) RemoveStatus(name string) error {
 	if err := checkFolder(name); err != nil {
 		return fmt.Errorf("remove status: %w", err)
 	}
-	return removeIfExists(s.statusPath(name))
+	return s.removeIfExists(s.statusPath(name))
 }
 
 // WriteHeartbeat says that the agent is alive.
@@ -96,7 +96,7 @@ func (s *Store) WriteHeartbeat(h Heartbeat) error {
 	if err := s.checkWritable(); err != nil {
 		return err
 	}
-	return writeJSON(s.statusPath(heartbeatName), h, false)
+	return s.writeJSON(s.statusPath(heartbeatName), h, false)
 }
 
 // ReadHeartbeat returns the agent's last sign of life; ErrNotFound if there

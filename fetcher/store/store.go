@@ -16,8 +16,8 @@
 //
 // Several processes may work in one store on one machine: they take flocks
 // under agent/locks. What a file system has to be able to do for that, Probe
-// finds out. It is not for: several machines that write into one store, or
-// deciding what a store should hold.
+// finds out. Machines that share a store take turns in writing ([OpenShared]).
+// It is not for deciding what a store should hold, or who may write.
 package store
 
 import (
@@ -28,6 +28,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,6 +46,10 @@ const (
 type Store struct {
 	dir      string
 	writable bool
+	// shared: machines take turns in writing, see [OpenShared]. term is this
+	// process's turn, nil while it has none, and last the one that it had last.
+	shared     bool
+	term, last atomic.Pointer[term]
 
 	ensuring sync.Mutex
 
@@ -90,6 +95,9 @@ func OpenLater(dir string) (*Store, error) {
 }
 
 func (s *Store) open() error {
+	if err := errors.Join(s.checkUnshared(), s.checkFormat()); err != nil {
+		return err
+	}
 	err := os.MkdirAll(s.dir, dirMode)
 	if err == nil {
 		err = openToAll(s.dir)
@@ -153,7 +161,7 @@ func OpenExisting(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if writable := unix.Access(s.dir, unix.W_OK) == nil; !writable {
+	if writable := unix.Access(s.dir, unix.W_OK) == nil; !writable || s.checkUnshared() != nil {
 		return s, nil
 	}
 	return Open(dir)
@@ -182,8 +190,8 @@ func (s *Store) BeforeWithdraw(ask func(ctx context.Context, names []string) err
 // Dir is the store's absolute directory.
 func (s *Store) Dir() string { return s.dir }
 
-// Writable says whether the store was opened for writing.
-func (s *Store) Writable() bool { return s.writable }
+// Writable says whether the store was opened for writing, and may be written now.
+func (s *Store) Writable() bool { return s.canWrite() }
 
 // Path is the directory of one revision: what vLLM takes as --model.
 func (s *Store) Path(name, revision string) string {
@@ -206,6 +214,10 @@ func (s *Store) manifestPath(name, revision string) string {
 }
 
 func (s *Store) checkWritable() error {
+	if s.shared {
+		_, err := s.now()
+		return err
+	}
 	if !s.writable {
 		return fmt.Errorf("store %s: %w", s.dir, ErrReadOnly)
 	}

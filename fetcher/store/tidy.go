@@ -38,7 +38,7 @@ func (s *Store) tidyModel(name string, withdrawn []Manifest) error {
 	if real, err := isRealDir(dir); err != nil {
 		return err
 	} else if !real || checkFolder(name) != nil {
-		return os.RemoveAll(dir)
+		return s.removeAll(dir)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Store) tidyModel(name string, withdrawn []Manifest) error {
 			keep = err == nil
 		}
 		if !keep {
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			if err := s.removeAll(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}
 			continue
@@ -67,7 +67,7 @@ func (s *Store) tidyModel(name string, withdrawn []Manifest) error {
 		}
 	}
 	if left == 0 {
-		return os.RemoveAll(dir)
+		return s.removeAll(dir)
 	}
 	return s.repointCurrent(name)
 }
@@ -90,9 +90,9 @@ func (s *Store) repointCurrent(name string) error {
 		return err
 	}
 	if len(revisions) == 0 {
-		err = os.RemoveAll(link)
+		err = s.removeAll(link)
 	} else {
-		err = replaceLink(revisions[0].Revision, link)
+		err = s.replaceLink(revisions[0].Revision, link)
 	}
 	return errors.Join(asStoreError(err), asStoreError(syncDir(filepath.Dir(link))))
 }
@@ -126,7 +126,7 @@ func (s *Store) tidyHub() error {
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), hubPrefix) && !views[e.Name()] {
-			if err := os.RemoveAll(filepath.Join(s.dir, "hub", e.Name())); err != nil {
+			if err := s.removeAll(filepath.Join(s.dir, "hub", e.Name())); err != nil {
 				return err
 			}
 		}
@@ -147,7 +147,7 @@ func (s *Store) tidyRecords() error {
 		}
 		_, err := os.Lstat(s.BlobPath(strings.TrimSuffix(e.Name(), ".json")))
 		if errors.Is(err, fs.ErrNotExist) {
-			err = os.RemoveAll(filepath.Join(dir, e.Name()))
+			err = s.removeAll(filepath.Join(dir, e.Name()))
 		}
 		if err != nil {
 			return err

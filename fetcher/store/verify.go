@@ -41,7 +41,7 @@ func (s *Store) Verify(ctx context.Context, m Manifest, onRead func(int)) (Verif
 	if failed := v.quarantine(ctx); failed != nil || v.failed != nil {
 		err = errors.Join(err, v.failed, failed)
 	}
-	if err == nil && len(v.res.Problems) > 0 && s.writable {
+	if err == nil && len(v.res.Problems) > 0 && s.canWrite() {
 		err = s.withLayout(ctx, func() error { return s.withdrawSame(m) })
 	}
 	if err != nil {
@@ -105,7 +105,7 @@ func (v *verification) verifyBlob(ctx context.Context, f ManifestFile) error {
 		// which costs a re-hash and no more.
 		err = nil
 	}
-	if errors.Is(err, ErrCorrupt) && v.store.writable {
+	if errors.Is(err, ErrCorrupt) && v.store.canWrite() {
 		if v.bad == nil {
 			v.bad = map[string]fs.FileInfo{}
 		}
@@ -257,11 +257,11 @@ func (s *Store) users(blobs map[string]bool) ([]Manifest, error) {
 
 func (s *Store) moveAside(sha256Hex string) error {
 	s.records.drop(sha256Hex)
-	if err := removeIfExists(s.recordPath(sha256Hex)); err != nil {
+	if err := s.removeIfExists(s.recordPath(sha256Hex)); err != nil {
 		return err
 	}
 	aside := filepath.Join(s.dir, "agent", "quarantine", fmt.Sprintf("%s-%d", sha256Hex, time.Now().UnixNano()))
-	err := os.Rename(s.BlobPath(sha256Hex), aside)
+	err := s.rename(s.BlobPath(sha256Hex), aside)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -280,11 +280,11 @@ func (s *Store) withdraw(m Manifest) error {
 		return err
 	}
 	kept := filepath.Join(dir, m.Revision+".json")
-	err := writeJSON(kept, m, true)
+	err := s.writeJSON(kept, m, true)
 	if errors.Is(err, ErrNoSpace) {
 		// On a full disk, too, nothing may be promised that is known to be wrong: a
 		// name takes no room.
-		err = errors.Join(asStoreError(os.Rename(s.manifestPath(m.Name, m.Revision), kept)), asStoreError(syncDir(dir)))
+		err = errors.Join(asStoreError(s.rename(s.manifestPath(m.Name, m.Revision), kept)), asStoreError(syncDir(dir)))
 	}
 	if err != nil {
 		return err

@@ -52,7 +52,11 @@ func (s *Store) findVolume() (Volume, error) {
 	if s.volume != nil {
 		return *s.volume, nil
 	}
-	v, err := probeVolume(filepath.Join(s.dir, "agent"))
+	dir, locks := filepath.Join(s.dir, "agent"), true
+	if t := s.term.Load(); s.shared && t != nil {
+		dir, locks = t.dir, false
+	}
+	v, err := probeVolume(dir, locks)
 	if err != nil {
 		return Volume{}, asStoreError(err)
 	}
@@ -60,8 +64,20 @@ func (s *Store) findVolume() (Volume, error) {
 	return v, nil
 }
 
-// probeVolume tries in dir what a store does.
-func probeVolume(dir string) (v Volume, err error) {
+// probeShared is findVolume before a term is in force.
+func (s *Store) probeShared(t *term) (Volume, error) {
+	s.probe.Lock()
+	defer s.probe.Unlock()
+	v, err := probeVolume(t.dir, false)
+	if err != nil {
+		return Volume{}, t.fenced(asStoreError(err))
+	}
+	s.volume = &v
+	return v, nil
+}
+
+// probeVolume tries in dir what a store does, with locks if it needs any.
+func probeVolume(dir string, locks bool) (v Volume, err error) {
 	v = volumeAt(dir)
 	f, err := os.CreateTemp(dir, tempPrefix+"probe-*")
 	if err != nil {
@@ -70,7 +86,11 @@ func probeVolume(dir string) (v Volume, err error) {
 	p := &probe{path: f.Name(), file: f}
 	defer func() { err = errors.Join(err, p.clean()) }()
 	var missing []string
-	for _, try := range []func() (string, error){p.locks, p.symlinks, p.modes, p.renames} {
+	tries := []func() (string, error){p.locks, p.symlinks, p.modes, p.renames}
+	if !locks {
+		tries = tries[1:]
+	}
+	for _, try := range tries {
 		lacks, err := try()
 		if err != nil {
 			return v, err
