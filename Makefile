@@ -173,6 +173,10 @@ bench: build ## compare with other tools, in about 40 minutes (SIZE, ROUNDS, PAR
 bench-agent: control-plane ## what the agent costs a node, idle and pulling (about 4 minutes)
 	@go -C test test ./agent -run '^$$' -bench . -benchtime 1x -timeout 20m
 
+.PHONY: bench-shared
+bench-shared: control-plane ## 32 agents on one volume: bytes, seconds, writes to the API server (about a minute)
+	@go -C test test ./shared -run '^$$' -bench . -benchtime 1x -timeout 20m
+
 .PHONY: bench-placement
 bench-placement: control-plane ## where pods land, by weights; writes docs/placement.md (about 40 minutes with ROUNDS=3)
 	@go -C test test ./placement -run '^$$' -bench . -benchtime 1x -timeout 120m -v -rounds $(ROUNDS) -update

@@ -96,6 +96,8 @@ type Agent struct {
 	turned   atomic.Int64 // when it last turned, in Unix nanoseconds
 	ready    atomic.Bool
 	promised *promises
+	// turns is how agents on one volume take turns in writing; nil: each has a volume.
+	turns *turns
 	// lookAgain asks for a look at the store that sees what was just changed.
 	lookAgain atomic.Bool
 	timeout   atomic.Int64 // intervals.timeout, for the events' writer
@@ -113,7 +115,7 @@ func New(o Options) (*Agent, error) {
 		return nil, errors.New("configure the agent: there is no connection to an API server; run in a pod or give --kubeconfig")
 	}
 	wakeup := make(chan struct{}, 1)
-	k, err := newKube(o.Kube, o.NodeName, poke(wakeup), o.Logger)
+	k, err := newKube(o.Kube, o.NodeName, o.Config.Volume, poke(wakeup), o.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("configure the agent: %w", err)
 	}
@@ -155,12 +157,20 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	o.Store.BeforeWithdraw(a.release)
 	a.metrics = newMetrics(a.shown.Load, a.reading)
 	a.events = newRecorder(c.event, a.metrics.eventWritten, o.Logger)
-	a.speed = &speedometer{file: o.Store.AgentFile(speedFile), logger: o.Logger}
+	a.speed = &speedometer{logger: o.Logger}
+	if !o.Config.Volume.shared() {
+		a.speed.file = o.Store.AgentFile(speedFile)
+		a.speed.write = func(data []byte) error { return o.Store.WriteAgentFile(speedFile, data) }
+	}
 	usable := func() bool { return a.disk.latest(time.Now()).Known }
+	mayWrite := func() bool { return usable() && (a.turns == nil || a.turns.writes.Load()) }
 	look := func(ctx context.Context) { a.disk.start(ctx, time.Duration(a.timeout.Load()), true) }
-	a.scrub = newScrubber(o.Store, usable, a.pulls.transferring, look, a.speed.add, o.Logger)
+	a.scrub = newScrubber(o.Store, mayWrite, a.pulls.transferring, look, a.speed.add, o.Logger)
 	a.warmer = newWarmer(o.Store, usable, a.pulls.transferring, look, wake, o.Logger)
 	a.warmer.speed = a.speed
+	if o.Config.Volume.shared() {
+		a.turns = newTurns(a, c, observer)
+	}
 	a.loop = newLoopState(o.Config)
 	a.adopt(o.Config)
 	return a
@@ -184,6 +194,10 @@ func (a *Agent) adopt(cfg Config) {
 	old := a.loop.cfg.Pull
 	if old.Jobs != cfg.Pull.Jobs || old.MaxRate != cfg.Pull.MaxRate {
 		a.logger.Warn("pull.jobs and pull.maxRate take effect when the agent restarts")
+	}
+	if a.loop.cfg.Volume != cfg.Volume {
+		a.logger.Warn("volume takes effect when the agent restarts")
+		cfg.Volume = a.loop.cfg.Volume
 	}
 	a.loop.cfg = cfg
 	a.o.Admission.configure(cfg.Store)
@@ -213,11 +227,18 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.events.run(ctx, func() time.Duration { return time.Duration(a.timeout.Load()) })
 		return nil
 	})
+	if a.turns != nil {
+		g.Go(func() error {
+			a.turns.elector.Run(ctx)
+			return nil
+		})
+	}
 	a.wg.Go(func() { a.scrub.run(ctx) })
 	a.wg.Go(func() { a.warmer.run(ctx) })
 	g.Go(func() error {
 		a.turnAround(ctx)
 		a.waitForWork()
+		a.giveWay(ctx)
 		return nil
 	})
 	return g.Wait()

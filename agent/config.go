@@ -38,9 +38,33 @@ type Config struct {
 	Scrub ScrubConfig
 	// RAM bounds what is held in memory.
 	RAM RAMConfig
+	// Volume is what the store is on.
+	Volume VolumeConfig
 	// Intervals are all the times that the agent keeps.
 	Intervals Intervals
 }
+
+// How a store is used: the values of [VolumeConfig].
+const (
+	// VolumeNode: each node has a disk of its own.
+	VolumeNode = "node"
+	// VolumeShared: all nodes mount one volume, and one agent writes into it.
+	VolumeShared = "shared"
+)
+
+// VolumeConfig is what the store is on. It takes effect when the agent starts.
+type VolumeConfig struct {
+	// Mode is VolumeNode, the default, or VolumeShared.
+	Mode string
+	// Namespace and Lease name the Lease by which the writer of a shared volume is
+	// elected. Lease is by default stoker-store.
+	Namespace, Lease string
+	// LeaseDuration is how long a writer may go without renewing it. Default 30s.
+	LeaseDuration time.Duration
+}
+
+// shared says whether several agents use one store.
+func (c VolumeConfig) shared() bool { return c.Mode == VolumeShared }
 
 // StoreConfig limits what the store may take of its file system.
 type StoreConfig struct {
@@ -143,6 +167,10 @@ type Intervals struct {
 	// Timeout is how long a call to the store, the devices or the API may take
 	// before what it asks about counts as unknown. Default 15s.
 	Timeout time.Duration
+	// Leave is for how long, on a shared volume, no Node may have carried a model's
+	// label before its files go: longer than an agent takes to see that it leaves,
+	// and to write. Default 2m.
+	Leave time.Duration
 	// Grace is how long a model that is no longer wanted stays on the disk
 	// after its label has gone. Default 10m.
 	Grace time.Duration
@@ -158,6 +186,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Any("startup", c.Startup),
 		slog.Any("scrub", c.Scrub),
 		slog.Any("ram", c.RAM),
+		slog.Any("volume", c.Volume),
 		slog.Any("intervals", c.Intervals),
 	)
 }
@@ -195,7 +224,11 @@ func ParseConfig(data []byte) (Config, error) {
 	cfg.Startup = parseStartup(section("startup"))
 	cfg.Scrub = parseScrub(section("scrub"))
 	cfg.RAM = parseRAM(section("ram"))
+	cfg.Volume = parseVolume(section("volume"))
 	cfg.Intervals = parseIntervals(section("intervals"))
+	if iv := cfg.Intervals; cfg.Volume.shared() && iv.Leave < 3*iv.Verify {
+		top.complain("intervals.leave", iv.Leave.String(), "write at least three times intervals.verify, which is "+iv.Verify.String()+": agents see only when they look that a model leaves the shared volume")
+	}
 	top.done()
 	if len(errs) > 0 {
 		return Config{}, fmt.Errorf("%w:\n%w", ErrConfig, errors.Join(errs...))
@@ -233,6 +266,30 @@ func parseRAM(f *fields) RAMConfig {
 	return cfg
 }
 
+func parseVolume(f *fields) VolumeConfig {
+	cfg := VolumeConfig{Mode: f.str("mode")}
+	switch cfg.Mode {
+	case "":
+		cfg.Mode = VolumeNode
+	case VolumeNode, VolumeShared:
+	default:
+		f.complain("mode", cfg.Mode, "write node, for a disk on each node, or shared, for one volume that all nodes mount and one agent writes")
+	}
+	cfg.Namespace, cfg.Lease = f.str("namespace"), f.str("lease")
+	cfg.LeaseDuration = f.duration("leaseDuration", 30*time.Second)
+	if cfg.LeaseDuration < 2*time.Second {
+		f.complain("leaseDuration", cfg.LeaseDuration.String(), "write at least 2s: a renewal takes a moment")
+	}
+	if cfg.Lease == "" {
+		cfg.Lease = "stoker-store"
+	}
+	if cfg.shared() && cfg.Namespace == "" {
+		f.complain("namespace", cfg.Namespace, "name the namespace of the Lease by which agents agree who writes into the shared volume")
+	}
+	f.done()
+	return cfg
+}
+
 func parsePull(f *fields) PullConfig {
 	cfg := PullConfig{
 		ConcurrentModels: int(f.integer("concurrentModels", 2, 1)),
@@ -258,6 +315,7 @@ func parseIntervals(f *fields) Intervals {
 		Residency:   f.duration("residency", 15*time.Second),
 		Resync:      f.duration("resync", time.Minute),
 		Timeout:     f.duration("timeout", 15*time.Second),
+		Leave:       f.duration("leave", 2*time.Minute),
 		Grace:       f.duration("grace", 10*time.Minute),
 	}
 	if cfg.RetryMax < cfg.RetryMin {

@@ -56,11 +56,12 @@ func TestConfigDefaults(t *testing.T) {
 		Startup: StartupConfig{Timeout: 30 * time.Minute},
 		Scrub:   ScrubConfig{Rate: 50 << 20, Cycle: 24 * time.Hour},
 		RAM:     RAMConfig{Rate: 200 << 20},
+		Volume:  VolumeConfig{Mode: VolumeNode, Lease: "stoker-store", LeaseDuration: 30 * time.Second},
 		Intervals: Intervals{
 			Observe: 5 * time.Second, LabelWrites: 2 * time.Second, Progress: 30 * time.Second, GPU: time.Minute,
 			GPURise: time.Minute, GPULeak: 5 * time.Minute,
 			Heartbeat: 10 * time.Second, Verify: 30 * time.Second, RetryMin: 5 * time.Second, RetryMax: 10 * time.Minute,
-			Residency: 15 * time.Second, Resync: time.Minute, Timeout: 15 * time.Second, Grace: 10 * time.Minute,
+			Residency: 15 * time.Second, Resync: time.Minute, Timeout: 15 * time.Second, Leave: 2 * time.Minute, Grace: 10 * time.Minute,
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -144,6 +145,7 @@ pull: {concurrentModels: 0, maxRate: -5}
 gpu: {leakAbove: some, leaks: 1}
 scrub: {rate: 0, cycle: 7d, every: 1h}
 ram: {budget: 100%, rate: fast}
+volume: {mode: readOnly, leaseDuration: 1s}
 intervals: {Observe: 5s, retryMin: 1h, heartbeat: 0s}
 modles: []
 `))
@@ -154,6 +156,14 @@ modles: []
 		if strings.Contains(err.Error(), secret) {
 			t.Errorf("the error shows the secret %s", secret)
 		}
+	}
+	_, shared := ParseConfig([]byte("models: []\nvolume: {mode: shared}"))
+	if shared == nil || !strings.Contains(shared.Error(), "volume.namespace") {
+		t.Errorf("a shared volume without a place for its lease: %v", shared)
+	}
+	_, hasty := ParseConfig([]byte("models: []\nvolume: {mode: shared, namespace: n}\nintervals: {leave: 1m}"))
+	if hasty == nil || !strings.Contains(hasty.Error(), `intervals.leave: "1m0s"`) {
+		t.Errorf("a shared volume whose files go before others have looked: %v", hasty)
 	}
 	golden(t, "mistakes.txt", err.Error()+"\n")
 }

@@ -82,6 +82,13 @@ func (r *removals) start(ctx context.Context, what superseded, why string) bool 
 	return true
 }
 
+// any says whether anything is being removed.
+func (r *removals) any() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.running) > 0
+}
+
 // collect returns the models that are being removed as a whole, and what ended
 // since the last call. Both at once: what ends in between is in one of them.
 func (r *removals) collect() (removing map[string]bool, done []removal) {

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/stoker-project/stoker/agent/elect"
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu"
@@ -57,6 +58,18 @@ func (s *fakeStore) set(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
+}
+
+func (s *fakeStore) Leaving() (map[string]bool, error) { return nil, nil }
+
+func (s *fakeStore) SetLeaving(string, bool) error { return nil }
+
+func (s *fakeStore) Lead(context.Context) error { return nil }
+
+func (s *fakeStore) Follow() {}
+
+func (s *fakeStore) WriteAgentFile(name string, data []byte) error {
+	return os.WriteFile(s.AgentFile(name), data, 0o644)
 }
 
 func (s *fakeStore) Ensure(context.Context) error { return nil }
@@ -329,6 +342,12 @@ func (c *fakeCluster) event(_ context.Context, e eventWrite) (string, error) {
 }
 
 func (c *fakeCluster) run(ctx context.Context) { <-ctx.Done() }
+
+func (c *fakeCluster) lease() elect.Lease { return nil }
+
+func (c *fakeCluster) carriers(context.Context, string) (map[string]string, error) { return nil, nil }
+
+func (c *fakeCluster) fleet() fleetWatch { return nil }
 
 func (c *fakeCluster) label(key string) string {
 	c.mu.Lock()

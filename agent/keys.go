@@ -31,6 +31,8 @@ const (
 
 	// TierDisk is the value of the warm label of a model on the volume.
 	TierDisk = "disk"
+	// TierShared is its value where the volume is one that nodes share.
+	TierShared = "shared"
 	// TierRAM is its value where the model's pages are in memory as well.
 	TierRAM = "ram"
 

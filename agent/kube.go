@@ -2,11 +2,14 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
+	"github.com/stoker-project/stoker/agent/elect"
 	"github.com/stoker-project/stoker/agent/kubeclient"
 )
 
@@ -20,6 +23,12 @@ type cluster interface {
 	lift(ctx context.Context, taints []coldTaint) (nodeView, error)
 	pods() (pods []pod, known bool)
 	event(ctx context.Context, e eventWrite) (name string, err error)
+	// lease is where agents on one volume agree who writes.
+	lease() elect.Lease
+	// carriers are the Nodes that promise a model, each with the revision it says.
+	carriers(ctx context.Context, model string) (map[string]string, error)
+	// fleet is a watch of the pods of all nodes, for as long as it runs.
+	fleet() fleetWatch
 	// run watches until ctx ends.
 	run(ctx context.Context)
 }
@@ -29,16 +38,22 @@ type kube struct {
 	api    nodeAPI
 	events eventAPI
 	watch  *podWatch
+	leases leaseAPI
+	client *kubeclient.Client
+	wake   func()
+	logger *slog.Logger
 }
 
 // newKube makes the clients; it sends nothing. wake is called when a pod here
 // changes.
-func newKube(cfg *rest.Config, node string, wake func(), logger *slog.Logger) (*kube, error) {
+func newKube(cfg *rest.Config, node string, volume VolumeConfig, wake func(), logger *slog.Logger) (*kube, error) {
 	client, err := kubeclient.New(cfg)
 	if err != nil {
 		return nil, err
 	}
 	return &kube{
+		leases: leaseAPI{leases: client.Leases(volume.Namespace), name: volume.Lease},
+		client: client, wake: wake, logger: logger,
 		api:    nodeAPI{nodes: client.Nodes(), name: node},
 		events: eventAPI{events: client.Events(eventNamespace), node: node},
 		watch:  newPodWatch(client.Pods(""), node, wake, logger),
@@ -62,3 +77,21 @@ func (k *kube) event(ctx context.Context, e eventWrite) (string, error) {
 }
 
 func (k *kube) run(ctx context.Context) { k.watch.run(ctx) }
+
+func (k *kube) lease() elect.Lease { return k.leases }
+
+// carriers lists Nodes by a label: few, and only while something leaves a shared
+// volume.
+func (k *kube) carriers(ctx context.Context, model string) (map[string]string, error) {
+	list, err := k.client.Nodes().List(ctx, metav1.ListOptions{LabelSelector: WarmPrefix + model})
+	if err != nil {
+		return nil, fmt.Errorf("list the nodes with label %s: %w; on a shared volume the agent's account needs list on nodes", WarmPrefix+model, err)
+	}
+	nodes := make(map[string]string, len(list.Items))
+	for _, n := range list.Items {
+		nodes[n.Name] = n.Labels[RevPrefix+model]
+	}
+	return nodes, nil
+}
+
+func (k *kube) fleet() fleetWatch { return newPodWatch(k.client.Pods(""), "", k.wake, k.logger) }

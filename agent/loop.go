@@ -59,6 +59,9 @@ type loopState struct {
 
 	statuses map[string]store.Status
 	beat     time.Time
+	// keepList: the configuration in force, listGood, is to be kept.
+	keepList bool
+	listGood []byte
 }
 
 func newLoopState(cfg Config) loopState {
@@ -79,12 +82,14 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 	a.observeList(now)
 	a.observeNode(now)
 	a.ask(ctx, now)
+	a.takeTurns(ctx, now)
 	f := a.gather(now)
-	a.promised.set(f.PromiseKnown, f.Promised, f.Store.Gen)
 	if a.lookAgain.Swap(false) {
 		a.disk.start(ctx, l.cfg.Intervals.Timeout, true)
 	}
 	d := plan(f)
+	a.promised.set(f.PromiseKnown, f.promisedAnywhere(), f.Store.Gen)
+	a.depart(ctx, now, f, d)
 	l.held = d.Memory.Held
 	a.warmer.want(d.Memory.Targets)
 	l.speed = restate(l.speed, a.speed.now())
@@ -101,8 +106,11 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 	if !d.Wake.IsZero() && d.Wake.Before(next) {
 		next = d.Wake
 	}
-	a.writeStatuses(now, d)
-	a.keepMemory(f, d)
+	if !f.Shared.follows() {
+		a.writeStatuses(now, d)
+		a.keepMemory(f, d)
+		a.keepLastGood()
+	}
 	a.show(f, d)
 	// A plan that is due at once still leaves others the processor.
 	if soonest := now.Add(10 * time.Millisecond); next.Before(soonest) {
@@ -158,8 +166,7 @@ func (a *Agent) observeList(now time.Time) {
 	a.adopt(got.Value.cfg)
 	a.tryAgain(now, func(Model) bool { return true })
 	a.logger.Info("take over configuration", "config", l.cfg)
-	file, data := a.o.Store.AgentFile(LastGoodFile), got.Value.data
-	a.scribe.put(LastGoodFile, func() error { return replaceFile(file, data) })
+	l.keepList, l.listGood = true, got.Value.data
 }
 
 func (a *Agent) rejectList(why string) {
@@ -232,6 +239,7 @@ func (a *Agent) gather(now time.Time) facts {
 	}
 	f.Pods, f.PodsKnown = a.cluster.pods()
 	f.RAM = a.ramFacts(f.Pods)
+	a.sharedFacts(now, &f)
 	for k, v := range l.nodeSeen.Labels {
 		if name, ok := strings.CutPrefix(k, RevPrefix); ok {
 			f.Revisions[name] = v
@@ -289,15 +297,15 @@ func notAfter(t, now time.Time) time.Time {
 }
 
 // act does what the plan says, and remembers what the next plan must know.
-func (a *Agent) act(ctx context.Context, f facts, d decision) {
+func (a *Agent) act(ctx context.Context, f facts, d decision) { //nolint:contextcheck // what writes ends with the time of writing
 	l := &a.loop
 	for _, m := range d.Models {
 		r := l.records[m.Name]
-		if m.Pods > 0 {
+		if m.Used {
 			r.LastUsed = f.Now
 		}
 		switch {
-		case m.Wanted && m.Listed:
+		case m.Held && m.Listed:
 			r.Managed, r.Unwanted = true, time.Time{}
 		case r.Managed && r.Unwanted.IsZero() && (f.NodeKnown || !m.Listed):
 			r.Unwanted = f.Now
@@ -311,6 +319,9 @@ func (a *Agent) act(ctx context.Context, f facts, d decision) {
 	}
 	for _, name := range d.Cancel {
 		a.pulls.cancel(name)
+	}
+	if a.turns != nil && a.turns.ctx != nil {
+		ctx = a.turns.ctx // what writes ends with this agent's time of writing
 	}
 	for _, o := range d.Start {
 		have := f.Store.Value.Models[o.Model.Name].Manifest.Revision
@@ -333,4 +344,14 @@ func (a *Agent) act(ctx context.Context, f facts, d decision) {
 // may never answer.
 func (a *Agent) patient(now time.Time) bool {
 	return now.Sub(a.loop.started) > 2*a.loop.cfg.Intervals.Timeout
+}
+
+// keepLastGood keeps the configuration in force, once.
+func (a *Agent) keepLastGood() {
+	if !a.loop.keepList {
+		return
+	}
+	a.loop.keepList = false
+	data := a.loop.listGood
+	a.scribe.put(LastGoodFile, func() error { return a.o.Store.WriteAgentFile(LastGoodFile, data) })
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/stoker-project/stoker/fetcher/store"
@@ -28,6 +29,14 @@ type Store interface {
 	// Check compares a revision with what stat shows; store.ErrCorrupt.
 	Check(ctx context.Context, m store.Manifest) error
 	Usage() (store.Usage, error)
+	// Leaving are the models that no agent may promise, because the writer of a
+	// shared store is about to take their files; SetLeaving says so, or takes it
+	// back.
+	Leaving() (map[string]bool, error)
+	SetLeaving(name string, leaving bool) error
+	// Lead makes this process the writer of a shared store, Follow ends that.
+	Lead(ctx context.Context) error
+	Follow()
 	Path(name, revision string) string
 	// BeforeWithdraw sets what is asked before published files are taken away
 	// because they turned out wrong.
@@ -73,6 +82,8 @@ type storeObserver struct {
 	taking func() map[string]int64
 	// memory is what earlier runs knew, read by the first look that succeeds.
 	memory *agentMemory
+	// forget has it read anew: another agent may have written it since.
+	forget atomic.Bool
 }
 
 // agentMemory is what the memory file said.
@@ -123,11 +134,14 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 		view.Models[m.Name] = s
 	}
 	o.sizes = sizes
-	if o.memory == nil {
+	if o.forget.Swap(false) || o.memory == nil {
 		m, err := readMemory(o.store.AgentFile(memoryFile))
 		o.memory = &agentMemory{models: m.Models, coldSince: m.ColdSince, err: err}
 	}
 	view.Memory = o.memory
+	if view.Leaving, err = o.store.Leaving(); err != nil {
+		return storeView{}, err
+	}
 	if o.taking != nil {
 		view.Taking = o.taking() // first: what arrives in between is counted twice, not forgotten
 	}

@@ -16,16 +16,26 @@ const claimName = "stoker-models"
 // plan decides, from what is known, what this node should hold and what is to
 // be done about it now. It is a pure function.
 func plan(f facts) decision {
-	p := planner{facts: f, demand: map[string]int{}, left: map[string]bool{}}
+	p := planner{facts: f, demand: map[string]int{}, here: map[string]int{}, left: map[string]bool{}}
+	p.out.Leave = map[departure]bool{}
 	p.readPods()
 	for i, m := range f.List {
-		p.listed(i, m)
+		if f.Shared.follows() {
+			p.follow(m)
+		} else {
+			p.listed(i, m)
+		}
 	}
 	p.unlisted()
-	p.makeRoom()
+	if !f.Shared.follows() {
+		p.makeRoom()
+	}
 	slices.Sort(p.out.Remove)
 	if p.labelWithoutManifest() {
 		p.out.Remove, p.out.Prune = nil, nil
+	}
+	if f.Shared.follows() {
+		p.out.Cancel, p.waiting = nil, nil
 	}
 	p.assign()
 	p.ram()
@@ -47,8 +57,11 @@ func (p *planner) labelWithoutManifest() bool {
 
 type planner struct {
 	facts
-	demand  map[string]int // pods here, by the model they name
-	holdAll bool           // a pod here may use any model
+	// demand are pods by the model that they name, here those of this node: on a
+	// shared volume, the writer counts pods of all nodes.
+	demand  map[string]int
+	here    map[string]int
+	holdAll bool // a pod here may use any model
 	waiting []candidate
 	needy   []needy
 	left    map[string]bool // models that make room for others
@@ -71,12 +84,15 @@ type candidate struct {
 }
 
 func (p *planner) readPods() {
-	for _, pod := range p.Pods {
+	for i, pod := range slices.Concat(p.Pods, p.Shared.Elsewhere) {
 		if pod.over() {
 			continue
 		}
 		if name := pod.model(); name != "" {
 			p.demand[name]++
+			if i < len(p.Pods) {
+				p.here[name]++
+			}
 		} else if slices.Contains(pod.Claims, claimName) {
 			p.holdAll = true
 		}
@@ -86,9 +102,10 @@ func (p *planner) readPods() {
 // listed decides about one entry of the list.
 func (p *planner) listed(index int, m Model) {
 	r := p.Memory[m.Name]
-	s := modelState{Name: m.Name, Model: m, Listed: true, State: StateAbsent, Pods: p.demand[m.Name]}
+	s := modelState{Name: m.Name, Model: m, Listed: true, State: StateAbsent, Pods: p.here[m.Name]}
 	selected := len(m.NodeSelector) == 0 || (p.NodeKnown && m.selects(p.NodeLabels))
 	s.Wanted = selected || s.Pods > 0
+	s.Held, s.Used = s.Wanted || p.Shared.Writes, p.demand[m.Name] > 0
 	have, published := p.Store.Value.Models[m.Name]
 	published = published && p.Store.Known
 	mine := published && sameSource(m, have.Manifest)
@@ -100,6 +117,9 @@ func (p *planner) listed(index int, m Model) {
 		s.Revision, s.Bytes, s.Size = have.Manifest.Revision, have.Manifest.Bytes, have.Size
 	}
 	s.Warm = good && s.Wanted
+	if p.Shared.Writes && (p.Removing[m.Name] || removed || published && (!mine || errors.Is(have.Err, store.ErrCorrupt))) {
+		p.out.Leave[departure{Model: m.Name}] = true // for as long as it lasts
+	}
 
 	switch {
 	case p.Removing[m.Name]:
@@ -117,7 +137,7 @@ func (p *planner) listed(index int, m Model) {
 		if s.Warm {
 			s.State = StateWarm
 		}
-	case !s.Wanted:
+	case !s.Held:
 		p.unwanted(&s, published, len(m.NodeSelector) > 0 && !p.NodeKnown)
 	case good:
 		p.whenGood(&s, index, have.Manifest, r)
@@ -134,12 +154,25 @@ func (p *planner) listed(index int, m Model) {
 		}
 		p.want(&s, index, r, false)
 	}
+	if !s.Wanted && (s.State == StateWarm || s.State == StateUpdating) {
+		s.State, s.Reason = StateSkipped, notSelected // held for other nodes
+	}
 	p.out.Models = append(p.out.Models, s)
 }
 
 // promised says whether a label on the Node may promise the model; it may as
 // long as no write was confirmed.
-func (p *planner) promised(name string) bool { return !p.PromiseKnown || p.Promised[name] }
+// On a shared volume, whoever asks is about to take its files: then no other Node
+// may promise it either.
+func (p *planner) promised(name string) bool {
+	own := !p.PromiseKnown || p.Promised[name]
+	if p.Shared.Writes {
+		leaves := departure{Model: name}
+		p.out.Leave[leaves] = true
+		return own || !p.Shared.Gone[leaves]
+	}
+	return own
+}
 
 func (p *planner) whileRunning(s *modelState, running pulling) {
 	s.Progress = &running
@@ -159,7 +192,7 @@ func (p *planner) whileRunning(s *modelState, running pulling) {
 		return
 	}
 	// A node that is not known may well be selected.
-	if !s.Wanted && p.PodsKnown && p.NodeKnown {
+	if !s.Held && p.PodsKnown && p.NodeKnown {
 		s.State, s.Reason = StateSkipped, notSelected
 		p.out.Cancel = append(p.out.Cancel, s.Name)
 	}
@@ -201,15 +234,15 @@ func (p *planner) evict(s *modelState) {
 	switch {
 	case !p.PodsKnown:
 		s.Reason += "; kept until the pods of this node are known"
-	case s.Pods > 0 || p.holdAll:
-		s.Reason += "; kept while pods on this node use it"
+	case s.Used || p.holdAll:
+		s.Reason += "; kept while pods " + p.Shared.where() + " use it"
 	case r.Unwanted.IsZero() || p.Now.Before(at):
 		if !r.Unwanted.IsZero() {
 			s.Next = at
 			p.wakeAt(at)
 		}
 	case p.promised(s.Name):
-		s.Reason += "; its label is being withdrawn first"
+		s.Reason += "; its label is being withdrawn first" + p.Shared.carriers(s.Name)
 	case r.Failure != nil && p.Now.Before(r.Next):
 		s.Reason, s.Hint, s.Next = r.Failure.Reason, r.Failure.Hint, r.Next
 		p.wakeAt(r.Next)
@@ -282,8 +315,15 @@ const clockSkew = time.Minute
 // says the current one, and no pod is left that is older than the switch and so
 // may have pinned another one.
 func (p *planner) prunable(s modelState, have store.Manifest) bool {
-	return p.PodsKnown && !p.holdAll && s.Warm && p.Revisions[s.Name] == shortRevision(have.Revision) &&
-		!slices.ContainsFunc(p.Pods, func(pod pod) bool {
+	said := s.Warm && p.Revisions[s.Name] == shortRevision(have.Revision)
+	if p.Shared.Writes && len(p.Store.Value.Models[s.Name].Old) > 0 {
+		// No Node may say another one; this one need not say any.
+		leaves := departure{Model: s.Name, Except: shortRevision(have.Revision)}
+		p.out.Leave[leaves] = true
+		said = (said || !s.Wanted) && p.Shared.Gone[leaves]
+	}
+	return p.PodsKnown && !p.holdAll && said &&
+		!slices.ContainsFunc(slices.Concat(p.Pods, p.Shared.Elsewhere), func(pod pod) bool {
 			return !pod.over() && pod.model() == s.Name && !pod.Created.After(have.PublishedAt.Add(clockSkew))
 		})
 }
@@ -291,7 +331,7 @@ func (p *planner) prunable(s modelState, have store.Manifest) bool {
 // want queues a pull, unless an earlier attempt at the same entry failed and
 // its time has not come.
 func (p *planner) want(s *modelState, index int, r record, lookup bool) {
-	c := candidate{order: order{Model: s.Model, Lookup: lookup}, index: index, demand: s.Pods > 0}
+	c := candidate{order: order{Model: s.Model, Lookup: lookup}, index: index, demand: s.Used}
 	failed, due := r.Failure != nil && r.Transfer == s.Model.transfer(), !p.Now.Before(r.Next)
 	if failed && (!due || r.Failure.NoRoom != nil) {
 		s.State, s.Reason, s.Hint, s.Code, s.Next = r.Failure.State, r.Failure.Reason, r.Failure.Hint, r.Failure.Code, r.Next
@@ -325,29 +365,32 @@ func (p *planner) unlisted() {
 	seen := map[string]bool{}
 	for name, have := range p.Store.Value.Models {
 		r := p.Memory[name]
-		if listed[name] || !p.Store.Known || !r.Managed || p.Store.Gen < r.Fresh {
+		if listed[name] || !p.Store.Known || !r.Managed || p.Store.Gen < r.Fresh || p.Shared.follows() {
 			continue
 		}
 		seen[name] = true
 		s := modelState{
-			Name: name, Pods: p.demand[name], Revision: have.Manifest.Revision, Bytes: have.Manifest.Bytes,
+			Name: name, Pods: p.here[name], Used: p.demand[name] > 0, Revision: have.Manifest.Revision, Bytes: have.Manifest.Bytes,
 			Reason: "it is no longer in the model list",
 		}
 		if p.Removing[name] {
 			s.State = StateEvicting
+			if p.Shared.Writes {
+				p.out.Leave[departure{Model: name}] = true
+			}
 		} else {
 			p.evict(&s)
 		}
 		p.out.Models = append(p.out.Models, s)
 	}
-	for name, n := range p.demand {
+	for name := range p.demand {
 		_, stored := p.Store.Value.Models[name]
 		if listed[name] || seen[name] || stored || fetcher.CheckName(name) != nil {
 			continue
 		}
 		p.out.Models = append(p.out.Models, modelState{
-			Name: name, State: StateFailed, Pods: n, Code: store.CodeRefused,
-			Reason: "a pod on this node names it, and the model list does not have it",
+			Name: name, State: StateFailed, Pods: p.here[name], Used: true, Code: store.CodeRefused,
+			Reason: "a pod " + p.Shared.where() + " names it, and the model list does not have it",
 			Hint:   "add it to the model list, or correct the pod's label " + ModelLabel,
 		})
 	}

@@ -57,8 +57,25 @@ type podWatch struct {
 	logger     *slog.Logger
 }
 
+// fleetWatch keeps the pods of all nodes that may read the store.
+type fleetWatch interface {
+	run(ctx context.Context)
+	pods() (pods []pod, known bool)
+}
+
+// newPodWatch watches the pods of a node; of all, if node is empty: then it keeps
+// of those that cannot read the store no more than that they are there.
 func newPodWatch(pods *kubeclient.Pods, node string, wake func(), logger *slog.Logger) *podWatch {
-	onNode := "spec.nodeName=" + node
+	onNode, keep := "spec.nodeName="+node, keepLittle
+	changed := func(any) { wake() }
+	if node == "" {
+		onNode, keep = "", keepReaders
+		changed = func(o any) {
+			if p, ok := o.(*corev1.Pod); ok && readsStore(p) {
+				wake()
+			}
+		}
+	}
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = onNode
@@ -73,11 +90,11 @@ func newPodWatch(pods *kubeclient.Pods, node string, wake func(), logger *slog.L
 	w.store, w.controller = cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: lw,
 		ObjectType:    &corev1.Pod{},
-		Transform:     keepLittle,
+		Transform:     keep,
 		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { wake() },
-			UpdateFunc: func(any, any) { wake() },
-			DeleteFunc: func(any) { wake() },
+			AddFunc:    changed,
+			UpdateFunc: func(_, o any) { changed(o) },
+			DeleteFunc: changed,
 		},
 	})
 	return w
@@ -103,6 +120,32 @@ func (w *podWatch) pods() ([]pod, bool) {
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].UID < out[j].UID })
 	return out, true
+}
+
+// readsStore says whether a pod names a model or mounts the store's claim.
+func readsStore(p *corev1.Pod) bool {
+	if p.Labels[ModelLabel] != "" {
+		return true
+	}
+	for _, v := range p.Spec.Volumes {
+		if v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ClaimName == claimName {
+			return true
+		}
+	}
+	return false
+}
+
+// keepReaders is keepLittle for pods that may read the store, and drops the rest of
+// others.
+func keepReaders(o any) (any, error) {
+	p, ok := o.(*corev1.Pod)
+	if !ok || readsStore(p) {
+		return keepLittle(o)
+	}
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion},
+		Status:     corev1.PodStatus{Phase: corev1.PodSucceeded},
+	}, nil
 }
 
 // keepLittle drops everything of a pod that the agent does not need, so that

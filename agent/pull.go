@@ -150,6 +150,23 @@ func (p *pulls) cancel(name string) {
 	}
 }
 
+// any says whether anything is being pulled or looked up.
+func (p *pulls) any() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.running) > 0
+}
+
+// cancelAll ends every pull.
+func (p *pulls) cancelAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, run := range p.running {
+		run.canceled = true
+		run.cancel()
+	}
+}
+
 // taking is what running pulls that were admitted will still take, in bytes.
 func (p *pulls) taking() map[string]int64 {
 	p.mu.Lock()

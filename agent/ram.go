@@ -210,6 +210,9 @@ func (p *planner) ram() {
 			continue
 		}
 		s.Tier = TierDisk
+		if p.Shared.On {
+			s.Tier = TierShared
+		}
 		if s.Model.RAM {
 			entry := slices.IndexFunc(p.List, func(m Model) bool { return m.Name == s.Name })
 			wishes = append(wishes, ramWish{state: i, entry: entry, manifest: p.Store.Value.Models[s.Name].Manifest})

@@ -239,10 +239,10 @@ func (p *planner) mayLeave(n needy) []leaving {
 				out = append(out, leaving{superseded: superseded{Name: name, Revision: old.Revision}, revisions: []store.Manifest{old}})
 			}
 		}
-		if name == n.Model.Name || s.Pods > 0 || (s.Wanted && s.Model.Priority >= n.Model.Priority) {
+		if name == n.Model.Name || s.Used || (s.Held && s.Model.Priority >= n.Model.Priority) {
 			continue
 		}
-		l := leaving{superseded: superseded{Name: name}, kept: s.Wanted, priority: s.Model.Priority, used: r.LastUsed}
+		l := leaving{superseded: superseded{Name: name}, kept: s.Held, priority: s.Model.Priority, used: r.LastUsed}
 		if l.used.IsZero() {
 			l.used = have.Manifest.PublishedAt
 		}
@@ -285,7 +285,7 @@ func (p *planner) leave(l leaving, n needy) {
 	}
 	switch {
 	case p.promised(l.Name):
-		s.Reason += "; its label is being withdrawn first"
+		s.Reason += "; its label is being withdrawn first" + p.Shared.carriers(l.Name)
 	case r.Failure != nil && r.Failure.State == StateEvicting && p.Now.Before(r.Next):
 		s.Reason, s.Hint, s.Next = r.Failure.Reason, r.Failure.Hint, r.Next
 		p.wakeAt(r.Next)

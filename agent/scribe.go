@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -20,8 +19,10 @@ type StatusWriter interface {
 	WriteStatus(s store.Status) error
 	RemoveStatus(name string) error
 	WriteHeartbeat(h store.Heartbeat) error
-	// AgentFile is a path for the agent's own memory.
+	// AgentFile is a path for the agent's own memory, and WriteAgentFile replaces
+	// it, so that a power cut leaves the old content or the new.
 	AgentFile(name string) string
+	WriteAgentFile(name string, data []byte) error
 }
 
 // scribe writes small files of the store in one goroutine, the latest content
@@ -125,33 +126,4 @@ func readMemory(path string) (memory, error) {
 		return memory{}, fmt.Errorf("read the agent's memory %s: %w", path, err)
 	}
 	return m, nil
-}
-
-// replaceFile writes a file so that a reader, also after a power cut, sees the
-// old content or the new.
-func replaceFile(path string, data []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(tmp.Name()) // best effort: gc collects what stays
-		}
-	}()
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -27,6 +27,7 @@ type Scrubber interface {
 	Scrub(ctx context.Context, p store.ScrubPoint) (store.ScrubPoint, error)
 	// AgentFile is where the agent keeps its memory.
 	AgentFile(name string) string
+	WriteAgentFile(name string, data []byte) error
 }
 
 const (
@@ -350,7 +351,7 @@ func (s *scrubber) keep() {
 	m.Version = 1
 	data, err := json.Marshal(m)
 	if err == nil {
-		err = replaceFile(s.store.AgentFile(scrubFile), data)
+		err = s.store.WriteAgentFile(scrubFile, data)
 	}
 	if err != nil {
 		s.tell("remember how far it is", err)

@@ -67,6 +67,10 @@ func (f *fakeScrubs) Scrub(ctx context.Context, p store.ScrubPoint) (store.Scrub
 
 func (f *fakeScrubs) AgentFile(name string) string { return filepath.Join(f.dir, name) }
 
+func (f *fakeScrubs) WriteAgentFile(name string, data []byte) error {
+	return os.WriteFile(f.AgentFile(name), data, 0o644)
+}
+
 func (f *fakeScrubs) total() (n int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -133,8 +133,11 @@ func restate(said, now measuredSpeed) measuredSpeed {
 }
 
 // speedometer collects what is known of the volume's speed, from whoever reads.
+// On a volume that agents share, each measures for itself and keeps nothing: file
+// is empty.
 type speedometer struct {
 	file   string
+	write  func(data []byte) error
 	logger *slog.Logger
 
 	mu        sync.Mutex
@@ -176,7 +179,7 @@ func (s *speedometer) now() measuredSpeed {
 // writes it: not for the loop.
 func (s *speedometer) restore() {
 	s.mu.Lock()
-	began := s.restoring
+	began := s.restoring || s.file == ""
 	s.restoring = true
 	s.mu.Unlock()
 	if began {
@@ -219,7 +222,7 @@ func readLaps(file string, now time.Time) ([]lap, error) {
 func (s *speedometer) keep(last bool) {
 	s.mu.Lock()
 	now := time.Now()
-	if !s.dirty || !s.restored || !last && now.Sub(s.kept) < speedKeep {
+	if s.file == "" || !s.dirty || !s.restored || !last && now.Sub(s.kept) < speedKeep {
 		s.mu.Unlock()
 		return
 	}
@@ -228,7 +231,7 @@ func (s *speedometer) keep(last bool) {
 	s.mu.Unlock()
 	data, err := json.Marshal(m)
 	if err == nil {
-		err = replaceFile(s.file, data)
+		err = s.write(data)
 	}
 	if err != nil {
 		s.logger.Warn("remember the volume's speed", "error", errText(err))

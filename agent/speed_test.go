@@ -100,7 +100,7 @@ func TestSpeedIsKept(t *testing.T) {
 		var log strings.Builder
 		file := filepath.Join(t.TempDir(), speedFile)
 		meter := func() *speedometer {
-			return &speedometer{file: file, logger: slog.New(slog.NewTextHandler(&log, nil))}
+			return &speedometer{file: file, write: func(data []byte) error { return os.WriteFile(file, data, 0o644) }, logger: slog.New(slog.NewTextHandler(&log, nil))}
 		}
 		s := meter()
 		s.add(readingAt(32, 500))

@@ -43,6 +43,8 @@ type storeView struct {
 	Taking map[string]int64
 	// Memory is what earlier runs of the agent knew.
 	Memory *agentMemory
+	// Leaving are the models that a shared volume's writer is about to remove.
+	Leaving map[string]bool
 }
 
 // storedModel is one published model, just checked.
@@ -136,6 +138,7 @@ type facts struct {
 	Revisions    map[string]string // the rev labels on the Node, by model
 	PromiseKnown bool              // false until a write was confirmed
 	RAM          ramFacts
+	Shared       sharedFacts
 }
 
 // modelState is one line of what the node says.
@@ -164,6 +167,9 @@ type modelState struct {
 	Pods   int
 	Wanted bool
 	Listed bool
+	// Held says that the store should hold it: for this node, or, on a shared
+	// volume, for any. Used: a pod here, or there on any node, names it.
+	Held, Used bool
 }
 
 // reset makes it a model that waits for its turn; one that is warm stays so.
@@ -193,6 +199,8 @@ type decision struct {
 	Cancel []string
 	Remove []string
 	Prune  []superseded
+	// Leave is what no other Node may say, see [sharedFacts].
+	Leave  map[departure]bool
 	Memory ramDecision
 	// Wake is when time alone changes the plan; zero if it does not.
 	Wake time.Time

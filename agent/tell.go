@@ -18,6 +18,9 @@ func (a *Agent) say(ctx context.Context, now time.Time, f facts, d decision) tim
 	if !l.storeOK || !l.nodeOK || !l.gpus.fed || !a.ramKnown(now, d) {
 		return time.Time{}
 	}
+	if a.tooOld(now, f) {
+		return time.Time{}
+	}
 	list := ListStatus{Models: len(l.cfg.Models), Rejected: oneLine(l.rejected, maxListText)}
 	u, err := l.gpus.utter(now, &l.said, l.cfg.Intervals, func(w gpuWord) (said, error) {
 		status := describe(d.Models, w, f.Store, l.speed)
@@ -115,6 +118,9 @@ func (a *Agent) takeWrite(ctx context.Context, now time.Time) {
 // pullEnded takes the outcome of a pull or a lookup.
 func (a *Agent) pullEnded(now time.Time, out outcome) {
 	l := &a.loop
+	if errors.Is(a.fencedBy(out.Err), store.ErrFenced) {
+		out.Canceled = true // it is the next writer's now
+	}
 	name := out.Model.Name
 	r := l.records[name]
 	if out.Pulled {
@@ -172,7 +178,7 @@ func (a *Agent) removalEnded(now time.Time, out removal) {
 		l.records[out.Name] = r
 		return
 	}
-	if out.Err != nil {
+	if a.fencedBy(out.Err) != nil {
 		r.Failures++
 		r.Failure = &failure{State: StateEvicting, Reason: "its files cannot be removed: " + errText(out.Err), Hint: "look at the node's disk"}
 		r.Next = now.Add(backoff(l.cfg.Intervals, r.Failures, jitter()))
@@ -223,7 +229,7 @@ func (a *Agent) writeStatuses(now time.Time, d decision) {
 	if now.Sub(l.beat) >= l.cfg.Intervals.Heartbeat {
 		l.beat = now
 		beat := a.heartbeat(now)
-		a.scribe.put("heartbeat", func() error { return a.o.Store.WriteHeartbeat(beat) })
+		a.scribe.put("heartbeat", func() error { return a.fencedBy(a.o.Store.WriteHeartbeat(beat)) })
 	}
 	current := make(map[string]bool, len(d.Models))
 	for _, m := range d.Models {

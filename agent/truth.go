@@ -54,6 +54,9 @@ func (a *Agent) tellReadOnly(f facts) {
 // models of which nothing is left.
 func (a *Agent) keepMemory(f facts, d decision) {
 	l := &a.loop
+	if f.Shared.follows() {
+		return // the writer's
+	}
 	if !f.Store.Known {
 		return // what is there is not known, so nothing is forgotten
 	}
@@ -84,6 +87,5 @@ func (a *Agent) keepMemory(f facts, d decision) {
 		a.logger.Error("render the agent's memory", "error", errText(err))
 		return
 	}
-	file := a.o.Store.AgentFile(memoryFile)
-	a.scribe.put(memoryFile, func() error { return replaceFile(file, data) })
+	a.scribe.put(memoryFile, func() error { return a.o.Store.WriteAgentFile(memoryFile, data) })
 }

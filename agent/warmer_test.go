@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -111,7 +112,8 @@ func newWarmBench(t *testing.T, rate int64) *warmBench {
 		b.fake, func() bool { return !up() }, get(&b.busy),
 		func(context.Context) { b.fake.set(func() { b.found++ }) }, func() { b.fake.set(func() { b.wakes++ }) }, slog.New(slog.DiscardHandler),
 	)
-	b.w.speed = &speedometer{file: t.TempDir() + "/" + speedFile, logger: slog.New(slog.DiscardHandler)}
+	speeds := t.TempDir() + "/" + speedFile
+	b.w.speed = &speedometer{file: speeds, write: func(data []byte) error { return os.WriteFile(speeds, data, 0o644) }, logger: slog.New(slog.DiscardHandler)}
 	b.w.headroom = func() (headroom.State, error) {
 		return headroom.State{Total: 1 << 40, Available: 1 << 39, Limit: headroom.None}, nil
 	}

@@ -73,6 +73,8 @@ func (x *explainer) warm() advice {
 	a := advice{do: nothing}
 	where := "in its tier " + x.m.Tier
 	switch x.m.Tier {
+	case agent.TierShared:
+		where = "on the volume that nodes share"
 	case agent.TierDisk:
 		where = "on its disk"
 	case agent.TierRAM:

@@ -1,9 +1,10 @@
-// Package kubeclient makes client-go's typed clients for Nodes, pods and events.
+// Package kubeclient makes client-go's typed clients for Nodes, pods, events and
+// Leases.
 //
 // client-go's own clientsets register every kind of every API group with their
 // codecs, whichever of them a program uses: a quarter of Stoker's executable,
-// and as much of what an idle agent keeps resident. Here only the groups core/v1
-// and events.k8s.io/v1 are known. It is not for other kinds, and decides nothing:
+// and as much of what an idle agent keeps resident. Here only the groups core/v1,
+// events.k8s.io/v1 and coordination.k8s.io/v1 are known. It is not for other kinds, and decides nothing:
 // requests, errors and watches are client-go's. There is no Apply, because
 // client-go's types for it bring all groups as well: it is a Patch of the type
 // that server-side apply has.
@@ -12,6 +13,7 @@ package kubeclient
 import (
 	"fmt"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,18 +31,20 @@ type (
 	Pods = gentype.ClientWithList[*corev1.Pod, *corev1.PodList]
 	// Events has those but for lists.
 	Events = gentype.Client[*eventsv1.Event]
+	// Leases have those, too.
+	Leases = gentype.Client[*coordinationv1.Lease]
 )
 
 // Client reaches one API server.
 type Client struct {
-	core, events rest.Interface
-	parameters   runtime.ParameterCodec
+	core, events, leases rest.Interface
+	parameters           runtime.ParameterCodec
 }
 
 // New makes a client; it sends nothing. cfg is not changed.
 func New(cfg *rest.Config) (*Client, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, eventsv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, eventsv1.AddToScheme, coordinationv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("make a client for the API server: %w", err)
 		}
@@ -54,7 +58,11 @@ func New(cfg *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a client for events: %w", err)
 	}
-	return &Client{core: core, events: events, parameters: runtime.NewParameterCodec(scheme)}, nil
+	leases, err := restClient(cfg, scheme, "/apis", coordinationv1.SchemeGroupVersion)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for leases: %w", err)
+	}
+	return &Client{core: core, events: events, leases: leases, parameters: runtime.NewParameterCodec(scheme)}, nil
 }
 
 func restClient(cfg *rest.Config, scheme *runtime.Scheme, path string, group schema.GroupVersion) (rest.Interface, error) {
@@ -86,4 +94,9 @@ func (c *Client) Pods(namespace string) *Pods {
 // Events of a namespace, of the group events.k8s.io.
 func (c *Client) Events(namespace string) *Events {
 	return gentype.NewClient("events", c.events, c.parameters, namespace, func() *eventsv1.Event { return &eventsv1.Event{} })
+}
+
+// Leases of a namespace, of the group coordination.k8s.io.
+func (c *Client) Leases(namespace string) *Leases {
+	return gentype.NewClient("leases", c.leases, c.parameters, namespace, func() *coordinationv1.Lease { return &coordinationv1.Lease{} })
 }

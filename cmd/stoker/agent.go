@@ -68,11 +68,11 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	}
 	logger := c.logger(slog.LevelInfo)
 	klog.SetSlogLogger(logger)
-	s, err := openForAgent(cmd.Context(), f.store, logger)
+	cfg, err := loadConfig(cmd.Context(), f.config, f.store)
 	if err != nil {
 		return err
 	}
-	cfg, err := loadConfig(cmd.Context(), f.config, s)
+	s, err := openForAgent(cmd.Context(), f.store, cfg.Volume.Mode == agent.VolumeShared, logger)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"github.com/stoker-project/stoker/agent"
@@ -37,8 +38,13 @@ func within(ctx context.Context, d time.Duration, call func() error) error {
 // openForAgent opens the agent's store. Only what another try cannot change is an
 // error; whatever else is wrong with the volume, the agent tells on its Node, and
 // looks again.
-func openForAgent(ctx context.Context, dir string, logger *slog.Logger) (*store.Store, error) {
-	s, err := store.OpenLater(dir)
+// A store that agents share is only looked at: who writes into it is not known yet.
+func openForAgent(ctx context.Context, dir string, shared bool, logger *slog.Logger) (*store.Store, error) {
+	open := store.OpenLater
+	if shared {
+		open = store.OpenShared
+	}
+	s, err := open(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -49,11 +55,14 @@ func openForAgent(ctx context.Context, dir string, logger *slog.Logger) (*store.
 		if err := s.Ensure(ctx); err != nil {
 			return err
 		}
+		if shared {
+			return nil // whoever writes finds out what its file system can do
+		}
 		return probeStore(s, logger)
 	})
 	var wrong *usageError
 	switch {
-	case errors.Is(err, store.ErrUnfit), errors.As(err, &wrong), ctx.Err() != nil:
+	case errors.Is(err, store.ErrUnfit), errors.Is(err, store.ErrNewer), errors.As(err, &wrong), ctx.Err() != nil:
 		return nil, err
 	case err != nil:
 		logger.Error("start without the store", "store", dir, "error", err)
@@ -63,10 +72,10 @@ func openForAgent(ctx context.Context, dir string, logger *slog.Logger) (*store.
 
 // loadConfig reads the configuration that is in force at start; the last good one
 // is in the store, which may hang.
-func loadConfig(ctx context.Context, path string, s *store.Store) (agent.Config, error) {
+func loadConfig(ctx context.Context, path, dir string) (agent.Config, error) {
 	loaded := make(chan agent.Config, 1)
 	err := within(ctx, diskPatience, func() error {
-		cfg, err := agent.LoadConfig(path, s.AgentFile(agent.LastGoodFile))
+		cfg, err := agent.LoadConfig(path, filepath.Join(dir, "agent", agent.LastGoodFile))
 		loaded <- cfg
 		return err
 	})

@@ -63,11 +63,11 @@ func (g *Staging) OpenPartial(ctx context.Context, id, content string, size int6
 		return nil, err
 	}
 	path := filepath.Join(g.store.dir, "partial", id)
-	file, lock, waited, err := g.store.openLocked(ctx, path, waiting)
+	o, err := g.store.openLocked(ctx, path, waiting)
 	if err != nil {
 		return nil, err
 	}
-	p := &Partial{Waited: waited, path: path, store: g.store, lock: lock, file: file, content: content, size: size, boot: bootID()}
+	p := &Partial{Waited: o.waited, path: path, store: g.store, lock: o.lock, file: o.file, content: content, size: size, boot: bootID()}
 	if t := g.store.term.Load(); t != nil {
 		p.epoch = t.epoch
 	}
@@ -90,40 +90,49 @@ const writeBack = 4 << 20
 // up to three times the processor time (see bench).
 const writePiece = 64 << 10
 
-// openLocked opens the file and takes its flock. The file may have been
-// renamed or removed between the two: then the name is opened again.
-func (s *Store) openLocked(ctx context.Context, path string, waiting func()) (f *os.File, lock *Lock, waited bool, err error) {
+// opened is a transfer's file and its lock. waited says that somebody else had it
+// before.
+type opened struct {
+	file   *os.File
+	lock   *Lock
+	waited bool
+}
+
+// openLocked opens the file and takes its lock. The file may have been renamed or
+// removed between the two: then the name is opened again.
+func (s *Store) openLocked(ctx context.Context, path string, waiting func()) (o opened, err error) {
 	ticker := time.NewTicker(lockPoll)
 	defer ticker.Stop()
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
 		if err != nil {
-			return nil, nil, waited, asStoreError(err)
+			return opened{}, asStoreError(err)
 		}
-		if lock, err = s.lockPartial(f, filepath.Base(path)); err == nil {
+		lock, err := s.lockPartial(f, filepath.Base(path))
+		if err == nil {
 			same, err := sameFile(f, path)
 			if err == nil && same {
-				return f, lock, waited, nil
+				return opened{file: f, lock: lock, waited: o.waited}, nil
 			}
 			if err := errors.Join(err, lock.Unlock(), f.Close()); err != nil {
-				return nil, nil, waited, err
+				return opened{}, err
 			}
-			waited = true
+			o.waited = true
 			continue
 		}
 		if err := f.Close(); err != nil {
-			return nil, nil, waited, err
+			return opened{}, err
 		}
 		if !errors.Is(err, ErrBusy) {
-			return nil, nil, waited, err
+			return opened{}, err
 		}
-		if !waited && waiting != nil {
+		if !o.waited && waiting != nil {
 			waiting()
 		}
-		waited = true
+		o.waited = true
 		select {
 		case <-ctx.Done():
-			return nil, nil, waited, ctx.Err()
+			return opened{}, ctx.Err()
 		case <-ticker.C:
 		}
 	}

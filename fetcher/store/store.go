@@ -161,7 +161,8 @@ func OpenExisting(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if writable := unix.Access(s.dir, unix.W_OK) == nil; !writable || s.checkUnshared() != nil {
+	shared := errors.Is(s.checkUnshared(), ErrReadOnly)
+	if writable := unix.Access(s.dir, unix.W_OK) == nil; !writable || shared {
 		return s, nil
 	}
 	return Open(dir)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,7 +59,9 @@ func (t *term) fenced(err error) error {
 	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESTALE) {
 		return err
 	}
-	if _, gone := os.Lstat(t.dir); errors.Is(gone, fs.ErrNotExist) || errors.Is(gone, unix.ESTALE) {
+	// Its folder goes when a later one is there, but file by file.
+	later, listErr := epochsIn(filepath.Dir(t.dir))
+	if listErr != nil || slices.ContainsFunc(later, func(n int64) bool { return n > t.epoch }) || !slices.Contains(later, t.epoch) {
 		return fmt.Errorf("%w: %w", ErrFenced, err)
 	}
 	return err
@@ -172,8 +175,10 @@ func (s *Store) Follow() { s.term.Store(nil) }
 func (s *Store) Leading() bool { return s.term.Load() != nil }
 
 // epochs lists the terms that have a folder.
-func (s *Store) epochs() ([]int64, error) {
-	entries, err := os.ReadDir(filepath.Join(s.dir, epochsDir))
+func (s *Store) epochs() ([]int64, error) { return epochsIn(filepath.Join(s.dir, epochsDir)) }
+
+func epochsIn(dir string) ([]int64, error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -414,4 +419,43 @@ func (s *Store) WriteAgentFile(name string, data []byte) error {
 		return fmt.Errorf("write %s: %w", s.AgentFile(name), err)
 	}
 	return nil
+}
+
+// leavingDir holds a file for each model whose files the writer is about to take.
+const leavingDir = "agent/leaving"
+
+// SetLeaving says to the agents that share the store that nobody may promise the
+// model any more, because its files will go, or takes that back.
+func (s *Store) SetLeaving(name string, leaving bool) error {
+	err := errors.Join(s.checkWritable(), checkFolder(name))
+	if err == nil && !leaving {
+		err = s.removeIfExists(filepath.Join(s.dir, leavingDir, name))
+	} else if err == nil {
+		if err = s.makeDir(filepath.Join(s.dir, leavingDir)); err == nil {
+			err = s.writeFile(filepath.Join(s.dir, leavingDir, name), nil, true)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("say whether %s leaves: %w", name, asStoreError(err))
+	}
+	return nil
+}
+
+// Leaving are the models that the writer is about to remove.
+func (s *Store) Leaving() (map[string]bool, error) {
+	if !s.shared {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(filepath.Join(s.dir, leavingDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("see which models leave the store: %w", err)
+	}
+	all := map[string]bool{}
+	for _, e := range entries {
+		all[e.Name()] = true
+	}
+	return all, nil
 }

@@ -56,7 +56,7 @@ func TestApply(t *testing.T) {
 	c := startCluster(t)
 	client := c.Client()
 	createNamespaces(t, client, "privileged", releaseNamespace)
-	createNamespaces(t, client, "restricted", "team-a", "team-b")
+	createNamespaces(t, client, "restricted", "team-a", "team-b", "team-c")
 
 	defaults, err := Render(nil, "plain", releaseNamespace)
 	if err != nil {
@@ -66,7 +66,11 @@ func TestApply(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, objs := range [][]*unstructured.Unstructured{defaults, full} {
+	disks, err := Render([]byte("{namespaces: [team-c], store: {hostPath: /mnt/nvme0/stoker}}"), "disks", releaseNamespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, objs := range [][]*unstructured.Unstructured{defaults, full, disks} {
 		if err := Apply(t.Context(), c.RESTConfig(), objs); err != nil {
 			t.Fatal(err)
 		}
@@ -81,31 +85,45 @@ func TestApply(t *testing.T) {
 
 func testClaimsBind(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
-	for _, ns := range []string{"team-a", "team-b"} {
-		waitBound(t, client, ns)
-		pv, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "rel-warm-"+ns, metav1.GetOptions{})
+	volume := func(namespace, claim, name string) *corev1.PersistentVolume {
+		t.Helper()
+		waitBound(t, client, namespace, claim, name)
+		pv, err := client.CoreV1().PersistentVolumes().Get(t.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if pv.Status.Phase != corev1.VolumeBound || pv.Spec.ClaimRef.Namespace != ns || pv.Spec.HostPath.Path != "/mnt/nvme0/stoker" {
-			t.Errorf("volume of %s is %s, claimed by %s, at %s", ns, pv.Status.Phase, pv.Spec.ClaimRef.Namespace, pv.Spec.HostPath.Path)
+		if pv.Status.Phase != corev1.VolumeBound || pv.Spec.ClaimRef.Namespace != namespace {
+			t.Errorf("volume of %s is %s, claimed by %s", namespace, pv.Status.Phase, pv.Spec.ClaimRef.Namespace)
 		}
+		return pv
+	}
+	if pv := volume("team-c", "stoker-models", "disks-stoker-team-c"); pv.Spec.HostPath == nil || pv.Spec.HostPath.Path != "/mnt/nvme0/stoker" {
+		t.Errorf("the volume of each node's disk is %+v", pv.Spec.PersistentVolumeSource)
+	}
+	for _, ns := range []string{"team-a", "team-b"} {
+		pv := volume(ns, "stoker-models", "rel-warm-"+ns)
+		if pv.Spec.NFS == nil || !pv.Spec.NFS.ReadOnly || pv.Spec.NFS.Server != "nas.example" || pv.Spec.AccessModes[0] != corev1.ReadOnlyMany || len(pv.Spec.MountOptions) != 1 {
+			t.Errorf("the shared volume of %s is %+v", ns, pv.Spec)
+		}
+	}
+	if pv := volume(releaseNamespace, "rel-warm-store", "rel-warm-store"); pv.Spec.NFS == nil || pv.Spec.NFS.ReadOnly || pv.Spec.AccessModes[0] != corev1.ReadWriteMany {
+		t.Errorf("the agents' volume is %+v", pv.Spec)
 	}
 }
 
 // waitBound waits until the real controller-manager has bound the claim.
-func waitBound(t *testing.T, client kubernetes.Interface, namespace string) *corev1.PersistentVolumeClaim {
+func waitBound(t *testing.T, client kubernetes.Interface, namespace, name, volume string) *corev1.PersistentVolumeClaim {
 	t.Helper()
 	var claim *corev1.PersistentVolumeClaim
 	err := cluster.WaitFor(t.Context(), "the claim of "+namespace+" to be bound", func(ctx context.Context) (bool, error) {
 		var err error
-		claim, err = client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, "stoker-models", metav1.GetOptions{})
+		claim, err = client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, name, metav1.GetOptions{})
 		return err == nil && claim.Status.Phase == corev1.ClaimBound, err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if claim.Spec.VolumeName != "rel-warm-"+namespace {
+	if claim.Spec.VolumeName != volume {
 		t.Errorf("the claim of %s is bound to %s", namespace, claim.Spec.VolumeName)
 	}
 	return claim
@@ -141,7 +159,7 @@ func testApplyAgain(t *testing.T, c *cluster.Cluster, objs []*unstructured.Unstr
 	if volume.Spec.ClaimRef.UID == "" || volume.Spec.ClaimRef.UID != bound.Spec.ClaimRef.UID {
 		t.Errorf("the volume's claim went from %q to %q", bound.Spec.ClaimRef.UID, volume.Spec.ClaimRef.UID)
 	}
-	if claim := waitBound(t, client, "team-a"); claim.UID != volume.Spec.ClaimRef.UID {
+	if claim := waitBound(t, client, "team-a", "stoker-models", "rel-warm-team-a"); claim.UID != volume.Spec.ClaimRef.UID {
 		t.Errorf("the claim is %s, the volume names %s", claim.UID, volume.Spec.ClaimRef.UID)
 	}
 }
@@ -205,7 +223,8 @@ func testAgentPods(t *testing.T, c *cluster.Cluster) {
 func testAccess(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	for account, grants := range map[string][]grant{
-		"plain-stoker":         agentGrants(releaseNamespace),
+		"plain-stoker":         agentGrants(releaseNamespace, false),
+		"stoker-agent":         agentGrants(releaseNamespace, true),
 		"plain-stoker-sweeper": sweeperGrants(releaseNamespace),
 		"plain-stoker-unlabel": nil, // its rights come and go with the uninstallation
 	} {

@@ -71,6 +71,9 @@ func TestFullConfigReachesTheAgent(t *testing.T) {
 	if !m.RAM || got.Models[1].RAM || got.RAM.Budget.Bytes != 64<<30 || got.RAM.Rate != 1<<30 {
 		t.Errorf("what is held in memory reached the agent as %t and %+v", m.RAM, got.RAM)
 	}
+	if v := got.Volume; v.Mode != agent.VolumeShared || v.Namespace == "" || v.Lease == "stoker-store" || v.LeaseDuration != time.Minute {
+		t.Errorf("the volume reached the agent as %+v", v)
+	}
 	defaults := agentConfig(t, nil)
 	a, b := reflect.ValueOf(got.Intervals), reflect.ValueOf(defaults.Intervals)
 	for i := range a.NumField() {

@@ -21,7 +21,15 @@ func rule(group, resource string, verbs ...string) rbacv1.PolicyRule {
 
 // agentGrants are all that the agent may do with the API. Whoever lengthens
 // this list widens what a stolen token of one node can do.
-func agentGrants(string) []grant {
+func agentGrants(release string, shared bool) []grant {
+	if shared {
+		// And to agree who writes into a volume that nodes share.
+		return []grant{
+			{"", []rbacv1.PolicyRule{rule("", "nodes", "get", "patch"), rule("", "nodes", "list"), rule("", "pods", "list", "watch")}},
+			{release, []rbacv1.PolicyRule{rule("coordination.k8s.io", "leases", "get", "create", "update")}},
+			{metav1.NamespaceDefault, []rbacv1.PolicyRule{rule("events.k8s.io", "events", "create", "patch")}},
+		}
+	}
 	return []grant{
 		{"", []rbacv1.PolicyRule{rule("", "nodes", "get", "patch"), rule("", "pods", "list", "watch")}},
 		{metav1.NamespaceDefault, []rbacv1.PolicyRule{rule("events.k8s.io", "events", "create", "patch")}},
@@ -100,7 +108,7 @@ func TestRBACIsExactlyWhatTheCodeNeeds(t *testing.T) {
 				objs []*unstructured.Unstructured
 				want []grant
 			}{
-				agentPod(t, values).ServiceAccountName:        {renderAll(t, values), agentGrants("gpu-system")},
+				agentPod(t, values).ServiceAccountName:        {renderAll(t, values), agentGrants("gpu-system", name == "full")},
 				sweeperPod(t, values).Spec.ServiceAccountName: {renderAll(t, values), sweeperGrants("gpu-system")},
 				unlabelPod(t, values).ServiceAccountName:      {renderHooks(t, values), unlabelGrants("gpu-system")},
 			} {

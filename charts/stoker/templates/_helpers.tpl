@@ -109,6 +109,20 @@ stoker.validate refuses what a schema cannot see: entries that contradict one an
 {{- end -}}
 
 {{/*
+stoker.sharedSource: what a PersistentVolume of the shared volume consists of (a dict with root and readOnly).
+*/}}
+{{- define "stoker.sharedSource" -}}
+{{- with .root.Values.volume.shared.mountOptions -}}
+mountOptions:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+{{- range $kind, $source := .root.Values.volume.shared.source -}}
+{{ $kind }}:
+  {{- toYaml (merge (dict "readOnly" $.readOnly) $source) | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
+{{/*
 stoker.bytes is a quantity of Kubernetes as a number of bytes.
 */}}
 {{- define "stoker.bytes" -}}
