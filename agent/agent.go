@@ -84,6 +84,8 @@ type Agent struct {
 	scribe  *scribe
 	events  *recorder
 	scrub   *scrubber
+	// inspect reads, in place of scrub, a volume that no agent writes; nil: another one.
+	inspect *inspector
 	warmer  *warmer
 	speed   *speedometer
 	written slot[written]
@@ -158,7 +160,7 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	a.metrics = newMetrics(a.shown.Load, a.reading)
 	a.events = newRecorder(c.event, a.metrics.eventWritten, o.Logger)
 	a.speed = &speedometer{logger: o.Logger}
-	if !o.Config.Volume.shared() {
+	if o.Config.Volume.own() {
 		a.speed.file = o.Store.AgentFile(speedFile)
 		a.speed.write = func(data []byte) error { return o.Store.WriteAgentFile(speedFile, data) }
 	}
@@ -168,8 +170,12 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	a.scrub = newScrubber(o.Store, mayWrite, a.pulls.transferring, look, a.speed.add, o.Logger)
 	a.warmer = newWarmer(o.Store, usable, a.pulls.transferring, look, wake, o.Logger)
 	a.warmer.speed = a.speed
-	if o.Config.Volume.shared() {
+	switch v := o.Config.Volume; {
+	case v.shared():
 		a.turns = newTurns(a, c, observer)
+	case v.sealed():
+		observer.sealed = true
+		a.inspect = newInspector(o.Store, c.ledger(), o.NodeName, inspectHooks{usable: usable, look: look, next: a.disk.next, took: a.speed.add}, o.Logger)
 	}
 	a.loop = newLoopState(o.Config)
 	a.adopt(o.Config)
@@ -202,6 +208,9 @@ func (a *Agent) adopt(cfg Config) {
 	a.loop.cfg = cfg
 	a.o.Admission.configure(cfg.Store)
 	a.scrub.configure(cfg.Scrub)
+	if a.inspect != nil {
+		a.inspect.configure(cfg.Scrub, cfg.Intervals)
+	}
 	a.warmer.configure(cfg.RAM, cfg.Intervals.Residency)
 	a.timeout.Store(int64(cfg.Intervals.Timeout))
 	a.observed.Store(int64(cfg.Intervals.Observe))
@@ -233,7 +242,11 @@ func (a *Agent) Run(ctx context.Context) error {
 			return nil
 		})
 	}
-	a.wg.Go(func() { a.scrub.run(ctx) })
+	if a.inspect != nil {
+		a.wg.Go(func() { a.inspect.run(ctx) })
+	} else {
+		a.wg.Go(func() { a.scrub.run(ctx) })
+	}
 	a.wg.Go(func() { a.warmer.run(ctx) })
 	g.Go(func() error {
 		a.turnAround(ctx)

@@ -50,21 +50,29 @@ const (
 	VolumeNode = "node"
 	// VolumeShared: all nodes mount one volume, and one agent writes into it.
 	VolumeShared = "shared"
+	// VolumeReadOnly: all nodes mount one volume, and no agent writes into it.
+	VolumeReadOnly = "readOnly"
 )
 
 // VolumeConfig is what the store is on. It takes effect when the agent starts.
 type VolumeConfig struct {
-	// Mode is VolumeNode, the default, or VolumeShared.
+	// Mode is VolumeNode, the default, VolumeShared, or VolumeReadOnly.
 	Mode string
 	// Namespace and Lease name the Lease by which the writer of a shared volume is
-	// elected. Lease is by default stoker-store.
+	// elected, or which holds what agents tell each other of a read-only one. Lease is
+	// by default stoker-store.
 	Namespace, Lease string
 	// LeaseDuration is how long a writer may go without renewing it. Default 30s.
 	LeaseDuration time.Duration
 }
 
-// shared says whether several agents use one store.
+// shared says whether agents take turns in writing into one store, sealed whether
+// they use one that none of them writes.
 func (c VolumeConfig) shared() bool { return c.Mode == VolumeShared }
+func (c VolumeConfig) sealed() bool { return c.Mode == VolumeReadOnly }
+
+// own says whether the store is this node's own.
+func (c VolumeConfig) own() bool { return !c.shared() && !c.sealed() }
 
 // StoreConfig limits what the store may take of its file system.
 type StoreConfig struct {
@@ -271,9 +279,9 @@ func parseVolume(f *fields) VolumeConfig {
 	switch cfg.Mode {
 	case "":
 		cfg.Mode = VolumeNode
-	case VolumeNode, VolumeShared:
+	case VolumeNode, VolumeShared, VolumeReadOnly:
 	default:
-		f.complain("mode", cfg.Mode, "write node, for a disk on each node, or shared, for one volume that all nodes mount and one agent writes")
+		f.complain("mode", cfg.Mode, "write node, for a disk on each node, shared, for one volume that all nodes mount and one agent writes, or readOnly, for one that all nodes mount and none writes")
 	}
 	cfg.Namespace, cfg.Lease = f.str("namespace"), f.str("lease")
 	cfg.LeaseDuration = f.duration("leaseDuration", 30*time.Second)
@@ -283,8 +291,8 @@ func parseVolume(f *fields) VolumeConfig {
 	if cfg.Lease == "" {
 		cfg.Lease = "stoker-store"
 	}
-	if cfg.shared() && cfg.Namespace == "" {
-		f.complain("namespace", cfg.Namespace, "name the namespace of the Lease by which agents agree who writes into the shared volume")
+	if !cfg.own() && cfg.Namespace == "" {
+		f.complain("namespace", cfg.Namespace, "name the namespace of the Lease by which agents agree who writes into the volume, or reads which part of it")
 	}
 	f.done()
 	return cfg

@@ -145,7 +145,7 @@ pull: {concurrentModels: 0, maxRate: -5}
 gpu: {leakAbove: some, leaks: 1}
 scrub: {rate: 0, cycle: 7d, every: 1h}
 ram: {budget: 100%, rate: fast}
-volume: {mode: readOnly, leaseDuration: 1s}
+volume: {mode: readonly, leaseDuration: 1s}
 intervals: {Observe: 5s, retryMin: 1h, heartbeat: 0s}
 modles: []
 `))

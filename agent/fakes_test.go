@@ -93,6 +93,14 @@ func (s *fakeStore) Scrub(_ context.Context, p store.ScrubPoint) (store.ScrubPoi
 	return p, store.ErrUnverified
 }
 
+func (s *fakeStore) Survey(context.Context, store.Manifest) (store.Survey, error) {
+	return store.Survey{}, nil
+}
+
+func (s *fakeStore) Trust(store.Manifest, store.Survey, ...int) {}
+
+func (s *fakeStore) Doubt(store.Manifest, store.Survey, int) {}
+
 func (s *fakeStore) Resident(context.Context, string) (int64, error) { return 0, nil }
 
 func (s *fakeStore) Warm(_ context.Context, _ string, off int64) (store.Warmed, error) {
@@ -344,6 +352,8 @@ func (c *fakeCluster) event(_ context.Context, e eventWrite) (string, error) {
 func (c *fakeCluster) run(ctx context.Context) { <-ctx.Done() }
 
 func (c *fakeCluster) lease() elect.Lease { return nil }
+
+func (c *fakeCluster) ledger() ledgerStore { return nil }
 
 func (c *fakeCluster) carriers(context.Context, string) (map[string]string, error) { return nil, nil }
 

@@ -29,6 +29,8 @@ type cluster interface {
 	carriers(ctx context.Context, model string) (map[string]string, error)
 	// fleet is a watch of the pods of all nodes, for as long as it runs.
 	fleet() fleetWatch
+	// ledger is where agents tell each other what they have read of a read-only volume.
+	ledger() ledgerStore
 	// run watches until ctx ends.
 	run(ctx context.Context)
 }
@@ -79,6 +81,8 @@ func (k *kube) event(ctx context.Context, e eventWrite) (string, error) {
 func (k *kube) run(ctx context.Context) { k.watch.run(ctx) }
 
 func (k *kube) lease() elect.Lease { return k.leases }
+
+func (k *kube) ledger() ledgerStore { return &ledgerAPI{leaseAPI: k.leases} }
 
 // carriers lists Nodes by a label: few, and only while something leaves a shared
 // volume.

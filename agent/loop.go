@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -215,6 +217,10 @@ func (a *Agent) seeNode(v nodeView) {
 		l.coldSince = time.Time{}
 	}
 	l.nodeSeen, l.nodeOK = v, true
+	if a.inspect != nil {
+		zone := v.Labels[corev1.LabelTopologyZone]
+		a.inspect.zone.Store(&zone)
+	}
 	a.events.regarding(v.UID)
 }
 
@@ -268,7 +274,7 @@ func (a *Agent) remember(now time.Time, st answer[storeView]) {
 		// Models that are no longer listed then stay where they are.
 		a.logger.Warn("go on without memory", "error", errText(err))
 	}
-	if cold := st.Value.Memory.coldSince; !cold.IsZero() {
+	if cold := st.Value.Memory.coldSince; !cold.IsZero() && l.cfg.Volume.own() { // else another node's
 		l.coldSince = notAfter(cold, now)
 	}
 	for name, m := range st.Value.Memory.models {

@@ -44,6 +44,7 @@ type Store interface {
 	Remover
 	StatusWriter
 	Scrubber
+	Inspected
 	Warmer
 }
 
@@ -84,6 +85,9 @@ type storeObserver struct {
 	memory *agentMemory
 	// forget has it read anew: another agent may have written it since.
 	forget atomic.Bool
+	// sealed: nobody writes into the store, and what an agent may have left there of
+	// its memory was another one's.
+	sealed bool
 }
 
 // agentMemory is what the memory file said.
@@ -134,7 +138,10 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 		view.Models[m.Name] = s
 	}
 	o.sizes = sizes
-	if o.forget.Swap(false) || o.memory == nil {
+	switch {
+	case o.sealed:
+		o.memory = &agentMemory{}
+	case o.forget.Swap(false) || o.memory == nil:
 		m, err := readMemory(o.store.AgentFile(memoryFile))
 		o.memory = &agentMemory{models: m.Models, coldSince: m.ColdSince, err: err}
 	}
@@ -146,6 +153,9 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 		view.Taking = o.taking() // first: what arrives in between is counted twice, not forgotten
 	}
 	view.Usage, err = o.store.Usage()
+	if o.sealed {
+		view.Usage.ReadOnly = false // as it is to be
+	}
 	return view, err
 }
 

@@ -20,9 +20,12 @@ func plan(f facts) decision {
 	p.out.Leave = map[departure]bool{}
 	p.readPods()
 	for i, m := range f.List {
-		if f.Shared.follows() {
+		switch {
+		case f.Shared.Sealed:
+			p.sealed(m)
+		case f.Shared.follows():
 			p.follow(m)
-		} else {
+		default:
 			p.listed(i, m)
 		}
 	}

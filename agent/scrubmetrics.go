@@ -76,6 +76,14 @@ func (v scrubView) oldest(models map[string]bool) time.Time {
 	return oldest
 }
 
+// scrubSeen is what is known of reading what is published again.
+func (a *Agent) scrubSeen() scrubView {
+	if a.inspect != nil {
+		return a.inspect.seen().Scrub
+	}
+	return a.scrub.seen()
+}
+
 // warmNames are the models that the loop last knew to be warm.
 func (a *Agent) warmNames() map[string]bool {
 	warm := map[string]bool{}

@@ -19,7 +19,7 @@ import (
 // a restart. Ready means that the Node says what the agent knows.
 func (a *Agent) Handler() http.Handler {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(a.metrics, newScrubMetrics(a.scrub.seen, a.warmNames), newRAMMetrics(a.shown.Load, a.warmer.seen, a.speed.now), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(a.metrics, newScrubMetrics(a.scrubSeen, a.warmNames), newRAMMetrics(a.shown.Load, a.warmer.seen, a.speed.now), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answerProbe(w, a.healthy(time.Now())) })

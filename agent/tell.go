@@ -18,7 +18,7 @@ func (a *Agent) say(ctx context.Context, now time.Time, f facts, d decision) tim
 	if !l.storeOK || !l.nodeOK || !l.gpus.fed || !a.ramKnown(now, d) {
 		return time.Time{}
 	}
-	if a.tooOld(now, f) {
+	if !a.inspectKnown(now, f) || a.tooOld(now, f) {
 		return time.Time{}
 	}
 	list := ListStatus{Models: len(l.cfg.Models), Rejected: oneLine(l.rejected, maxListText)}

@@ -15,6 +15,9 @@ func (a *Agent) tellCorrupt(f facts) {
 	for name, have := range f.Store.Value.Models {
 		r := a.loop.records[name]
 		corrupt := errors.Is(have.Err, store.ErrCorrupt)
+		if f.Shared.Sealed && errors.Is(have.Err, store.ErrUnverified) {
+			corrupt = f.Shared.Inspected[name].Wrong != "" // else nobody has read it yet
+		}
 		if corrupt == r.Corrupt || f.Store.Gen < r.Fresh {
 			continue
 		}
@@ -22,9 +25,12 @@ func (a *Agent) tellCorrupt(f facts) {
 		a.loop.records[name] = r
 		if corrupt {
 			a.logger.Error("published files changed", "model", name, "error", errText(have.Err))
+			note := "its label is withdrawn and it is pulled again: "
+			if f.Shared.Sealed {
+				note = "its label is withdrawn: "
+			}
 			a.events.record(event{
-				Reason: EventModelCorrupt, Subject: name, Action: "Check", Warning: true,
-				Note: "its label is withdrawn and it is pulled again: " + errText(have.Err),
+				Reason: EventModelCorrupt, Subject: name, Action: "Check", Warning: true, Note: note + errText(have.Err),
 			})
 		}
 	}

@@ -22,8 +22,11 @@ type departure struct{ Model, Except string }
 
 // sharedFacts are what is known where nodes share a volume.
 type sharedFacts struct {
-	// On: nodes share the volume. Writes: this agent is the one that writes.
-	On, Writes bool
+	// On: nodes share the volume. Writes: this agent is the one that writes. Sealed:
+	// none does.
+	On, Writes, Sealed bool
+	// Inspected is how far a sealed volume is read, by model.
+	Inspected map[string]inspected
 	// Writer is the node whose agent does; empty: not known.
 	Writer string
 	// Elsewhere are the pods of other nodes that may read the store.
@@ -34,7 +37,7 @@ type sharedFacts struct {
 	Carriers map[string][]string
 }
 
-// follows says whether another agent writes.
+// follows says whether this agent writes nothing: another does, or none.
 func (s sharedFacts) follows() bool { return s.On && !s.Writes }
 
 func (s sharedFacts) where() string {
@@ -269,6 +272,9 @@ func (a *Agent) giveWay(ctx context.Context) {
 
 // sharedFacts adds what a plan must know of a shared volume.
 func (a *Agent) sharedFacts(now time.Time, f *facts) {
+	if a.inspect != nil {
+		f.Shared = sharedFacts{On: true, Sealed: true, Inspected: a.inspect.seen().Models}
+	}
 	t := a.turns
 	if t == nil {
 		return

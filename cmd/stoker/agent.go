@@ -72,7 +72,7 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := openForAgent(cmd.Context(), f.store, cfg.Volume.Mode == agent.VolumeShared, logger)
+	s, err := openForAgent(cmd.Context(), f.store, cfg.Volume.Mode, logger)
 	if err != nil {
 		return err
 	}

@@ -38,11 +38,15 @@ func within(ctx context.Context, d time.Duration, call func() error) error {
 // openForAgent opens the agent's store. Only what another try cannot change is an
 // error; whatever else is wrong with the volume, the agent tells on its Node, and
 // looks again.
-// A store that agents share is only looked at: who writes into it is not known yet.
-func openForAgent(ctx context.Context, dir string, shared bool, logger *slog.Logger) (*store.Store, error) {
+// A store that agents share is only looked at: who writes into it is not known yet,
+// or nobody does.
+func openForAgent(ctx context.Context, dir, mode string, logger *slog.Logger) (*store.Store, error) {
 	open := store.OpenLater
-	if shared {
+	switch mode {
+	case agent.VolumeShared:
 		open = store.OpenShared
+	case agent.VolumeReadOnly:
+		open = store.OpenSealed
 	}
 	s, err := open(dir)
 	if err != nil {
@@ -55,7 +59,7 @@ func openForAgent(ctx context.Context, dir string, shared bool, logger *slog.Log
 		if err := s.Ensure(ctx); err != nil {
 			return err
 		}
-		if shared {
+		if mode != agent.VolumeNode {
 			return nil // whoever writes finds out what its file system can do
 		}
 		return probeStore(s, logger)

@@ -54,7 +54,7 @@ func (s *Store) Ensure(ctx context.Context) error {
 	if was == (identity{}) && s.writable && !s.shared {
 		return s.open()
 	}
-	if s.shared {
+	if s.shared || s.sealed {
 		if err := s.checkFormat(); err != nil {
 			return err
 		}

@@ -30,7 +30,7 @@ func (s *Store) SetLeaving(name string, leaving bool) error {
 
 // Leaving are the models that the writer is about to remove.
 func (s *Store) Leaving() (map[string]bool, error) {
-	if !s.shared {
+	if !s.shared && !s.sealed {
 		return nil, nil
 	}
 	entries, err := os.ReadDir(filepath.Join(s.dir, leavingDir))

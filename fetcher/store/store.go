@@ -50,6 +50,8 @@ type Store struct {
 	// process's turn, nil while it has none, and last the one that it had last.
 	shared     bool
 	term, last atomic.Pointer[term]
+	// sealed: nobody writes, see [OpenSealed].
+	sealed bool
 
 	ensuring sync.Mutex
 
@@ -66,7 +68,8 @@ type Store struct {
 	mu sync.Mutex
 	// identity is of the directory that was opened, or has replaced it since.
 	identity identity
-	doubted  map[string]record // blobs found wrong, where that cannot be written down
+	doubted  map[string]record      // blobs found wrong, where that cannot be written down
+	trusted  map[blobKey]appearance // blobs found right, likewise
 }
 
 // Open opens the store at dir for writing and creates what is missing. A new

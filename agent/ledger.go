@@ -1,0 +1,252 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// ledgerVersion is the version of the ledger's JSON. What has another one is begun
+// anew: it holds nothing that reading does not bring back.
+const ledgerVersion = 1
+
+// maxLedger keeps the ledger well under the 256 KiB that all annotations of an
+// object share.
+const maxLedger = 128 << 10
+
+// ledgerRounds is after how many rounds' time an account is dropped that no agent
+// goes on with: its volume is gone, or was changed.
+const ledgerRounds = 4
+
+// ledger is what agents that mount one volume, into which nobody writes, tell each
+// other of its content, so that each file is read and hashed once for all of them.
+// It is kept in an annotation of a Lease. Nobody's clock is relied upon but for the
+// length of rounds and claims: those being wrong, a file is read twice.
+type ledger struct {
+	Version  int        `json:"version"`
+	Accounts []*account `json:"accounts"`
+}
+
+// sealedKey is what an account is about: one revision of a model, as stat shows it,
+// on the disks of one zone. A disk has a copy of its own in each zone, where disks
+// are a zone's, and a network volume is read once a zone then.
+type sealedKey struct {
+	Model    string `json:"model"`
+	Revision string `json:"revision"`
+	Print    string `json:"print"`
+	Zone     string `json:"zone,omitempty"`
+}
+
+// account is how far the reading of one revision is.
+type account struct {
+	sealedKey
+	// Whole is since when every file has been read and found right; zero: not yet.
+	Whole time.Time `json:"whole,omitzero"`
+	// Began is when the round under way began, in which Done are the files, a bit
+	// each, that were read and found right.
+	Began time.Time `json:"began"`
+	Done  bits      `json:"done,omitempty"`
+	// Contested are files, by their index, that somebody found wrong: there each
+	// node goes by its own reading.
+	Contested map[string]map[string]finding `json:"contested,omitempty"`
+	// Claims are what is being read.
+	Claims []claim `json:"claims,omitempty"`
+}
+
+// finding is what one node found when it read a contested file.
+type finding struct {
+	Right bool      `json:"right"`
+	At    time.Time `json:"at"`
+}
+
+// claim says that a node reads the files From to To, less one.
+type claim struct {
+	Node  string    `json:"node"`
+	From  int       `json:"from"`
+	To    int       `json:"to"`
+	Until time.Time `json:"until"`
+}
+
+// bits are a set of small numbers.
+type bits []byte
+
+func (b bits) has(i int) bool { return i/8 < len(b) && b[i/8]&(1<<(i%8)) != 0 }
+
+func (b bits) with(i int) bits {
+	for len(b) <= i/8 {
+		b = append(b, 0)
+	}
+	b[i/8] |= 1 << (i % 8)
+	return b
+}
+
+// parseLedger reads the annotation; what cannot be used is an empty ledger, and an
+// error to be told.
+func parseLedger(text string) (ledger, error) {
+	empty := ledger{Version: ledgerVersion}
+	if text == "" {
+		return empty, nil
+	}
+	var l ledger
+	if err := json.Unmarshal([]byte(text), &l); err != nil {
+		return empty, fmt.Errorf("the ledger of what was read cannot be used: %w", err)
+	}
+	if l.Version != ledgerVersion {
+		return empty, fmt.Errorf("the ledger of what was read has version %d, and this agent knows %d", l.Version, ledgerVersion)
+	}
+	l.Accounts = slices.DeleteFunc(l.Accounts, func(p *account) bool { return p == nil })
+	return l, nil
+}
+
+// encode renders the ledger. What is too large loses the accounts whose rounds are
+// the oldest: their files are read again.
+func (l *ledger) encode() (string, error) {
+	for {
+		data, err := json.Marshal(l)
+		if err != nil || len(data) <= maxLedger {
+			return string(data), err
+		}
+		if len(l.Accounts) == 0 {
+			return "", errors.New("an empty ledger is too large")
+		}
+		slices.SortStableFunc(l.Accounts, func(a, b *account) int { return b.Began.Compare(a.Began) })
+		l.Accounts = l.Accounts[:len(l.Accounts)*3/4]
+	}
+}
+
+// find returns the account, or nil.
+func (l *ledger) find(k sealedKey) *account {
+	for _, p := range l.Accounts {
+		if p.sealedKey == k {
+			return p
+		}
+	}
+	return nil
+}
+
+// tidy drops accounts that nobody goes on with, and claims that have ended.
+func (l *ledger) tidy(now time.Time, cycle time.Duration) {
+	l.Accounts = slices.DeleteFunc(l.Accounts, func(p *account) bool { return now.Sub(p.Began) > ledgerRounds*cycle })
+	for _, p := range l.Accounts {
+		p.Claims = slices.DeleteFunc(p.Claims, func(c claim) bool { return !now.Before(c.Until) })
+	}
+}
+
+// open returns the account, which it makes if there is none. A round that has lasted
+// for a cycle, with nothing left to read in it, is followed by the next.
+func (l *ledger) open(k sealedKey, files int, now time.Time, cycle time.Duration) *account {
+	p := l.find(k)
+	if p == nil {
+		p = &account{sealedKey: k, Began: now}
+		l.Accounts = append(l.Accounts, p)
+	}
+	if p.Began.After(now) {
+		p.Began = now // somebody's clock is ahead
+	}
+	p.settle(files)
+	if now.Sub(p.Began) >= cycle && p.over(files) {
+		p.Began, p.Done, p.Claims = now, nil, nil
+		for file, nodes := range p.Contested {
+			for node, f := range nodes {
+				if now.Sub(f.At) > 2*cycle {
+					delete(nodes, node) // it is gone, or reads no more
+				}
+			}
+			if !contested(nodes) {
+				delete(p.Contested, file)
+			}
+		}
+	}
+	return p
+}
+
+// over says whether the round has nothing left to read.
+func (p *account) over(files int) bool {
+	for i := range files {
+		if !p.Done.has(i) && !p.wrong(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// settle notes when the round has found every file right.
+func (p *account) settle(files int) {
+	for i := range files {
+		if !p.Done.has(i) {
+			return
+		}
+	}
+	if p.Began.After(p.Whole) {
+		p.Whole = p.Began
+	}
+}
+
+func contested(nodes map[string]finding) bool {
+	for _, f := range nodes {
+		if !f.Right {
+			return true
+		}
+	}
+	return false
+}
+
+// wrong says that somebody found the file wrong, in this round or before.
+func (p *account) wrong(file int) bool { return contested(p.Contested[strconv.Itoa(file)]) }
+
+// found notes what a node has found a file to be.
+func (p *account) found(file int, node string, right bool, now time.Time) {
+	if right {
+		p.Done = p.Done.with(file)
+	}
+	key := strconv.Itoa(file)
+	nodes := p.Contested[key]
+	if right && !contested(nodes) {
+		return
+	}
+	if nodes == nil {
+		nodes = map[string]finding{}
+		if p.Contested == nil {
+			p.Contested = map[string]map[string]finding{}
+		}
+		p.Contested[key] = nodes
+	}
+	nodes[node] = finding{Right: right, At: now}
+	if !contested(nodes) {
+		delete(p.Contested, key)
+	}
+}
+
+// vouched says whether a file was read and found right by anybody, in this round
+// or one before.
+func (p *account) vouched(file int) bool { return !p.Whole.IsZero() || p.Done.has(file) }
+
+// claimed says whether another node reads the file now.
+func (p *account) claimed(file int, node string, now time.Time) bool {
+	return slices.ContainsFunc(p.Claims, func(c claim) bool {
+		return c.Node != node && c.From <= file && file < c.To && now.Before(c.Until)
+	})
+}
+
+// readers is how many nodes read now, beside this one.
+func (l *ledger) readers(node, zone string, now time.Time) int {
+	seen := map[string]bool{}
+	for _, p := range l.Accounts {
+		for _, c := range p.Claims {
+			if p.Zone == zone && c.Node != node && now.Before(c.Until) {
+				seen[c.Node] = true
+			}
+		}
+	}
+	return len(seen)
+}
+
+// release takes a node's claims back.
+func (l *ledger) release(node string) {
+	for _, p := range l.Accounts {
+		p.Claims = slices.DeleteFunc(p.Claims, func(c claim) bool { return c.Node == node })
+	}
+}

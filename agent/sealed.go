@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+// populate is what to do about a volume that lacks something.
+const populate = "populate a volume with it and mount that one, or take it from the list"
+
+// sealed decides about one entry of the list where no agent writes: to say what
+// this node's own mount shows, and what has been read of it.
+func (p *planner) sealed(m Model) {
+	s := modelState{Name: m.Name, Model: m, Listed: true, State: StateAbsent, Pods: p.here[m.Name]}
+	s.Wanted = len(m.NodeSelector) == 0 || (p.NodeKnown && m.selects(p.NodeLabels)) || s.Pods > 0
+	have, published := p.Store.Value.Models[m.Name]
+	published = published && p.Store.Known
+	mine := published && sameSource(m, have.Manifest)
+	if mine {
+		s.Revision, s.Bytes, s.Size = have.Manifest.Revision, have.Manifest.Bytes, have.Size
+	}
+	read := p.Shared.Inspected[m.Name]
+	if read.Revision != s.Revision {
+		read = inspected{}
+	}
+	switch {
+	case !p.Store.Known:
+		p.withoutStore(&s)
+	case !s.Wanted:
+		s.State, s.Reason = StateSkipped, notSelected
+	case !published:
+		s.Reason, s.Hint = "it is not on the volume, into which no agent writes", populate
+	case !mine:
+		s.Reason, s.Hint = fmt.Sprintf("the volume has a model of this name from %s", have.Manifest.Source), populate
+	case p.Store.Value.Leaving[m.Name]:
+		s.State, s.Reason = StateEvicting, "whoever writes into the volume takes it away"
+	case have.Err == nil:
+		s.State, s.Warm = StateWarm, true
+		if pin := m.Source.Revision; m.Source.Pinned() && pin != s.Revision {
+			s.Reason, s.Hint = fmt.Sprintf("the volume has revision %s, and the list asks for %s", shortRevision(s.Revision), shortRevision(pin)), "populate a volume with that revision and mount that one, or list the one that there is"
+		}
+	case read.Wrong != "":
+		s.State, s.Reason = StateFailed, fmt.Sprintf("this node has read %s from the volume, and its content is wrong", read.Wrong)
+		s.Hint = "populate another volume and mount that one; if other nodes find it right, look at this node's path to the volume"
+	case read.Contested != "":
+		s.State, s.Reason = StateVerifying, fmt.Sprintf("another node found the content of %s wrong, and this one is about to read it", read.Contested)
+	case errors.Is(have.Err, store.ErrUnverified):
+		s.State = StateVerifying
+		s.Reason = fmt.Sprintf("it was not verified as this volume shows it; the agents read it, and know %s of %s to be right", sizeText(read.Bytes), sizeText(s.Bytes))
+	case errors.Is(have.Err, store.ErrCorrupt):
+		s.State, s.Reason = StateFailed, "its files are not as they were published: "+errText(have.Err)
+		s.Hint = "populate another volume and mount that one"
+	default:
+		s.State, s.Reason = StateFailed, "its files cannot be checked: "+errText(have.Err)
+		s.Hint = "look at the node's mount"
+	}
+	p.out.Models = append(p.out.Models, s)
+}
+
+// inspectKnown says whether what agents have found of a read-only volume, before
+// this process began, is taken over. It waits as long for that as for the store: a
+// restart must not take back what is true.
+func (a *Agent) inspectKnown(now time.Time, f facts) bool {
+	if a.inspect == nil || a.patient(now) {
+		return true
+	}
+	ready := a.inspect.ready.Load()
+	return ready > 0 && int64(f.Store.Gen) >= ready
+}
