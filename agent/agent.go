@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,7 +135,7 @@ func poke(c chan struct{}) func() {
 
 func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	if o.CredentialsDir == "" {
-		o.CredentialsDir = filepath.Join(filepath.Dir(o.ConfigPath), "credentials")
+		o.CredentialsDir = DefaultCredentials(o.ConfigPath)
 	}
 	a := &Agent{o: o, cluster: c, logger: o.Logger, wakeup: wakeup}
 	wake := poke(wakeup)
@@ -183,16 +182,7 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 }
 
 // request is what the fetcher is asked for a model.
-func (a *Agent) request(m Model) fetcher.Request {
-	req := fetcher.Request{
-		Name: m.Name, Source: m.Source, Include: m.Include, Exclude: m.Exclude,
-		Access: fetcher.Access{Endpoint: m.Endpoint},
-	}
-	if m.Credentials != "" {
-		req.Access.CredentialsDir = filepath.Join(a.o.CredentialsDir, m.Credentials)
-	}
-	return req
-}
+func (a *Agent) request(m Model) fetcher.Request { return m.Request(a.o.CredentialsDir) }
 
 // adopt takes a configuration over. The number of connections and the rate
 // are the fetcher's and stay as they were at start.

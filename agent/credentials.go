@@ -14,6 +14,12 @@ import (
 // maxCredential is more than any of the files has, in bytes.
 const maxCredential = 1 << 20
 
+// DefaultCredentials is where Secrets are mounted for a configuration file, if nothing
+// else is said: in the folder credentials beside it.
+func DefaultCredentials(configPath string) string {
+	return filepath.Join(filepath.Dir(configPath), "credentials")
+}
+
 // credentialDigests tells the mounted Secrets apart from what they were: the
 // digest of each folder's files, by the folder's name. There is none where
 // nothing is mounted. What cannot be read is as if it were not there: a pull

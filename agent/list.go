@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -54,6 +55,19 @@ func (m Model) transfer() string {
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:8])
+}
+
+// Request is what the fetcher is asked for the model. credentialsDir holds one folder
+// for each Secret that entries refer to.
+func (m Model) Request(credentialsDir string) fetcher.Request {
+	req := fetcher.Request{
+		Name: m.Name, Source: m.Source, Include: m.Include, Exclude: m.Exclude,
+		Access: fetcher.Access{Endpoint: m.Endpoint},
+	}
+	if m.Credentials != "" {
+		req.Access.CredentialsDir = filepath.Join(credentialsDir, m.Credentials)
+	}
+	return req
 }
 
 // selects says whether a node with these labels should hold the model.

@@ -80,7 +80,7 @@ Environment:
 	flags.StringVar(&c.logFormat, "log-format", "text", "write the log on standard error in this `FORMAT`: text or json")
 	cmd.AddCommand(
 		c.pullCommand(), c.lsCommand(), c.verifyCommand(), c.rmCommand(), c.gcCommand(),
-		c.waitCommand(), c.gpusCommand(), c.fitCommand(), c.agentCommand(), c.statusCommand(), c.explainCommand(), c.injectCommand(),
+		c.waitCommand(), c.gpusCommand(), c.fitCommand(), c.agentCommand(), c.statusCommand(), c.explainCommand(), c.injectCommand(), c.populateCommand(),
 		c.sweepCommand(), c.unlabelCommand(),
 	)
 	return cmd

@@ -41,7 +41,8 @@ and that path is printed. Give it to vLLM as --model: an update of the model
 while vLLM loads then mixes nothing.
 
 It ends at once with the agent's reason if the model is refused for good, and
-with exit code 1 if no agent gave a sign of life for two minutes.
+with exit code 1 if no agent gave a sign of life for two minutes. On a volume that
+no agent writes (volume.mode: readOnly) a model is there at once, or never.
 
 Exit codes: 0 published, 1 timed out or no agent, 2 wrong usage, 3 the source
 refuses, 5 the model finds no room on this node, 130 interrupted.`,
@@ -208,14 +209,20 @@ func refusal(st store.Status) error {
 // begins anew with this wait: on a node that just started, the agent may come
 // after the pod.
 func (w *waiter) checkAgent(s *store.Store) error {
-	seen := w.began
+	seen, never := w.began, false
 	if s != nil {
-		if h, err := s.ReadHeartbeat(); err == nil && h.Time.After(seen) {
+		h, err := s.ReadHeartbeat()
+		if err == nil && h.Time.After(seen) {
 			seen = h.Time
 		}
+		never = errors.Is(err, store.ErrNotFound)
 	}
 	if time.Since(seen) < agentMissing {
 		return nil
+	}
+	if never {
+		// A volume that is mounted read-only everywhere looks like this.
+		return fmt.Errorf("no Stoker agent on this node writes into this volume (no heartbeat for %s, and none before): if nobody is to write it (volume.mode: readOnly), populate one with %s and mount that; else check that the DaemonSet runs here and that this is its volume", agentMissing, w.name)
 	}
 	return fmt.Errorf("no Stoker agent on this node (no heartbeat for %s); check that its DaemonSet runs here and that this is its volume", agentMissing)
 }

@@ -58,6 +58,9 @@ func TestWaitWithoutAgent(t *testing.T) {
 				if code != exitFailed || !strings.Contains(stderr, "no Stoker agent on this node") {
 					t.Errorf("exit code %d, %s", code, stderr)
 				}
+				if nobody := strings.Contains(stderr, "if nobody is to write it"); nobody != (name == "a store") {
+					t.Errorf("in %s it says: %s", name, stderr)
+				}
 				if duration < 2*time.Minute || duration > 2*time.Minute+2*waitPoll {
 					t.Errorf("it took %s to miss the agent", duration)
 				}
