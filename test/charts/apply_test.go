@@ -56,7 +56,7 @@ func TestApply(t *testing.T) {
 	c := startCluster(t)
 	client := c.Client()
 	createNamespaces(t, client, "privileged", releaseNamespace)
-	createNamespaces(t, client, "restricted", "team-a", "team-b", "team-c")
+	createNamespaces(t, client, "restricted", "team-a", "team-b", "team-c", "team-d")
 
 	defaults, err := Render(nil, "plain", releaseNamespace)
 	if err != nil {
@@ -70,12 +70,17 @@ func TestApply(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, objs := range [][]*unstructured.Unstructured{defaults, full, disks} {
+	sealed, err := Render(readOnlyValues(t), "sealed", releaseNamespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, objs := range [][]*unstructured.Unstructured{defaults, full, disks, sealed} {
 		if err := Apply(t.Context(), c.RESTConfig(), objs); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Run("claims bind to their volumes", func(t *testing.T) { testClaimsBind(t, client) })
+	t.Run("the Job that fills a volume gets its pod", func(t *testing.T) { testPopulateRuns(t, client, populateJob(t, sealed).Name) })
 	t.Run("a second apply changes nothing", func(t *testing.T) { testApplyAgain(t, c, full) })
 	t.Run("unknown fields are errors", func(t *testing.T) { testStrict(t, c, defaults) })
 	t.Run("GPU nodes get an agent, others do not", func(t *testing.T) { testAgentPods(t, c) })
@@ -106,8 +111,26 @@ func testClaimsBind(t *testing.T, client kubernetes.Interface) {
 			t.Errorf("the shared volume of %s is %+v", ns, pv.Spec)
 		}
 	}
+	for ns, claim := range map[string][2]string{"team-d": {"stoker-models", "sealed-stoker-team-d"}, releaseNamespace: {"sealed-stoker-store", "sealed-stoker-store"}} {
+		pv := volume(ns, claim[0], claim[1])
+		if pv.Spec.CSI == nil || !pv.Spec.CSI.ReadOnly || pv.Spec.AccessModes[0] != corev1.ReadOnlyMany {
+			t.Errorf("the read-only volume of %s is %+v", ns, pv.Spec)
+		}
+	}
 	if pv := volume(releaseNamespace, "rel-warm-store", "rel-warm-store"); pv.Spec.NFS == nil || pv.Spec.NFS.ReadOnly || pv.Spec.AccessModes[0] != corev1.ReadWriteMany {
 		t.Errorf("the agents' volume is %+v", pv.Spec)
+	}
+}
+
+// testPopulateRuns lets the real Job controller make the pod.
+func testPopulateRuns(t *testing.T, client kubernetes.Interface, name string) {
+	t.Helper()
+	err := cluster.WaitFor(t.Context(), "the pod of the Job "+name, func(ctx context.Context) (bool, error) {
+		pods, err := client.CoreV1().Pods(releaseNamespace).List(ctx, metav1.ListOptions{LabelSelector: "batch.kubernetes.io/job-name=" + name})
+		return err == nil && len(pods.Items) == 1, err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -223,8 +246,9 @@ func testAgentPods(t *testing.T, c *cluster.Cluster) {
 func testAccess(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	for account, grants := range map[string][]grant{
-		"plain-stoker":         agentGrants(releaseNamespace, false),
-		"stoker-agent":         agentGrants(releaseNamespace, true),
+		"plain-stoker":         agentGrants(releaseNamespace, "default"),
+		"stoker-agent":         agentGrants(releaseNamespace, "full"),
+		"sealed-stoker":        agentGrants(releaseNamespace, "readonly"),
 		"plain-stoker-sweeper": sweeperGrants(releaseNamespace),
 		"plain-stoker-unlabel": nil, // its rights come and go with the uninstallation
 	} {

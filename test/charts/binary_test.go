@@ -59,6 +59,10 @@ func TestArgumentsAreTheBinarys(t *testing.T) {
 			}
 		}
 	}
+	job := populateJob(t, renderAll(t, readOnlyValues(t))).Spec.Template.Spec.Containers[0]
+	if help := runInRoot(t, binary, append(slices.Clone(job.Args), "--help")...); !strings.Contains(help, "--prune") {
+		t.Errorf("these are not the arguments of %s: %q; the binary printed\n%s", job.Name, job.Args, help)
+	}
 	// The same way with a flag that is not there must fail, or the test proves nothing.
 	if err := exec.CommandContext(t.Context(), binary, "agent", "--no-such-flag", "--help").Run(); err == nil {
 		t.Error("the binary takes a flag that it does not have")

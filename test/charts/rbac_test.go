@@ -21,19 +21,19 @@ func rule(group, resource string, verbs ...string) rbacv1.PolicyRule {
 
 // agentGrants are all that the agent may do with the API. Whoever lengthens
 // this list widens what a stolen token of one node can do.
-func agentGrants(release string, shared bool) []grant {
-	if shared {
+func agentGrants(release, values string) []grant {
+	nodes := []rbacv1.PolicyRule{rule("", "nodes", "get", "patch"), rule("", "pods", "list", "watch")}
+	events := grant{metav1.NamespaceDefault, []rbacv1.PolicyRule{rule("events.k8s.io", "events", "create", "patch")}}
+	lease := grant{release, []rbacv1.PolicyRule{rule("coordination.k8s.io", "leases", "get", "create", "update")}}
+	switch values {
+	case "full":
 		// And to agree who writes into a volume that nodes share.
-		return []grant{
-			{"", []rbacv1.PolicyRule{rule("", "nodes", "get", "patch"), rule("", "nodes", "list"), rule("", "pods", "list", "watch")}},
-			{release, []rbacv1.PolicyRule{rule("coordination.k8s.io", "leases", "get", "create", "update")}},
-			{metav1.NamespaceDefault, []rbacv1.PolicyRule{rule("events.k8s.io", "events", "create", "patch")}},
-		}
+		return []grant{{"", []rbacv1.PolicyRule{nodes[0], rule("", "nodes", "list"), nodes[1]}}, lease, events}
+	case "readonly":
+		// And to tell each other what was read of one that nobody writes.
+		return []grant{{"", nodes}, lease, events}
 	}
-	return []grant{
-		{"", []rbacv1.PolicyRule{rule("", "nodes", "get", "patch"), rule("", "pods", "list", "watch")}},
-		{metav1.NamespaceDefault, []rbacv1.PolicyRule{rule("events.k8s.io", "events", "create", "patch")}},
-	}
+	return []grant{{"", nodes}, events}
 }
 
 // sweeperGrants are all that the sweeper may do; a policy narrows its patches.
@@ -102,13 +102,13 @@ func grants(t *testing.T, objs []*unstructured.Unstructured) map[string][]grant 
 }
 
 func TestRBACIsExactlyWhatTheCodeNeeds(t *testing.T) {
-	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t)} {
+	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t), "readonly": readOnlyValues(t)} {
 		t.Run(name, func(t *testing.T) {
 			for account, tc := range map[string]struct {
 				objs []*unstructured.Unstructured
 				want []grant
 			}{
-				agentPod(t, values).ServiceAccountName:        {renderAll(t, values), agentGrants("gpu-system", name == "full")},
+				agentPod(t, values).ServiceAccountName:        {renderAll(t, values), agentGrants("gpu-system", name)},
 				sweeperPod(t, values).Spec.ServiceAccountName: {renderAll(t, values), sweeperGrants("gpu-system")},
 				unlabelPod(t, values).ServiceAccountName:      {renderHooks(t, values), unlabelGrants("gpu-system")},
 			} {

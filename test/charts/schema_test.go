@@ -73,7 +73,17 @@ func TestSchemaRefuses(t *testing.T) {
 		{"namespace in capitals", "namespaces: [Team]", "'/namespaces/0'"},
 		{"namespace with a dot", "namespaces: [a.b]", "'/namespaces/0'"},
 		{"namespace twice", "namespaces: [a, b, a]", "'/namespaces': items at 0 and 2 are equal"},
-		{"volume of another mode", "volume: {mode: readOnly}", "'/volume/mode'"},
+		{"volume of another mode", "volume: {mode: readonly}", "'/volume/mode'"},
+		{"read-only volume that is not named", "volume: {mode: readOnly}", "volume.readOnly.source is empty"},
+		{"volume that is not read-only", "volume: {readOnly: {source: {nfs: {server: a, path: /b}}}}", "'/volume/readOnly/source': maxProperties"},
+		{"volumes of two modes", "volume: {mode: shared, shared: {source: {nfs: {server: a, path: /b}}}, readOnly: {source: {nfs: {server: a, path: /b}}}}", "'/volume/readOnly/source': maxProperties"},
+		{"shared volume beside a read-only one", "volume: {mode: readOnly, shared: {source: {nfs: {server: a, path: /b}}}, readOnly: {source: {nfs: {server: a, path: /b}}}}", "'/volume/shared/source': maxProperties"},
+		{"read-only export without a server", "volume: {mode: readOnly, readOnly: {source: {nfs: {path: /b}}}}", "'/volume/readOnly/source/nfs': missing property 'server'"},
+		{"read-only volume that could be written", "volume: {mode: readOnly, readOnly: {source: {csi: {driver: d, volumeHandle: h, readOnly: false}}}}", "'/volume/readOnly/source/csi'"},
+		{"populating where agents pull", "populate: {enabled: true, size: 1Ti}", "populate.enabled is true, but volume.mode is node"},
+		{"populating nothing", "{volume: {mode: readOnly}, populate: {enabled: true}}", "neither populate.claim nor populate.size"},
+		{"populating a volume without a unit's size", "{volume: {mode: readOnly}, populate: {enabled: true, size: big}}", "'/populate/size'"},
+		{"populating forever", "{volume: {mode: readOnly}, populate: {enabled: true, size: 1Ti, backoffLimit: -1}}", "'/populate/backoffLimit'"},
 		{"shared volume that is not named", "volume: {mode: shared}", "'/volume/shared/source': minProperties"},
 		{"volume that is not shared", "volume: {shared: {source: {nfs: {server: a, path: /b}}}}", "'/volume/shared/source': maxProperties"},
 		{"shared volume of two kinds", "volume: {mode: shared, shared: {source: {nfs: {server: a, path: /b}, csi: {driver: d, volumeHandle: h}}}}", "'/volume/shared/source': maxProperties"},
@@ -173,6 +183,8 @@ func TestSchemaAccepts(t *testing.T) {
 		"a toleration of everything":   "tolerations: [{operator: Exists}]",
 		"one model, two names":         "models: [{source: 'hf://o/n', name: a}, {source: 'hf://o/n', name: b}]",
 		"a release name with the name": "fullnameOverride: stoker",
+		"a read-only export":           "volume: {mode: readOnly, readOnly: {source: {nfs: {server: a, path: /b}}}}",
+		"a volume still to be filled":  "{volume: {mode: readOnly}, populate: {enabled: true, claim: a.b}}",
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Render([]byte(values), "rel", "gpu-system"); err != nil {

@@ -67,11 +67,23 @@ The rule is the agent's (fetcher.Source.DeriveName); a test compares the two.
 {{- end -}}
 
 {{/*
+stoker.mounts says yes where there is a store for agents and pods to mount: not yet, where a read-only volume is still to
+be populated.
+*/}}
+{{- define "stoker.mounts" -}}
+{{- if and (eq .Values.volume.mode "readOnly") (not .Values.volume.readOnly.source) -}}
+no
+{{- else -}}
+yes
+{{- end -}}
+{{- end -}}
+
+{{/*
 stoker.injects says yes where pods get their volume, init container and affinity from the API server; old where they
 would, were the cluster not older than MutatingAdmissionPolicy; and else no.
 */}}
 {{- define "stoker.injects" -}}
-{{- if not (and .Values.inject.enabled .Values.namespaces) -}}
+{{- if or (not (and .Values.inject.enabled .Values.namespaces)) (eq (include "stoker.mounts" .) "no") -}}
 no
 {{- else if semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version -}}
 yes
@@ -103,20 +115,31 @@ stoker.validate refuses what a schema cannot see: entries that contradict one an
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- $mode := .Values.volume.mode -}}
+{{- if and (eq (include "stoker.mounts" .) "no") (not .Values.populate.enabled) -}}
+{{- fail "volume.mode is readOnly, but volume.readOnly.source is empty; name the volume, or let a Job fill one first with populate.enabled" -}}
+{{- end -}}
+{{- if and .Values.populate.enabled (ne $mode "readOnly") -}}
+{{- fail (printf "populate.enabled is true, but volume.mode is %s, where agents pull models themselves; set volume.mode to readOnly, or populate.enabled to false" $mode) -}}
+{{- end -}}
+{{- if and .Values.populate.enabled (not .Values.populate.claim) (not .Values.populate.size) -}}
+{{- fail "populate.enabled is true, but neither populate.claim nor populate.size is set; name a claim of this namespace, or the size of one for the chart to make" -}}
+{{- end -}}
 {{- if and (hasSuffix "%" (.Values.agent.ram.budget | default "")) (.Values.resources.limits | default dict).memory -}}
 {{- fail (printf "agent.ram.budget is %s: what the agent holds in memory counts against resources.limits.memory (%v), and the chart does not know how much %s is on each node; set resources.limits.memory to null, or write the budget as a size" .Values.agent.ram.budget .Values.resources.limits.memory .Values.agent.ram.budget) -}}
 {{- end -}}
 {{- end -}}
 
 {{/*
-stoker.sharedSource: what a PersistentVolume of the shared volume consists of (a dict with root and readOnly).
+stoker.sharedSource: what a PersistentVolume of the volume that nodes share consists of (a dict with root and readOnly).
 */}}
 {{- define "stoker.sharedSource" -}}
-{{- with .root.Values.volume.shared.mountOptions -}}
+{{- $volume := get .root.Values.volume .root.Values.volume.mode -}}
+{{- with $volume.mountOptions -}}
 mountOptions:
   {{- toYaml . | nindent 2 }}
 {{ end -}}
-{{- range $kind, $source := .root.Values.volume.shared.source -}}
+{{- range $kind, $source := $volume.source -}}
 {{ $kind }}:
   {{- toYaml (merge (dict "readOnly" $.readOnly) $source) | nindent 2 }}
 {{- end -}}
@@ -174,6 +197,37 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{ include "stoker.componentSelectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end -}}
+
+{{- define "stoker.populateName" -}}
+{{- printf "%s-populate" (include "stoker.fullname" . | trunc 45 | trimSuffix "-") -}}
+{{- end -}}
+
+{{- define "stoker.populateClaim" -}}
+{{- default (include "stoker.populateName" .) .Values.populate.claim -}}
+{{- end -}}
+
+{{/*
+stoker.credentialMounts and stoker.credentialVolumes: the Secrets that entries of the list name, beside the
+configuration.
+*/}}
+{{- define "stoker.credentialMounts" -}}
+{{- range $name, $_ := .Values.credentials }}
+- name: credentials-{{ sha256sum $name | trunc 8 }}
+  mountPath: /etc/stoker/credentials/{{ $name }}
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "stoker.credentialVolumes" -}}
+{{- range $name, $credential := .Values.credentials }}
+- name: credentials-{{ sha256sum $name | trunc 8 }}
+  secret:
+    secretName: {{ $credential.secretName }}
+    defaultMode: 0400
+    # One missing Secret must not keep a node from all other models.
+    optional: true
+{{- end }}
 {{- end -}}
 
 {{/*
