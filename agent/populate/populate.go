@@ -84,10 +84,9 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	g.SetLimit(o.Config.Pull.ConcurrentModels)
 	for _, i := range order {
 		g.Go(func() error {
-			if ctx.Err() != nil {
-				return nil
+			if ctx.Err() == nil {
+				report.Outcomes[i] = o.pull(ctx, o.Config.Models[i])
 			}
-			report.Outcomes[i] = o.pull(ctx, o.Config.Models[i])
 			return nil
 		})
 	}
