@@ -118,15 +118,7 @@ type batch struct {
 }
 
 func (s *Store) newBatch() (*batch, error) {
-	parent := filepath.Join(s.dir, "partial")
-	if s.shared {
-		t, err := s.now()
-		if err != nil {
-			return nil, err
-		}
-		parent = t.dir
-	}
-	path, err := os.MkdirTemp(parent, tempPrefix+"batch-*")
+	path, err := s.tempDir(filepath.Join(s.dir, "partial"), "batch-*")
 	if err != nil {
 		return nil, err
 	}
@@ -140,14 +132,14 @@ func (s *Store) newBatch() (*batch, error) {
 		}
 		err = errors.Join(err, dir.Close())
 	}
-	return nil, errors.Join(err, os.Remove(path))
+	return nil, errors.Join(err, dropTemp(path))
 }
 
 func (b *batch) path(i int) string { return filepath.Join(b.dir.Name(), strconv.Itoa(i)) }
 
 // add writes one more file, which the world may read whatever the umask.
 func (b *batch) add(content []byte) error {
-	f, err := os.OpenFile(b.path(len(b.files)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, blobMode)
+	f, err := os.OpenFile(b.path(len(b.files)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, blobMode) //nolint:forbidigo // in a folder of its own
 	if err != nil {
 		return err
 	}
@@ -164,7 +156,7 @@ func (b *batch) close() error {
 	for _, f := range b.files {
 		errs = append(errs, f.Close())
 	}
-	return errors.Join(append(errs, os.RemoveAll(b.dir.Name()), b.dir.Close())...)
+	return errors.Join(append(errs, dropTemp(b.dir.Name()), b.dir.Close())...)
 }
 
 // syncFew is how many files or folders are synced one by one: for more of them

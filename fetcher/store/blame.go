@@ -58,15 +58,11 @@ func (s *Store) answers() error {
 }
 
 func (s *Store) writesAndReads() (err error) {
-	dir := s.AgentFile("")
-	if t := s.term.Load(); t != nil {
-		dir = t.dir
-	}
-	f, err := os.CreateTemp(dir, tempPrefix+"answers-*")
+	f, err := s.tempFile(s.AgentFile(""))
 	if err != nil {
 		return asStoreError(err)
 	}
-	defer func() { err = errors.Join(err, removeIfExists(f.Name())) }()
+	defer func() { err = errors.Join(err, dropTemp(f.Name())) }()
 	_, err = f.WriteString("answer\n")
 	if err == nil {
 		err = f.Sync()

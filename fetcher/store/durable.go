@@ -37,15 +37,25 @@ func (s *Store) makeDirs(dir string, durable bool) error {
 				return asStoreError(err)
 			}
 		}
-		if err := makeRealDir(at, i > 0, durable); err != nil {
+		err := makeRealDir(at, durable)
+		if errors.Is(err, errNoFolder) && i > 0 {
+			if err = s.removeIfExists(at); err == nil {
+				err = makeRealDir(at, durable)
+			}
+		}
+		if err != nil {
 			return asStoreError(err)
 		}
 	}
 	return nil
 }
 
-func makeRealDir(dir string, replace, durable bool) error {
-	err := os.Mkdir(dir, dirMode)
+// errNoFolder says that something else is where a folder should be.
+var errNoFolder = errors.New("is not a directory; move it away")
+
+// makeRealDir makes one folder; errNoFolder.
+func makeRealDir(dir string, durable bool) error {
+	err := os.Mkdir(dir, dirMode) //nolint:forbidigo // an empty folder promises nothing, whoever makes it
 	if err == nil {
 		if err := openToAll(dir); err != nil || !durable {
 			return err
@@ -61,13 +71,8 @@ func makeRealDir(dir string, replace, durable bool) error {
 		return err
 	case info.IsDir():
 		return openToAll(dir)
-	case !replace:
-		return fmt.Errorf("%s is not a directory; move it away", dir)
 	}
-	if err := os.Remove(dir); err != nil {
-		return err
-	}
-	return makeRealDir(dir, false, durable)
+	return fmt.Errorf("%s %w", dir, errNoFolder)
 }
 
 // isRealDir says whether a directory is there, and no link to one. Nothing there
@@ -87,7 +92,7 @@ func openToAll(dir string) error {
 		return err
 	}
 	if !shown(info, shownDir) {
-		return os.Chmod(dir, info.Mode().Perm()|shownDir)
+		return os.Chmod(dir, info.Mode().Perm()|shownDir) //nolint:forbidigo // it lets read, and every writer does the same
 	}
 	return nil
 }
@@ -116,7 +121,7 @@ func (s *Store) writeFile(path string, data []byte, durable bool) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(tmp.Name()) // best effort: gc collects what stays
+			_ = dropTemp(tmp.Name()) // best effort: gc collects what stays
 		}
 	}()
 	_, err = tmp.Write(data)
@@ -193,50 +198,3 @@ func unmarshal(path string, data []byte, v any) error {
 // tempPrefix marks files and links that are renamed into place; gc removes
 // what a crash left behind, so no file of a model may be called so.
 const tempPrefix = ".stoker-tmp-"
-
-// replaceLink makes link a symlink to target, atomically unless a directory is
-// in its place.
-func (s *Store) replaceLink(target, link string) error {
-	have, err := os.Readlink(link)
-	if err == nil && have == target {
-		return nil
-	}
-	if s.shared {
-		return asStoreError(s.replaceLinkShared(target, link))
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		// A new name appears at once anyway.
-		if err := os.Symlink(target, link); !errors.Is(err, fs.ErrExist) {
-			return asStoreError(err)
-		}
-	}
-	if info, err := os.Lstat(link); err == nil && info.IsDir() {
-		if err := os.RemoveAll(link); err != nil {
-			return asStoreError(err)
-		}
-	}
-	for i := range 100 {
-		tmp := filepath.Join(filepath.Dir(link), fmt.Sprintf("%s%s-%d-%d", tempPrefix, filepath.Base(link)[:min(len(filepath.Base(link)), 64)], os.Getpid(), i))
-		err := os.Symlink(target, tmp)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
-			return asStoreError(err)
-		}
-		if err := os.Rename(tmp, link); err != nil {
-			_ = os.Remove(tmp) // best effort: gc collects what stays
-			return asStoreError(err)
-		}
-		return nil
-	}
-	return fmt.Errorf("replace link %s: too many leftovers of earlier tries beside it; run stoker gc", link)
-}
-
-// removeIfExists removes a file or link; one that is not there is fine.
-func removeIfExists(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return asStoreError(err)
-	}
-	return nil
-}

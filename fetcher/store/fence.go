@@ -21,6 +21,24 @@ func (s *Store) tempFile(dir string) (*os.File, error) {
 	return f, t.fenced(err)
 }
 
+// tempDir is tempFile for a folder of files; parent counts where the store is one
+// machine's.
+func (s *Store) tempDir(parent, pattern string) (string, error) {
+	if !s.shared {
+		return os.MkdirTemp(parent, tempPrefix+pattern)
+	}
+	t, err := s.now()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(t.dir, tempPrefix+pattern)
+	return dir, t.fenced(err)
+}
+
+// dropTemp removes what has a temporary name, with all that is in it: it is of
+// this process only, and promises nothing.
+func dropTemp(path string) error { return os.RemoveAll(path) }
+
 // now is the term of this process, or why it has none.
 func (s *Store) now() (*term, error) {
 	if t := s.term.Load(); t != nil {
@@ -79,10 +97,62 @@ func (s *Store) removeAll(path string) error {
 
 // removeIfExists removes a file or link; one that is not there is fine.
 func (s *Store) removeIfExists(path string) error {
-	if !s.shared {
-		return removeIfExists(path)
+	if s.shared {
+		return asStoreError(s.removeAll(path))
 	}
-	return asStoreError(s.removeAll(path))
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return asStoreError(err)
+	}
+	return nil
+}
+
+// emptyTrash removes what a crash left of removals in a shared store. Two writers
+// may do so at once: it is rubbish for both.
+func (s *Store) emptyTrash() error {
+	entries, err := os.ReadDir(filepath.Join(s.dir, trashDir))
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, trashDir, e.Name())))
+	}
+	return err
+}
+
+// replaceLink makes link a symlink to target, atomically unless a directory is
+// in its place.
+func (s *Store) replaceLink(target, link string) error {
+	have, err := os.Readlink(link)
+	if err == nil && have == target {
+		return nil
+	}
+	if s.shared {
+		return asStoreError(s.replaceLinkShared(target, link))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		// A new name appears at once anyway.
+		if err := os.Symlink(target, link); !errors.Is(err, fs.ErrExist) {
+			return asStoreError(err)
+		}
+	}
+	if info, err := os.Lstat(link); err == nil && info.IsDir() {
+		if err := os.RemoveAll(link); err != nil {
+			return asStoreError(err)
+		}
+	}
+	for i := range 100 {
+		tmp := filepath.Join(filepath.Dir(link), fmt.Sprintf("%s%s-%d-%d", tempPrefix, filepath.Base(link)[:min(len(filepath.Base(link)), 64)], os.Getpid(), i))
+		err := os.Symlink(target, tmp)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return asStoreError(err)
+		}
+		if err := os.Rename(tmp, link); err != nil {
+			_ = os.Remove(tmp) // best effort: gc collects what stays
+			return asStoreError(err)
+		}
+		return nil
+	}
+	return fmt.Errorf("replace link %s: too many leftovers of earlier tries beside it; run stoker gc", link)
 }
 
 // replaceLinkShared is replaceLink in a shared store: a link that is new comes

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // GCResult is what a collection removed and what it left for unfinished pulls.
@@ -101,7 +99,7 @@ func (s *Store) readPlans(olderThan time.Duration, waiting map[string]bool) erro
 		if errors.Is(err, ErrBusy) { // a pull is at work
 			err = readPlan(path, keep)
 		} else if err == nil {
-			err = errors.Join(readOldPlan(path, olderThan, keep), lock.Unlock())
+			err = errors.Join(s.readOldPlan(path, olderThan, keep), lock.Unlock())
 		}
 		if err != nil {
 			return err
@@ -112,7 +110,7 @@ func (s *Store) readPlans(olderThan time.Duration, waiting map[string]bool) erro
 
 // readOldPlan reads a plan that nobody works on, or removes it when it is too
 // old.
-func readOldPlan(path string, olderThan time.Duration, keep func(sha256Hex, key string)) error {
+func (s *Store) readOldPlan(path string, olderThan time.Duration, keep func(sha256Hex, key string)) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -121,7 +119,7 @@ func readOldPlan(path string, olderThan time.Duration, keep func(sha256Hex, key 
 		return err
 	}
 	if time.Since(info.ModTime()) >= olderThan || !info.Mode().IsRegular() {
-		return os.RemoveAll(path)
+		return s.removeAll(path)
 	}
 	return readPlan(path, keep)
 }
@@ -195,7 +193,7 @@ func (s *Store) collectPartials(olderThan time.Duration, waiting map[string]bool
 
 func (s *Store) collectPartial(path string, olderThan time.Duration, keep bool, res *GCResult) (err error) {
 	// Made if it is not there: only who has its lock may touch the journal.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
+	f, err := openTransfer(path)
 	if err != nil {
 		return err
 	}
@@ -237,7 +235,7 @@ func (s *Store) collectQuarantine(res *GCResult) error {
 			res.RemovedBytes += info.Size()
 			res.RemovedBlobs++
 		}
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+		if err := s.removeAll(filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}
 	}
@@ -259,23 +257,7 @@ func busy(dir string) bool {
 // that are not the store's, like lost+found.
 func (s *Store) collectTemps(olderThan time.Duration) error {
 	remove := func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if s.shared && d.IsDir() && path == filepath.Join(s.dir, epochsDir) {
-			return fs.SkipDir // it goes with the term
-		}
-		if err != nil || !isTemp(d.Name()) {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil || time.Since(info.ModTime()) < max(olderThan, time.Minute) {
-			return nil //nolint:nilerr // gone meanwhile is what we want
-		}
-		if d.IsDir() && busy(path) {
-			return fs.SkipDir
-		}
-		return os.RemoveAll(path)
+		return s.collectTemp(path, d, err, olderThan)
 	}
 	if s.shared {
 		if err := s.emptyTrash(); err != nil {
@@ -290,11 +272,26 @@ func (s *Store) collectTemps(olderThan time.Duration) error {
 	return nil
 }
 
-// emptyTrash removes what a crash left of removals in a shared store.
-func (s *Store) emptyTrash() error {
-	entries, err := os.ReadDir(filepath.Join(s.dir, trashDir))
-	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, trashDir, e.Name())))
+// collectTemp looks at one file of a walk. With an error there may be no entry.
+func (s *Store) collectTemp(path string, d fs.DirEntry, err error, olderThan time.Duration) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if s.shared && path == filepath.Join(s.dir, epochsDir) {
+		return fs.SkipDir // it goes with the term
+	}
+	if !isTemp(d.Name()) {
+		return nil
+	}
+	info, err := d.Info()
+	if err != nil || time.Since(info.ModTime()) < max(olderThan, time.Minute) {
+		return nil //nolint:nilerr // gone meanwhile is what we want
+	}
+	if d.IsDir() && busy(path) {
+		return fs.SkipDir
+	}
+	return s.removeAll(path)
 }

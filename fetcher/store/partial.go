@@ -8,10 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -90,123 +88,7 @@ const writeBack = 4 << 20
 // up to three times the processor time (see bench).
 const writePiece = 64 << 10
 
-// opened is a transfer's file and its lock. waited says that somebody else had it
-// before.
-type opened struct {
-	file   *os.File
-	lock   *Lock
-	waited bool
-}
-
-// openLocked opens the file and takes its lock. The file may have been renamed or
-// removed between the two: then the name is opened again.
-func (s *Store) openLocked(ctx context.Context, path string, waiting func()) (o opened, err error) {
-	ticker := time.NewTicker(lockPoll)
-	defer ticker.Stop()
-	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
-		if err != nil {
-			return opened{}, asStoreError(err)
-		}
-		lock, err := s.lockPartial(f, filepath.Base(path))
-		if err == nil {
-			same, err := sameFile(f, path)
-			if err == nil && same {
-				return opened{file: f, lock: lock, waited: o.waited}, nil
-			}
-			if err := errors.Join(err, lock.Unlock(), f.Close()); err != nil {
-				return opened{}, err
-			}
-			o.waited = true
-			continue
-		}
-		if err := f.Close(); err != nil {
-			return opened{}, err
-		}
-		if !errors.Is(err, ErrBusy) {
-			return opened{}, err
-		}
-		if !o.waited && waiting != nil {
-			waiting()
-		}
-		o.waited = true
-		select {
-		case <-ctx.Done():
-			return opened{}, ctx.Err()
-		case <-ticker.C:
-		}
-	}
-}
-
-func sameFile(f *os.File, path string) (bool, error) {
-	mine, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	named, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return os.SameFile(mine, named), nil
-}
-
 func (p *Partial) journalPath() string { return p.path + ".json" }
-
-// restore decides how much of what is in the file can be used.
-func (p *Partial) restore() error {
-	info, err := p.file.Stat()
-	if err != nil {
-		return err
-	}
-	j, since, err := readJournal(p.journalPath())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
-		return err
-	}
-	length := info.Size()
-	p.foreign = p.epoch > 0 && length > 0 && (err != nil || j.Epoch != p.epoch || j.Foreign)
-	if err != nil || j.Content != p.content || j.Size != p.size || length > p.size || !j.Synced.check(length) {
-		if err := p.file.Truncate(0); err != nil {
-			return asStoreError(err)
-		}
-		// From the first byte on, the journal says whose bytes these are, so
-		// that a kill before the first checkpoint loses none of them.
-		return p.writeJournal(nil, 0, nil)
-	}
-	p.written, p.Hashed, p.Hashes = slices.Clone(j.Synced), j.Hashed, j.Hashes
-	if j.Boot == p.boot && p.boot != "" && since.check(length) {
-		for _, s := range since {
-			p.written = p.written.Add(s)
-		}
-		p.since = since
-	}
-	// After a power cut only what was synced counts. What is written from here
-	// on is of this boot: a kill must not lose it.
-	return p.writeJournal(j.Synced, j.Hashed, j.Hashes)
-}
-
-// reserve allocates the blocks without changing the file's length.
-func (p *Partial) reserve() error {
-	if p.size == 0 {
-		return nil
-	}
-	err := unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, p.size)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
-		return nil // the disk will say so later instead of now
-	}
-	if err != nil {
-		// Some file systems keep what they could allocate: the length as it is
-		// gives back what lies behind it.
-		info, statErr := p.file.Stat()
-		if statErr == nil {
-			statErr = p.file.Truncate(info.Size())
-		}
-		return errors.Join(fmt.Errorf("reserve %d bytes: %w", p.size, asStoreError(err)), statErr)
-	}
-	return nil
-}
 
 // ReadAt reads back what was written.
 func (p *Partial) ReadAt(b []byte, off int64) (int, error) { return p.file.ReadAt(b, off) }
@@ -310,7 +192,7 @@ func (p *Partial) writeJournal(synced Spans, hashed int64, hashes [][]byte) (err
 	defer func() {
 		if err != nil {
 			_ = log.Close()
-			_ = os.Remove(log.Name()) // best effort: gc collects what stays
+			_ = dropTemp(log.Name()) // best effort: gc collects what stays
 			err = fmt.Errorf("write journal: %w", asStoreError(err))
 		}
 	}()
@@ -364,7 +246,7 @@ func (p *Partial) Sync() error { return p.fail(p.file.Sync()) }
 
 // Reset forgets every byte: they did not verify.
 func (p *Partial) Reset() error {
-	if err := p.file.Truncate(0); err != nil {
+	if err := p.empty(); err != nil {
 		return asStoreError(err)
 	}
 	p.mu.Lock()
@@ -392,16 +274,6 @@ func (p *Partial) Close() error {
 // Discard removes the partial and its journal.
 func (p *Partial) Discard() error {
 	return errors.Join(p.store.removeIfExists(p.journalPath()), p.store.removeIfExists(p.path), p.Close())
-}
-
-// bootID identifies this boot of the machine; empty where the kernel does not
-// tell, which makes every resume take the cautious way.
-func bootID() string {
-	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(data))
 }
 
 // PartialBytes is how much disk the transfer with this id already takes; 0 if

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,8 +23,15 @@ func (s *Store) planPath(name string) string {
 // openPlan opens a plan to append to, and cuts off a last line that a kill or a
 // full disk left unfinished: what is appended must not become part of it. The
 // caller holds the model's lock.
-func openPlan(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, fileMode)
+func (s *Store) openPlan(path string) (*os.File, error) {
+	if s.shared {
+		f, err := s.copyPlan(path)
+		if err != nil {
+			return nil, fmt.Errorf("open plan: %w", asStoreError(err))
+		}
+		return f, nil
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, fileMode) //nolint:forbidigo // one machine's store
 	if err != nil {
 		return nil, fmt.Errorf("open plan: %w", asStoreError(err))
 	}
@@ -36,6 +45,33 @@ func openPlan(path string) (*os.File, error) {
 	return f, nil
 }
 
+// copyPlan puts a plan with the same lines in the place of one that an earlier
+// writer of a shared store may still have open, and would cut.
+func (s *Store) copyPlan(path string) (f *os.File, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	f, err = s.tempFile(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.Write(data[:bytes.LastIndexByte(data, '\n')+1])
+	if err == nil {
+		err = f.Chmod(fileMode)
+	}
+	if err == nil && len(data) > 0 {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = s.rename(f.Name(), path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), dropTemp(f.Name()))
+	}
+	return f, nil
+}
+
 func (g *Staging) appendPlan(line string) error {
 	info, err := g.plan.Stat()
 	if err != nil {
@@ -43,7 +79,8 @@ func (g *Staging) appendPlan(line string) error {
 	}
 	if _, err = g.plan.WriteString(line + "\n"); err != nil {
 		// A disk that fills up takes a part of the line.
-		return errors.Join(fmt.Errorf("write plan: %w", asStoreError(err)), g.plan.Truncate(info.Size()))
+		_, seekErr := g.plan.Seek(info.Size(), io.SeekStart)
+		return errors.Join(fmt.Errorf("write plan: %w", asStoreError(err)), g.plan.Truncate(info.Size()), seekErr)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func (s *Store) readQuietly(path string, info fs.FileInfo, off int64, b []byte) 
 // keep a volume from being unmounted.
 func readOnce(path string, info fs.FileInfo, off int64, b []byte, direct int) (n int, cold Reading, err error) {
 	// A link or a pipe may have taken its place.
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|direct, 0)
+	f, err := openToRead(path, direct)
 	if err != nil {
 		return 0, cold, err
 	}

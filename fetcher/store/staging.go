@@ -40,7 +40,7 @@ func (s *Store) Stage(ctx context.Context, name string, waiting func()) (*Stagin
 	if err := s.Ensure(ctx); err != nil { // it may have waited for long
 		return nil, errors.Join(err, lock.Unlock())
 	}
-	plan, err := openPlan(s.planPath(name))
+	plan, err := s.openPlan(s.planPath(name))
 	if err == nil {
 		err = s.removeIfExists(s.progressPath(name)) // of a pull that was killed
 	}
@@ -146,12 +146,13 @@ func (g *Staging) admit(p *Partial, sha256Hex, key string) error {
 	if g.store.statBlob(sha256Hex, info.Size()) == nil {
 		return p.Discard()
 	}
-	if err := p.file.Chmod(blobMode); err != nil {
-		return asStoreError(err)
-	}
 	blob := g.store.BlobPath(sha256Hex)
 	if err := g.store.moveIn(p.path, blob); err != nil {
 		return fmt.Errorf("move content into place: %w", asStoreError(err))
+	}
+	// Not before: a kill would leave a transfer that who is not root cannot open.
+	if err := p.file.Chmod(blobMode); err != nil {
+		return asStoreError(err)
 	}
 	if err := syncDir(filepath.Dir(blob)); err != nil {
 		return asStoreError(err)

@@ -136,7 +136,7 @@ func (s *Store) lead(ctx context.Context) error {
 		return err
 	}
 	for _, dir := range []string{"agent", epochsDir} {
-		if err := makeRealDir(filepath.Join(s.dir, dir), false, true); err != nil {
+		if err := makeRealDir(filepath.Join(s.dir, dir), true); err != nil {
 			return err
 		}
 	}
@@ -151,7 +151,7 @@ func (s *Store) lead(ctx context.Context) error {
 		return err
 	}
 	for _, dir := range append(layout(), trashDir) {
-		if err := makeRealDir(filepath.Join(s.dir, dir), false, true); err != nil {
+		if err := makeRealDir(filepath.Join(s.dir, dir), true); err != nil {
 			return err
 		}
 	}

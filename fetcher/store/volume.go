@@ -53,7 +53,11 @@ func (s *Store) findVolume() (Volume, error) {
 		return *s.volume, nil
 	}
 	dir, locks := filepath.Join(s.dir, "agent"), true
-	if t := s.term.Load(); s.shared && t != nil {
+	if s.shared {
+		t, err := s.now()
+		if err != nil {
+			return Volume{}, err
+		}
 		dir, locks = t.dir, false
 	}
 	v, err := probeVolume(dir, locks)
@@ -159,7 +163,7 @@ type probe struct {
 func (p *probe) other() string { return p.path + "-other" }
 
 func (p *probe) clean() error {
-	return errors.Join(p.file.Close(), removeIfExists(p.path), removeIfExists(p.other()))
+	return errors.Join(p.file.Close(), dropTemp(p.path), dropTemp(p.other()))
 }
 
 // locks tells whether flock is there and keeps a second open file out. It has
