@@ -2,10 +2,8 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
@@ -41,6 +39,7 @@ type kube struct {
 	events eventAPI
 	watch  *podWatch
 	leases leaseAPI
+	labels nodeLabels
 	client *kubeclient.Client
 	wake   func()
 	logger *slog.Logger
@@ -53,8 +52,13 @@ func newKube(cfg *rest.Config, node string, volume VolumeConfig, wake func(), lo
 	if err != nil {
 		return nil, err
 	}
+	labels, err := newNodeLabels(cfg)
+	if err != nil {
+		return nil, err
+	}
 	return &kube{
 		leases: leaseAPI{leases: client.Leases(volume.Namespace), name: volume.Lease},
+		labels: labels,
 		client: client, wake: wake, logger: logger,
 		api:    nodeAPI{nodes: client.Nodes(), name: node},
 		events: eventAPI{events: client.Events(eventNamespace), node: node},
@@ -84,18 +88,8 @@ func (k *kube) lease() elect.Lease { return k.leases }
 
 func (k *kube) ledger() ledgerStore { return &ledgerAPI{leaseAPI: k.leases} }
 
-// carriers lists Nodes by a label: few, and only while something leaves a shared
-// volume.
 func (k *kube) carriers(ctx context.Context, model string) (map[string]string, error) {
-	list, err := k.client.Nodes().List(ctx, metav1.ListOptions{LabelSelector: WarmPrefix + model})
-	if err != nil {
-		return nil, fmt.Errorf("list the nodes with label %s: %w; on a shared volume the agent's account needs list on nodes", WarmPrefix+model, err)
-	}
-	nodes := make(map[string]string, len(list.Items))
-	for _, n := range list.Items {
-		nodes[n.Name] = n.Labels[RevPrefix+model]
-	}
-	return nodes, nil
+	return k.labels.carriers(ctx, model)
 }
 
 func (k *kube) fleet() fleetWatch { return newPodWatch(k.client.Pods(""), "", k.wake, k.logger) }

@@ -103,7 +103,7 @@ func elsewhere() []hostile.Request {
 		forbidden("delete another node", http.MethodDelete, "/api/v1/nodes/"+notMine, ""),
 		forbidden("delete all nodes", http.MethodDelete, "/api/v1/nodes", ""),
 		forbidden("list nodes", http.MethodGet, "/api/v1/nodes", ""),
-		forbidden("watch nodes", http.MethodGet, "/api/v1/nodes?watch=true", ""),
+		forbidden("watch nodes", http.MethodGet, "/api/v1/nodes?watch=true&timeoutSeconds=1", ""),
 		forbidden("patch its node's status", http.MethodPatch, "/api/v1/nodes/"+mine+"/status", `{"status":{"capacity":{"nvidia.com/gpu":"99"}}}`),
 		forbidden("reach a kubelet", http.MethodGet, "/api/v1/nodes/"+mine+"/proxy/pods", ""),
 		forbidden("get a pod", http.MethodGet, own+"/pods/agent-"+mine, ""),

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/stoker-project/stoker/test/charts"
 	"github.com/stoker-project/stoker/test/cluster"
 	"github.com/stoker-project/stoker/test/hostile"
 )
@@ -81,6 +83,61 @@ func TestAgentPolicy(t *testing.T) {
 		untouched(t)
 	})
 	t.Run("allowed", func(t *testing.T) { testAllowed(t, c, cfg, before[mine]) })
+	t.Run("where nodes share a volume", func(t *testing.T) { testSharedRights(t, c, cfg) })
+}
+
+// testSharedRights upgrades the release to a volume that nodes share: the agent may
+// list Nodes then, and write the one Lease, and nothing else that it could not before.
+// It comes last: rights that were given stay in this cluster.
+func testSharedRights(t *testing.T, c *cluster.Cluster, cfg *rest.Config) {
+	const (
+		nodes  = "/api/v1/nodes"
+		leases = "/apis/coordination.k8s.io/v1/namespaces/" + namespace + "/leases"
+		lease  = `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"a"}}`
+	)
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Fatalf("on a disk of its own an agent lists nodes: %v", err)
+	}
+	objs, err := charts.Render([]byte(`{models: [], volume: {mode: shared, shared: {source: {nfs: {server: nas, path: /models}}}}}`), release, namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := charts.Apply(t.Context(), c.RESTConfig(), objs); err != nil {
+		t.Fatal(err)
+	}
+	err = cluster.WaitFor(t.Context(), "the right to list nodes", func(ctx context.Context) (bool, error) {
+		_, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		return err == nil, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	metadataOnly := map[string]string{"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
+	hostile.Try(t, cfg, []hostile.Request{
+		{Name: "list who carries a label", Method: http.MethodGet, Path: nodes + "?limit=500&labelSelector=warm.stoker.dev/llama", Header: metadataOnly},
+		{Name: "make the lease", Method: http.MethodPost, Path: leases, Body: lease},
+		{Name: "read the lease", Method: http.MethodGet, Path: leases + "/a"},
+		{Name: "delete the lease", Method: http.MethodDelete, Path: leases + "/a", Reason: noRight},
+		{Name: "list leases", Method: http.MethodGet, Path: leases, Reason: noRight},
+		{Name: "patch the lease", Method: http.MethodPatch, Path: leases + "/a", Media: hostile.Merge, Body: `{}`, Reason: noRight},
+	})
+	got, err := client.CoordinationV1().Leases(namespace).Get(t.Context(), "a", metav1.GetOptions{})
+	if err == nil {
+		_, err = client.CoordinationV1().Leases(namespace).Update(t.Context(), got, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		t.Errorf("renew the lease: %v", err)
+	}
+	still := slices.DeleteFunc(elsewhere(), func(r hostile.Request) bool { return r.Name == "list nodes" })
+	if len(still) != len(elsewhere())-1 {
+		t.Fatal("what is refused elsewhere does not list nodes any more")
+	}
+	hostile.Try(t, cfg, still)
+	hostile.Try(t, cfg, againstOtherNodes())
 }
 
 // addVictim makes a node with one of everything that an agent might want to
