@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/stoker-project/stoker/test/ordeal"
+
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,8 +39,8 @@ func (w *world) must(doing string, err error) {
 func (w *world) powerCut() {
 	w.diskMu.Lock()
 	defer w.diskMu.Unlock()
-	w.source.killed()
-	w.source.powerLost(time.Now())
+	w.source.Killed()
+	w.source.PowerLost(time.Now())
 	if p := w.agent.Load(); p != nil {
 		// Before the disk, so that nobody is left who could see it die.
 		p.ending.Store(true)
@@ -55,7 +57,7 @@ func (w *world) remount() {
 	w.must("boot", w.disk.newBoot())
 	w.must("unmount", w.disk.unmount())
 	w.must("mount", w.disk.mount())
-	w.reader.forget()
+	w.reader.Forget()
 	w.diskState.Store(nil)
 	w.watchDisk()
 	w.ensureAgent()
@@ -67,9 +69,9 @@ func (w *world) deadDisk(length time.Duration) {
 	w.diskMu.Lock()
 	state := "a dead disk"
 	w.diskState.Store(&state)
-	w.source.powerLost(time.Now())
+	w.source.PowerLost(time.Now())
 	w.must("stop the disk", w.disk.die())
-	w.reader.forget()
+	w.reader.Forget()
 	w.diskMu.Unlock()
 	w.pause(length)
 	w.diskMu.Lock()
@@ -84,12 +86,12 @@ func (w *world) hideDisk(length time.Duration) {
 		return
 	}
 	w.damage(w.names()...)
-	w.source.killed() // what is under way ends
+	w.source.Killed() // what is under way ends
 	w.diskMu.Lock()
 	state := "a volume that is gone"
 	w.diskState.Store(&state)
 	w.must("hide the disk", w.disk.hide())
-	w.reader.forget()
+	w.reader.Forget()
 	w.diskMu.Unlock()
 	w.pause(length)
 	w.diskMu.Lock()
@@ -99,7 +101,7 @@ func (w *world) hideDisk(length time.Duration) {
 	if len(written) > 0 {
 		w.fail("in the place of the volume that was gone the agent wrote %v", written)
 	}
-	w.reader.forget()
+	w.reader.Forget()
 	w.diskState.Store(nil)
 	w.exposed()
 }
@@ -122,7 +124,7 @@ func (w *world) beats() bool {
 // tamper has somebody remove labels of a model.
 func (w *world) tamper(name string) {
 	w.drop(name)
-	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:null,%q:null}}}`, warmPrefix+name, revPrefix+name)
+	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:null,%q:null}}}`, ordeal.WarmPrefix+name, ordeal.RevPrefix+name)
 	_, err := w.client.CoreV1().Nodes().Patch(context.WithoutCancel(w.t.Context()), w.node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	w.must("remove labels", err)
 }
@@ -184,8 +186,8 @@ func (w *world) heal() {
 	w.must("thaw", w.disk.thaw())
 	w.writable()
 	w.freeDisk()
-	w.source.heal(rate)
-	w.api.set(apiFault{})
+	w.source.Heal(rate)
+	w.api.Set(ordeal.APIFault{})
 	w.writeList()
 	w.ensureAgent()
 	w.exposed()
@@ -267,7 +269,7 @@ func movedTimes(v any, d time.Duration) any {
 // edit changes an entry of the list, which is not written yet.
 func (w *world) edit(name string, change func(e *entry)) {
 	e := w.entries[name]
-	w.source.canceled(e.repo)
+	w.source.Canceled(e.repo)
 	change(&e)
 	w.entries[name] = e
 }
@@ -275,13 +277,13 @@ func (w *world) edit(name string, change func(e *entry)) {
 // publishMoving pushes a new commit of what moves.
 func (w *world) publishMoving() {
 	w.pushed++
-	w.source.push(w.t, movingRepo, tree(w.t, fetchertest.SpecOfSize(100+w.pushed, 9<<20, 2), nil))
+	w.source.Push(w.t, movingRepo, tree(w.t, fetchertest.SpecOfSize(100+w.pushed, 9<<20, 2), nil))
 }
 
 // togglePod makes a pod on the node that names a model, or removes it.
 func (w *world) togglePod(model string) {
 	ctx := context.WithoutCancel(w.t.Context())
-	w.source.canceled("") // what a pod waits for takes another's place
+	w.source.Canceled("") // what a pod waits for takes another's place
 	pods := w.client.CoreV1().Pods("default")
 	name := w.node + "-" + model
 	if w.pods[model] {

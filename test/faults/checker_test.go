@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/stoker-project/stoker/test/ordeal"
 )
 
 const (
@@ -153,7 +155,7 @@ func (w *world) noExcuse(promised map[string]string) {
 func (w *world) watchLabels(ctx context.Context) {
 	last := time.Now()
 	for w.tick(ctx, 150*time.Millisecond) {
-		w.source.mark(time.Now())
+		w.source.Mark(time.Now())
 		w.checkLabels(ctx, time.Since(last))
 		last = time.Now()
 	}
@@ -173,7 +175,7 @@ func (w *world) checkLabels(ctx context.Context, passed time.Duration) {
 		return
 	}
 	found := map[string]string{}
-	for name, revision := range promises(before.Labels) {
+	for name, revision := range ordeal.Promises(before.Labels) {
 		if err := w.checkPromise(name, revision); err != nil {
 			found[name] = err.Error()
 		}
@@ -185,7 +187,7 @@ func (w *world) checkLabels(ctx context.Context, passed time.Duration) {
 		if err != nil {
 			return
 		}
-		now, then := promises(after.Labels), promises(before.Labels)
+		now, then := ordeal.Promises(after.Labels), ordeal.Promises(before.Labels)
 		maps.DeleteFunc(found, func(name, _ string) bool { return now[name] != then[name] })
 		still := remembered(after.Labels)
 		maps.DeleteFunc(forgotten, func(name, _ string) bool { return now[name] != then[name] || !still[name] })
@@ -195,11 +197,11 @@ func (w *world) checkLabels(ctx context.Context, passed time.Duration) {
 }
 
 func (w *world) checkPromise(name, revision string) error {
-	path, err := w.reader.revision(name, revision)
+	path, err := w.reader.Revision(name, revision)
 	if err != nil {
 		return err
 	}
-	return w.reader.check(path, w.source)
+	return w.reader.Check(path, w.source)
 }
 
 // judge counts for how long labels have lied.
@@ -236,9 +238,7 @@ func (w *world) judge(found map[string]string, passed time.Duration) {
 // canCorrect says whether an agent runs that reaches disk and API server.
 func (w *world) canCorrect() bool {
 	p := w.agent.Load()
-	w.api.mu.Lock()
-	defer w.api.mu.Unlock()
-	return p != nil && !p.stopped.Load() && w.api.fault == (apiFault{}) && !w.disk.frozen.Load()
+	return p != nil && !p.stopped.Load() && w.api.Fault() == (ordeal.APIFault{}) && !w.disk.frozen.Load()
 }
 
 // checkPublished demands that whatever is published is completely there, unless
@@ -249,7 +249,7 @@ func (w *world) checkPublished() {
 	if w.diskState.Load() != nil {
 		return
 	}
-	paths, err := w.reader.manifests("")
+	paths, err := w.reader.Manifests("")
 	if err != nil {
 		w.fail("list the manifests: %v", err)
 	}
@@ -258,7 +258,7 @@ func (w *world) checkPublished() {
 		if errors.Is(err, os.ErrNotExist) || w.damaged(modelOf(path)) {
 			continue
 		}
-		if err := w.reader.check(path, w.source); err != nil {
+		if err := w.reader.Check(path, w.source); err != nil {
 			// The agent may have removed it meanwhile: the manifest goes first.
 			if now, statErr := os.Stat(path); statErr == nil && os.SameFile(now, info) {
 				w.fail("what is published is not there: %v", err)
@@ -269,7 +269,7 @@ func (w *world) checkPublished() {
 
 // checkDownloads demands that little was downloaded twice.
 func (w *world) checkDownloads() {
-	for _, text := range w.source.tooMuch() {
+	for _, text := range w.source.TooMuch() {
 		w.fail("%s", text)
 	}
 }
@@ -292,7 +292,7 @@ func (w *world) converge() {
 			return
 		}
 		w.lies.mu.Lock()
-		right := maps.Equal(promises(n.Labels), want) && maps.Equal(remembered(n.Labels), remember) && len(w.lies.all)+len(w.lies.ofMemory) == 0
+		right := maps.Equal(ordeal.Promises(n.Labels), want) && maps.Equal(remembered(n.Labels), remember) && len(w.lies.all)+len(w.lies.ofMemory) == 0
 		w.lies.mu.Unlock()
 		switch {
 		case right && since.IsZero():
@@ -302,16 +302,16 @@ func (w *world) converge() {
 		}
 		if !right && time.Now().After(deadline) {
 			w.fail("%s after the last fault the Node says %v, in memory %v, should say %v, in memory %v",
-				limit, promises(n.Labels), remembered(n.Labels), want, remember)
+				limit, ordeal.Promises(n.Labels), remembered(n.Labels), want, remember)
 			return
 		}
 	}
 	w.checkDownloads()
 	w.noExcuse(want)
-	here, err := w.reader.blobs()
+	here, err := w.reader.Blobs()
 	if err != nil {
 		w.fail("list the blobs: %v", err)
 	}
-	w.source.settled(here)
+	w.source.Settled(here)
 	w.checkPublished()
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/stoker-project/stoker/test/ordeal"
+
 	"go.uber.org/goleak"
 )
 
@@ -44,7 +46,7 @@ func runInside() int {
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	err := runTied(cmd, func() {
+	err := ordeal.RunTied(cmd, func() {
 		go func() {
 			for s := range signals {
 				_ = cmd.Process.Signal(s) // it may have ended

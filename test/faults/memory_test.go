@@ -1,15 +1,13 @@
 package faults
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
-	"unsafe"
+
+	"github.com/stoker-project/stoker/test/ordeal"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +28,7 @@ const (
 func remembered(labels map[string]string) map[string]bool {
 	out := map[string]bool{}
 	for key, tier := range labels {
-		if name, ok := strings.CutPrefix(key, warmPrefix); ok && tier == inMemory {
+		if name, ok := strings.CutPrefix(key, ordeal.WarmPrefix); ok && tier == inMemory {
 			out[name] = true
 		}
 	}
@@ -48,80 +46,17 @@ func (w *world) toRemember() map[string]bool {
 	return out
 }
 
-// resident is which share of what a manifest publishes is in memory, asked of
-// mincore for each page. It reads nothing.
-func (r *reader) resident(manifestPath string) (float64, error) {
-	data, err := os.ReadFile(manifestPath)
-	if err != nil {
-		return 0, err
-	}
-	var m manifest
-	if err := json.Unmarshal(data, &m); err != nil {
-		return 0, err
-	}
-	var there, size int64
-	seen := map[string]bool{}
-	for _, f := range m.Files {
-		if seen[f.SHA256] || f.Size == 0 {
-			continue
-		}
-		seen[f.SHA256] = true
-		n, err := pagesOf(filepath.Join(r.dir, "blobs", "sha256", f.SHA256), f.Size)
-		if err != nil {
-			return 0, err
-		}
-		there, size = there+n, size+f.Size
-	}
-	if size == 0 {
-		return 1, nil
-	}
-	return float64(there) / float64(size), nil
-}
-
-// pagesOf is how many bytes of a file of that size are in memory.
-func pagesOf(path string, size int64) (n int64, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || info.Size() != size) {
-		err = fmt.Errorf("%s is not the file that was published: %w", path, fs.ErrInvalid)
-	}
-	if err != nil {
-		return 0, err
-	}
-	mapped, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return 0, err
-	}
-	page := int64(os.Getpagesize())
-	pages := make([]byte, (size+page-1)/page)
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&mapped[0])), uintptr(len(mapped)), uintptr(unsafe.Pointer(&pages[0])))
-	if err := unix.Munmap(mapped); err != nil {
-		return 0, err
-	}
-	if errno != 0 {
-		return 0, errno
-	}
-	for _, p := range pages {
-		n += int64(p&1) * page
-	}
-	return min(n, size), nil
-}
-
 // checkMemory holds the labels that say ram against what is there, as far as that
 // can be seen: what is not published as it should be is another lie.
 func (w *world) checkMemory(labels map[string]string) map[string]string {
 	found := map[string]string{}
-	revisions := promises(labels)
+	revisions := ordeal.Promises(labels)
 	for name := range remembered(labels) {
-		path, err := w.reader.revision(name, revisions[name])
+		path, err := w.reader.Revision(name, revisions[name])
 		if err != nil {
 			continue
 		}
-		if share, err := w.reader.resident(path); err == nil && share < leastResident {
+		if share, err := w.reader.Resident(path); err == nil && share < leastResident {
 			found[name] = fmt.Sprintf("%.1f%% are in memory", 100*share)
 		}
 	}
@@ -170,8 +105,8 @@ func (w *world) forget(names ...string) {
 func (w *world) forgetPages(name string) {
 	w.diskMu.RLock()
 	defer w.diskMu.RUnlock()
-	for _, f := range w.source.files(w.commitOf(name)) {
-		file, err := os.Open(filepath.Join(w.disk.dir, "blobs", "sha256", f.sha256))
+	for _, f := range w.source.Files(w.commitOf(name)) {
+		file, err := os.Open(filepath.Join(w.disk.dir, "blobs", "sha256", f.SHA256))
 		if err != nil {
 			continue // it is not there
 		}

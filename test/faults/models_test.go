@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stoker-project/stoker/test/ordeal"
+
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
 )
 
@@ -68,7 +70,7 @@ func (w *world) pushModels() {
 	t := w.t
 	t.Helper()
 	push := func(repo string, spec fetchertest.ModelSpec, more map[string]string) string {
-		return w.source.push(t, repo, tree(t, spec, more))
+		return w.source.Push(t, repo, tree(t, spec, more))
 	}
 	tiny := push(tinyRepo, fetchertest.ModelSpec{Seed: 1}, nil)
 	mid := push(midRepo, fetchertest.SpecOfSize(2, 12<<20, 2), nil)
@@ -121,9 +123,9 @@ func (w *world) wanted() map[string]string {
 		}
 		commit := e.commit
 		if commit == "" {
-			commit = w.source.head(e.repo)
+			commit = w.source.Head(e.repo)
 		}
-		out[name] = commit[:revLength]
+		out[name] = commit[:ordeal.RevLength]
 	}
 	return out
 }
@@ -133,7 +135,7 @@ func (w *world) commitOf(name string) string {
 	if e := w.entries[name]; e.commit != "" {
 		return e.commit
 	}
-	return w.source.head(w.entries[name].repo)
+	return w.source.Head(w.entries[name].repo)
 }
 
 // sharing are the models that have a content in some revision.
@@ -141,8 +143,8 @@ func (w *world) sharing(sha256 string) []string {
 	var out []string
 	for _, name := range w.names() {
 		repo := w.entries[name].repo
-		for _, commit := range w.source.commitsWith(sha256) {
-			if w.source.repoOf(commit) == repo {
+		for _, commit := range w.source.CommitsWith(sha256) {
+			if w.source.RepoOf(commit) == repo {
 				out = append(out, name)
 				break
 			}

@@ -3,24 +3,14 @@ package faults
 import (
 	"context"
 	"maps"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/stoker-project/stoker/test/ordeal"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
-
-// promises are the revisions that a Node's labels call warm, by model.
-func promises(labels map[string]string) map[string]string {
-	out := map[string]string{}
-	for key, tier := range labels {
-		if name, ok := strings.CutPrefix(key, warmPrefix); ok && tier != "" {
-			out[name] = labels[revPrefix+name]
-		}
-	}
-	return out
-}
 
 // getNode reads the Node as an administrator, not by the way that is broken.
 func (w *world) getNode(ctx context.Context) (*corev1.Node, error) {
@@ -68,7 +58,7 @@ func (w *world) watchNode(ctx context.Context, from *corev1.Node) {
 
 // see takes one version of the Node.
 func (w *world) see(n *corev1.Node) {
-	now, at := promises(n.Labels), time.Now()
+	now, at := ordeal.Promises(n.Labels), time.Now()
 	w.history.mu.Lock()
 	before := w.history.now
 	w.history.now = now

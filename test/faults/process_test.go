@@ -10,29 +10,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
-)
 
-// runTied runs a command that dies with this process, and calls started when it
-// runs. Linux sends the parent-death signal when the thread that forked ends,
-// so the thread is kept until the command has ended.
-func runTied(cmd *exec.Cmd, started func()) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		if err == nil {
-			started()
-			err = cmd.Wait()
-		}
-		done <- err
-	}()
-	return <-done
-}
+	"github.com/stoker-project/stoker/test/ordeal"
+)
 
 // process is one life of the agent.
 type process struct {
@@ -61,7 +44,7 @@ func (w *world) startAgent() {
 	}
 	cmd := exec.Command(stoker, "agent", "-v", "--config", w.configPath(), "--store", w.disk.dir, "--node-name", w.node,
 		"--gpus", "simulated:dgxh200", "--kubeconfig", w.kubeconfig, "--listen", "127.0.0.1:0")
-	cmd.Env = []string{"HOME=" + w.dir, "PATH=" + os.Getenv("PATH"), "HF_ENDPOINT=" + w.source.url(), "HF_HUB_DISABLE_IMPLICIT_TOKEN=1"}
+	cmd.Env = []string{"HOME=" + w.dir, "PATH=" + os.Getenv("PATH"), "HF_ENDPOINT=" + w.source.URL(), "HF_HUB_DISABLE_IMPLICIT_TOKEN=1"}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p := &process{cmd: cmd, started: time.Now(), done: make(chan struct{}), logFrom: from}
@@ -70,7 +53,7 @@ func (w *world) startAgent() {
 	go func() {
 		defer w.wg.Done()
 		defer close(p.done)
-		err := runTied(cmd, func() { close(running) })
+		err := ordeal.RunTied(cmd, func() { close(running) })
 		if !p.ending.Load() {
 			w.agentEnded(p, err)
 		}
@@ -102,7 +85,7 @@ func (w *world) endAgent(signal syscall.Signal) {
 		return
 	}
 	p.ending.Store(true)
-	w.source.killed()
+	w.source.Killed()
 	_ = p.cmd.Process.Signal(signal) // it may have ended
 	timer := time.NewTimer(20 * time.Second)
 	defer timer.Stop()

@@ -12,6 +12,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/stoker-project/stoker/test/ordeal"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -109,8 +111,8 @@ func (w *world) sawRemoval(ctx context.Context, e removed) {
 	parts := strings.Split(e.path, string(filepath.Separator))
 	switch {
 	case len(parts) == 3 && parts[0] == "blobs":
-		w.source.lost(parts[2])
-		for _, commit := range w.source.commitsWith(parts[2]) {
+		w.source.Lost(parts[2])
+		for _, commit := range w.source.CommitsWith(parts[2]) {
 			w.mustNotPromise(ctx, e.path, "", commit)
 		}
 	case len(parts) == 3 && parts[0] == "manifests" && strings.HasSuffix(parts[2], ".json") && parts[2][0] != '.':
@@ -131,8 +133,8 @@ func (w *world) mustNotPromise(ctx context.Context, path, name, commit string) {
 		}
 		return
 	}
-	for model, revision := range promises(n.Labels) {
-		if (name != "" && name != model) || revision != commit[:min(len(commit), revLength)] {
+	for model, revision := range ordeal.Promises(n.Labels) {
+		if (name != "" && name != model) || revision != commit[:min(len(commit), ordeal.RevLength)] {
 			continue
 		}
 		// Blobs that have just lost their manifest may go with what nothing refers to.
@@ -143,20 +145,4 @@ func (w *world) mustNotPromise(ctx context.Context, path, name, commit string) {
 			w.fail("the agent removed %s while the Node says that %s is warm at %s", path, model, revision)
 		}
 	}
-}
-
-// commitsWith are the commits that hold a content.
-func (s *source) commitsWith(sha256 string) []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []string
-	for commit, files := range s.commits {
-		for _, f := range files {
-			if f.sha256 == sha256 {
-				out = append(out, commit)
-				break
-			}
-		}
-	}
-	return out
 }

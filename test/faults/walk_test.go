@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stoker-project/stoker/test/ordeal"
+
 	"github.com/stoker-project/stoker/test/cluster"
 )
 
@@ -25,66 +27,51 @@ func walks() []walk {
 	inner := slices.Concat(damages(), lists())
 	return []walk{
 		{"everything", slices.Concat(
-			weighted(3, lives()), weighted(3, disks()), weighted(2, damages()), weighted(1, apis(inner)), weighted(1, hubs(inner)), weighted(2, lists()),
+			ordeal.Weighted(3, lives()), ordeal.Weighted(3, disks()), ordeal.Weighted(2, damages()), ordeal.Weighted(1, apis(inner)), ordeal.Weighted(1, hubs(inner)), ordeal.Weighted(2, lists()),
 		), 90},
 		// Large models go again and again, so that kills and power cuts land in
 		// transfers.
 		{"transfers", slices.Concat(
-			weighted(4, lives()), weighted(4, disks()), weighted(1, hubs(losses())), weighted(6, losses()),
+			ordeal.Weighted(4, lives()), ordeal.Weighted(4, disks()), ordeal.Weighted(1, hubs(losses())), ordeal.Weighted(6, losses()),
 		), 60},
-		{"words", slices.Concat(weighted(2, apis(inner)), weighted(2, lists()), weighted(1, lives())), 60},
+		{"words", slices.Concat(ordeal.Weighted(2, apis(inner)), ordeal.Weighted(2, lists()), ordeal.Weighted(1, lives())), 60},
 	}
 }
 
 // losses make something large be pulled.
 func losses() []kind {
-	var blob deed
-	for _, d := range deeds() {
-		if d.name == "the blob is deleted" {
+	var blob ordeal.Deed
+	for _, d := range ordeal.Deeds() {
+		if d.Name == "the blob is deleted" {
 			blob = d
 		}
 	}
 	return []kind{
-		{2, func(*rand.Rand) step {
-			return step{"the store is emptied", func(w *world) { w.emptyStore() }}
+		{Weight: 2, Make: func(*rand.Rand) step {
+			return step{Name: "the store is emptied", Run: func(w *world) { w.emptyStore() }}
 		}},
-		{4, func(r *rand.Rand) step {
-			name, share := oneOf(r, "large", "mid", "shared"), r.Float64()
-			return step{name + ": the largest blob is deleted", func(w *world) { w.doDamage(blob, name, w.largest(name, share)) }}
+		{Weight: 4, Make: func(r *rand.Rand) step {
+			name, share := ordeal.OneOf(r, "large", "mid", "shared"), r.Float64()
+			return step{Name: name + ": the largest blob is deleted", Run: func(w *world) { w.doDamage(blob, name, w.largest(name, share)) }}
 		}},
-		{2, func(*rand.Rand) step {
-			return step{"the Hub has a new commit of moving", func(w *world) { w.publishMoving() }}
+		{Weight: 2, Make: func(*rand.Rand) step {
+			return step{Name: "the Hub has a new commit of moving", Run: func(w *world) { w.publishMoving() }}
 		}},
 	}
 }
 
 // largest is the share by which victimOf finds a model's largest file.
 func (w *world) largest(name string, otherwise float64) float64 {
-	files := w.source.files(w.commitOf(name))
+	files := w.source.Files(w.commitOf(name))
 	best, size := otherwise, int64(0)
 	const n = 64
 	for i := range n {
 		share := float64(i) / n
-		if f := files[w.victimOf(name, share).path]; f.size > size {
-			best, size = share, f.size
+		if f := files[w.victimOf(name, share).Path]; f.Size > size {
+			best, size = share, f.Size
 		}
 	}
 	return best
-}
-
-// weighted multiplies the weights, so that sets of different sizes can be mixed:
-// n is the weight of the set as a whole.
-func weighted(n int, kinds []kind) []kind {
-	const unit = 60
-	total := 0
-	for _, k := range kinds {
-		total += k.weight
-	}
-	out := slices.Clone(kinds)
-	for i := range out {
-		out[i].weight = max(1, out[i].weight*n*unit/total)
-	}
-	return out
 }
 
 // TestWalk takes walks through faults. The seed decides about every step; what
@@ -132,10 +119,10 @@ func takeWalk(t *testing.T, c *cluster.Cluster, wk walk, seed uint64, steps int,
 	w.converge()
 	began, checks := time.Now(), 0
 	for i := 1; i <= steps; i++ {
-		s := choose(r, wk.kinds)
-		rest := within(r, 300*time.Millisecond)
-		w.note("step %d of %d: %s", i, steps, s.name)
-		s.run(w)
+		s := ordeal.Choose(r, wk.kinds)
+		rest := ordeal.Within(r, 300*time.Millisecond)
+		w.note("step %d of %d: %s", i, steps, s.Name)
+		s.Run(w)
 		w.pause(rest)
 		w.checkPublished()
 		w.checkDownloads()
@@ -146,7 +133,7 @@ func takeWalk(t *testing.T, c *cluster.Cluster, wk walk, seed uint64, steps int,
 			checks++
 		}
 		if why := w.failure.Load(); why != nil {
-			t.Fatalf("seed %d, step %d of %d (%s): %s", seed, i, steps, s.name, *why)
+			t.Fatalf("seed %d, step %d of %d (%s): %s", seed, i, steps, s.Name, *why)
 		}
 		select {
 		case <-interrupted:

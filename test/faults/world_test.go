@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stoker-project/stoker/test/ordeal"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -62,9 +64,9 @@ type world struct {
 	kubeconfig string
 
 	disk   *disk
-	source *source
-	api    *apiProxy
-	reader *reader
+	source *ordeal.Source
+	api    *ordeal.APIProxy
+	reader *ordeal.Reader
 
 	// What the harness wants of the agent; only the walk touches it.
 	entries map[string]entry
@@ -121,14 +123,14 @@ func newWorld(t *testing.T, c *cluster.Cluster) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.api = newAPIProxy(t, c.RESTConfig())
+	w.api = ordeal.NewAPIProxy(t, c.RESTConfig())
 	w.kubeconfig = filepath.Join(w.dir, "kubeconfig")
-	w.api.kubeconfig(t, direct, w.kubeconfig)
-	w.source = newSource(t, rate)
+	w.api.Kubeconfig(t, direct, w.kubeconfig)
+	w.source = ordeal.NewSource(t, rate)
 	w.pushModels()
 	w.writeList()
 	w.disk = newDisk(t, 400<<20)
-	w.reader = newReader(w.disk.dir)
+	w.reader = ordeal.NewReader(w.disk.dir)
 	w.watchDisk()
 	t.Cleanup(w.unwatchDisk)
 	w.watchAll()
@@ -244,7 +246,7 @@ func (w *world) tell() {
 	t.Logf("what happened:\n%s", strings.Join(tail(w.happened, 120), "\n"))
 	w.logMu.Unlock()
 	if n, err := w.getNode(context.WithoutCancel(t.Context())); err == nil {
-		t.Logf("the Node's labels: %v\nits annotation: %s", n.Labels, n.Annotations[annotation])
+		t.Logf("the Node's labels: %v\nits ordeal.Annotation: %s", n.Labels, n.Annotations[ordeal.Annotation])
 	}
 	if log, err := os.ReadFile(w.logPath()); err == nil {
 		t.Logf("the end of the agent's log:\n%s", strings.Join(tail(strings.Split(string(log), "\n"), 80), "\n"))

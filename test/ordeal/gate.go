@@ -1,40 +1,40 @@
-package faults
+package ordeal
 
 import (
 	"net"
 	"sync"
 )
 
-// gateMode is what becomes of connections.
-type gateMode int
+// GateMode is what becomes of connections.
+type GateMode int
 
 const (
-	gateOpen gateMode = iota
-	// gateClosed refuses new connections and has cut those that there were.
-	gateClosed
-	// gateHangs takes connections and lets nothing through in either direction.
-	gateHangs
+	GateOpen GateMode = iota
+	// GateClosed refuses new connections and has cut those that there were.
+	GateClosed
+	// GateHangs takes connections and lets nothing through in either direction.
+	GateHangs
 )
 
 // gate is a listener whose connections can be refused, cut and made to hang.
-type gate struct {
+type Gate struct {
 	net.Listener
 	// buffer is how many bytes the kernel may hold of what is sent; 0 is its own
 	// choice.
 	buffer int
 
 	mu      sync.Mutex
-	mode    gateMode
+	mode    GateMode
 	changed chan struct{} // closed when mode changes
 	conns   map[*gatedConn]struct{}
 }
 
-func newGate(l net.Listener, buffer int) *gate {
-	return &gate{Listener: l, buffer: buffer, changed: make(chan struct{}), conns: map[*gatedConn]struct{}{}}
+func NewGate(l net.Listener, buffer int) *Gate {
+	return &Gate{Listener: l, buffer: buffer, changed: make(chan struct{}), conns: map[*gatedConn]struct{}{}}
 }
 
 // Accept implements net.Listener.
-func (g *gate) Accept() (net.Conn, error) {
+func (g *Gate) Accept() (net.Conn, error) {
 	for {
 		c, err := g.Listener.Accept()
 		if err != nil {
@@ -44,7 +44,7 @@ func (g *gate) Accept() (net.Conn, error) {
 			_ = tcp.SetWriteBuffer(g.buffer) // only makes counting less sharp
 		}
 		g.mu.Lock()
-		if g.mode == gateClosed {
+		if g.mode == GateClosed {
 			g.mu.Unlock()
 			_ = c.Close()
 			continue
@@ -56,20 +56,20 @@ func (g *gate) Accept() (net.Conn, error) {
 	}
 }
 
-// set changes the mode.
-func (g *gate) set(mode gateMode) {
+// Set changes the mode.
+func (g *Gate) Set(mode GateMode) {
 	g.mu.Lock()
 	g.mode = mode
 	close(g.changed)
 	g.changed = make(chan struct{})
 	g.mu.Unlock()
-	if mode == gateClosed {
+	if mode == GateClosed {
 		g.cut()
 	}
 }
 
 // cut closes every connection that there is.
-func (g *gate) cut() {
+func (g *Gate) cut() {
 	g.mu.Lock()
 	conns := make([]*gatedConn, 0, len(g.conns))
 	for c := range g.conns {
@@ -82,10 +82,10 @@ func (g *gate) cut() {
 }
 
 // pass returns when nothing hangs any more or closed is closed.
-func (g *gate) pass(closed <-chan struct{}) {
+func (g *Gate) pass(closed <-chan struct{}) {
 	for {
 		g.mu.Lock()
-		hangs, changed := g.mode == gateHangs, g.changed
+		hangs, changed := g.mode == GateHangs, g.changed
 		g.mu.Unlock()
 		if !hangs {
 			return
@@ -100,7 +100,7 @@ func (g *gate) pass(closed <-chan struct{}) {
 
 type gatedConn struct {
 	net.Conn
-	gate   *gate
+	gate   *Gate
 	once   sync.Once
 	closed chan struct{}
 }

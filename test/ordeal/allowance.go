@@ -1,4 +1,4 @@
-package faults
+package ordeal
 
 import (
 	"fmt"
@@ -20,7 +20,7 @@ const (
 const checkpoint = 7 * time.Second
 
 // each calls do for every content that was asked for.
-func (s *source) each(do func(sha256 string, c *traffic)) {
+func (s *Source) each(do func(sha256 string, c *traffic)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sha256 := range slices.Sorted(maps.Keys(s.traffic)) {
@@ -28,8 +28,8 @@ func (s *source) each(do func(sha256 string, c *traffic)) {
 	}
 }
 
-// mark remembers how much was sent, for what a power cut costs.
-func (s *source) mark(now time.Time) {
+// Mark remembers how much was sent, for what a power cut costs.
+func (s *Source) Mark(now time.Time) {
 	s.each(func(_ string, c *traffic) {
 		if n := len(c.marks); n == 0 || c.marks[n-1].sent != c.sent {
 			c.marks = append(c.marks, mark{at: now, sent: c.sent})
@@ -40,8 +40,8 @@ func (s *source) mark(now time.Time) {
 	})
 }
 
-// killed allows what the end of the agent, or of its transfers, costs.
-func (s *source) killed() {
+// Killed allows what the end of the agent, or of its transfers, costs.
+func (s *Source) Killed() {
 	s.each(func(_ string, c *traffic) {
 		if c.open > 0 {
 			c.may += int64(c.open+1)*lostByKill + int64(c.open)*lostInKernel
@@ -52,15 +52,15 @@ func (s *source) killed() {
 // jobs is how many connections one pull may have, as the configuration says.
 const jobs = 4
 
-// canceled allows what it costs that the agent itself ends its pulls from a
+// Canceled allows what it costs that the agent itself ends its pulls from a
 // repository, some time from now; from all of them ("") if it is not known which.
-func (s *source) canceled(repo string) {
+func (s *Source) Canceled(repo string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	hit := map[string]bool{}
 	for commit, files := range s.commits {
 		for _, f := range files {
-			hit[f.sha256] = hit[f.sha256] || repo == "" || s.repos[commit] == repo
+			hit[f.SHA256] = hit[f.SHA256] || repo == "" || s.repos[commit] == repo
 		}
 	}
 	for sha256, c := range s.traffic {
@@ -70,8 +70,8 @@ func (s *source) canceled(repo string) {
 	}
 }
 
-// powerLost allows what came after the last checkpoint.
-func (s *source) powerLost(now time.Time) {
+// PowerLost allows what came after the last checkpoint.
+func (s *Source) PowerLost(now time.Time) {
 	s.each(func(_ string, c *traffic) {
 		before := int64(0)
 		if len(c.marks) > 0 && now.Sub(c.marks[0].at) >= checkpoint-time.Second {
@@ -81,8 +81,8 @@ func (s *source) powerLost(now time.Time) {
 	})
 }
 
-// lost allows contents to be downloaded again as a whole.
-func (s *source) lost(sha256 ...string) {
+// Lost allows contents to be downloaded again as a whole.
+func (s *Source) Lost(sha256 ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sum := range sha256 {
@@ -92,11 +92,11 @@ func (s *source) lost(sha256 ...string) {
 	}
 }
 
-// lostAll allows everything to be downloaded again.
-func (s *source) lostAll() { s.each(func(_ string, c *traffic) { c.may += c.size }) }
+// LostAll allows everything to be downloaded again.
+func (s *Source) LostAll() { s.each(func(_ string, c *traffic) { c.may += c.size }) }
 
-// tooMuch names contents of which more was sent than may be.
-func (s *source) tooMuch() []string {
+// TooMuch names contents of which more was sent than may be.
+func (s *Source) TooMuch() []string {
 	var out []string
 	s.each(func(sha256 string, c *traffic) {
 		// Two pulls at once may both bring a small file that two models have, and
@@ -110,9 +110,9 @@ func (s *source) tooMuch() []string {
 	return out
 }
 
-// settled begins the count anew: here says what is in the store now, and so
+// Settled begins the count anew: here says what is in the store now, and so
 // needs not be downloaded.
-func (s *source) settled(here map[string]bool) {
+func (s *Source) Settled(here map[string]bool) {
 	s.each(func(sha256 string, c *traffic) {
 		c.sent, c.may, c.marks = 0, 0, nil
 		if !here[sha256] {

@@ -1,4 +1,4 @@
-package faults
+package ordeal
 
 import (
 	"crypto/sha256"
@@ -16,14 +16,6 @@ import (
 	"time"
 )
 
-// Keys on the Node, as users know them.
-const (
-	warmPrefix = "warm.stoker.dev/"
-	revPrefix  = "rev.stoker.dev/"
-	annotation = "stoker.dev/status"
-	revLength  = 12
-)
-
 // manifest is what pods may rely on of a published manifest.
 type manifest struct {
 	Name     string `json:"name"`
@@ -37,7 +29,7 @@ type manifest struct {
 
 // reader reads a store as a pod does, and remembers what it has hashed: the
 // kernel changes the ctime of whatever is written to, and nobody can set it.
-type reader struct {
+type Reader struct {
 	dir string
 
 	mu     sync.Mutex
@@ -51,17 +43,17 @@ type hashed struct {
 	sum          string
 }
 
-func newReader(dir string) *reader { return &reader{dir: dir, hashed: map[string]hashed{}} }
+func NewReader(dir string) *Reader { return &Reader{dir: dir, hashed: map[string]hashed{}} }
 
-// forget is for another file system in the same place.
-func (r *reader) forget() {
+// Forget is for another file system in the same place.
+func (r *Reader) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.hashed)
 }
 
-// sum hashes a regular file.
-func (r *reader) sum(path string) (string, error) {
+// Sum hashes a regular file.
+func (r *Reader) Sum(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -100,8 +92,8 @@ func (r *reader) sum(path string) (string, error) {
 	return now.sum, nil
 }
 
-// manifests lists the manifest files of a model, or of all ("").
-func (r *reader) manifests(name string) ([]string, error) {
+// Manifests lists the manifest files of a model, or of all ("").
+func (r *Reader) Manifests(name string) ([]string, error) {
 	if name == "" {
 		name = "*"
 	}
@@ -109,9 +101,9 @@ func (r *reader) manifests(name string) ([]string, error) {
 	return slices.DeleteFunc(paths, func(p string) bool { return strings.HasPrefix(filepath.Base(p), ".") }), err
 }
 
-// revision finds the manifest that a rev label means.
-func (r *reader) revision(name, short string) (string, error) {
-	paths, err := r.manifests(name)
+// Revision finds the manifest that a rev label means.
+func (r *Reader) Revision(name, short string) (string, error) {
+	paths, err := r.Manifests(name)
 	if err != nil {
 		return "", err
 	}
@@ -123,9 +115,9 @@ func (r *reader) revision(name, short string) (string, error) {
 	return "", fmt.Errorf("there is no manifest of %s at %q", name, short)
 }
 
-// check says why the revision that a manifest publishes is not completely there
+// Check says why the revision that a manifest publishes is not completely there
 // with the right bytes; commits say what is right.
-func (r *reader) check(path string, s *source) error {
+func (r *Reader) Check(path string, s *Source) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -138,17 +130,17 @@ func (r *reader) check(path string, s *source) error {
 	if m.Name != name || m.Revision != revision {
 		return fmt.Errorf("%s says that it is %s@%s", path, m.Name, m.Revision)
 	}
-	right := s.files(revision)
+	right := s.Files(revision)
 	if right == nil {
 		return fmt.Errorf("%s is of a commit that never was", path)
 	}
 	here := map[string]bool{}
 	for _, f := range m.Files {
 		here[f.Path] = true
-		if want := right[f.Path]; want.sha256 != f.SHA256 || want.size != f.Size {
-			return fmt.Errorf("%s lists %s with %d bytes and sha256 %s; pushed were %d with %s", path, f.Path, f.Size, f.SHA256, want.size, want.sha256)
+		if want := right[f.Path]; want.SHA256 != f.SHA256 || want.Size != f.Size {
+			return fmt.Errorf("%s lists %s with %d bytes and sha256 %s; pushed were %d with %s", path, f.Path, f.Size, f.SHA256, want.Size, want.SHA256)
 		}
-		if err := r.checkFile(filepath.Join(r.dir, "models", name, revision, f.Path), f.SHA256, f.Size); err != nil {
+		if err := r.CheckFile(filepath.Join(r.dir, "models", name, revision, f.Path), f.SHA256, f.Size); err != nil {
 			return err
 		}
 	}
@@ -160,8 +152,8 @@ func (r *reader) check(path string, s *source) error {
 	return nil
 }
 
-// checkFile follows a model's link to its blob and reads every byte.
-func (r *reader) checkFile(link, sum string, size int64) error {
+// CheckFile follows a model's link to its blob and reads every byte.
+func (r *Reader) CheckFile(link, sum string, size int64) error {
 	target, err := os.Readlink(link)
 	if err != nil {
 		return err
@@ -187,7 +179,7 @@ func (r *reader) checkFile(link, sum string, size int64) error {
 	if info.Size() != size {
 		return fmt.Errorf("%s has %d bytes, should have %d", link, info.Size(), size)
 	}
-	got, err := r.sum(blob)
+	got, err := r.Sum(blob)
 	if err != nil {
 		return err
 	}
@@ -197,8 +189,8 @@ func (r *reader) checkFile(link, sum string, size int64) error {
 	return nil
 }
 
-// blobs are the contents in the store by name, right or not.
-func (r *reader) blobs() (map[string]bool, error) {
+// Blobs are the contents in the store by name, right or not.
+func (r *Reader) Blobs() (map[string]bool, error) {
 	entries, err := os.ReadDir(filepath.Join(r.dir, "blobs", "sha256"))
 	if err != nil {
 		return nil, err

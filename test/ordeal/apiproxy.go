@@ -1,4 +1,4 @@
-package faults
+package ordeal
 
 import (
 	"crypto/tls"
@@ -20,29 +20,29 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// apiFault is how the way to the API server is broken.
-type apiFault struct {
-	gate gateMode
-	// delay of each request.
-	delay time.Duration
-	// status is the answer instead of the server's; onlyWrites: to PATCH alone.
-	status     int
-	onlyWrites bool
-	// lost writes reach the server, and their answer reaches nobody.
-	lost bool
+// APIFault is how the way to the API server is broken.
+type APIFault struct {
+	Gate GateMode
+	// Delay of each request.
+	Delay time.Duration
+	// Status is the answer instead of the server's; OnlyWrites: to PATCH and PUT alone.
+	Status     int
+	OnlyWrites bool
+	// Lost writes reach the server, and their answer reaches nobody.
+	Lost bool
 }
 
-// apiProxy is how the agent reaches the API server, and nobody else.
-type apiProxy struct {
+// APIProxy is how the agent reaches the API server, and nobody else.
+type APIProxy struct {
 	server    *httptest.Server
-	gate      *gate
+	gate      *Gate
 	transport *http.Transport
 
 	mu    sync.Mutex
-	fault apiFault
+	fault APIFault
 }
 
-func newAPIProxy(t *testing.T, to *rest.Config) *apiProxy {
+func NewAPIProxy(t *testing.T, to *rest.Config) *APIProxy {
 	t.Helper()
 	target, err := url.Parse(to.Host)
 	if err != nil {
@@ -52,7 +52,7 @@ func newAPIProxy(t *testing.T, to *rest.Config) *apiProxy {
 	if !roots.AppendCertsFromPEM(to.CAData) {
 		t.Fatal("the API server's authority is not in the configuration")
 	}
-	p := &apiProxy{transport: &http.Transport{
+	p := &APIProxy{transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 8,
 	}}
 	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -61,33 +61,41 @@ func newAPIProxy(t *testing.T, to *rest.Config) *apiProxy {
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
 	}
 	p.server = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { p.serve(rw, r, forward) }))
-	p.gate = newGate(p.server.Listener, 0)
+	p.gate = NewGate(p.server.Listener, 0)
 	p.server.Listener = p.gate
 	p.server.EnableHTTP2 = true
 	p.server.Config.ErrorLog = quiet
 	p.server.StartTLS()
 	t.Cleanup(func() {
-		p.set(apiFault{gate: gateClosed})
+		p.Set(APIFault{Gate: GateClosed})
 		p.server.Close()
 		p.transport.CloseIdleConnections()
 	})
 	return p
 }
 
-func (p *apiProxy) set(f apiFault) {
+// Fault is what is broken now.
+func (p *APIProxy) Fault() APIFault {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.fault
+}
+
+// Set breaks, or mends, the way.
+func (p *APIProxy) Set(f APIFault) {
 	p.mu.Lock()
 	p.fault = f
 	p.mu.Unlock()
-	p.gate.set(f.gate)
+	p.gate.Set(f.Gate)
 }
 
-func (p *apiProxy) serve(rw http.ResponseWriter, r *http.Request, forward http.Handler) {
+func (p *APIProxy) serve(rw http.ResponseWriter, r *http.Request, forward http.Handler) {
 	p.mu.Lock()
 	f := p.fault
 	p.mu.Unlock()
-	write := r.Method == http.MethodPatch
-	if f.delay > 0 {
-		timer := time.NewTimer(f.delay)
+	write := r.Method == http.MethodPatch || r.Method == http.MethodPut
+	if f.Delay > 0 {
+		timer := time.NewTimer(f.Delay)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
@@ -96,11 +104,11 @@ func (p *apiProxy) serve(rw http.ResponseWriter, r *http.Request, forward http.H
 		}
 	}
 	switch {
-	case f.lost && write:
+	case f.Lost && write:
 		forward.ServeHTTP(httptest.NewRecorder(), r)
 		panic(http.ErrAbortHandler)
-	case f.status != 0 && (write || !f.onlyWrites):
-		refuse(rw, f.status)
+	case f.Status != 0 && (write || !f.OnlyWrites):
+		refuse(rw, f.Status)
 	default:
 		forward.ServeHTTP(rw, r)
 	}
@@ -127,8 +135,8 @@ func refuse(rw http.ResponseWriter, status int) {
 	_, _ = rw.Write(body)
 }
 
-// kubeconfig rewrites one so that it leads here.
-func (p *apiProxy) kubeconfig(t *testing.T, from, to string) {
+// Kubeconfig rewrites one so that it leads here.
+func (p *APIProxy) Kubeconfig(t *testing.T, from, to string) {
 	t.Helper()
 	config, err := clientcmd.LoadFromFile(from)
 	if err != nil {

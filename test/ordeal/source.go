@@ -1,4 +1,4 @@
-package faults
+package ordeal
 
 import (
 	"context"
@@ -13,25 +13,25 @@ import (
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
 )
 
-// file is one file of a commit, as it was pushed.
-type file struct {
-	sha256 string
-	size   int64
+// File is one file of a commit, as it was pushed.
+type File struct {
+	SHA256 string
+	Size   int64
 }
 
 // smallFile is the size in bytes up to which downloads are not counted.
 const smallFile = 512 << 10
 
-// source is the Hub stand-in, with what was pushed to it and a count of what it
+// Source is the Hub stand-in, with what was pushed to it and a count of what it
 // sent of each content.
-type source struct {
-	hub     *fetchertest.Hub
-	gate    *gate // of the Hub itself
-	cdnGate *gate
+type Source struct {
+	Hub     *fetchertest.Hub
+	Gate    *Gate // of the Hub itself
+	CDNGate *Gate
 	listing string // the Hub's address
 
 	mu      sync.Mutex
-	commits map[string]map[string]file // by commit and path
+	commits map[string]map[string]File // by commit and path
 	repos   map[string]string          // of each commit
 	heads   map[string]string          // repository -> its last commit
 	traffic map[string]*traffic        // by sha256
@@ -48,39 +48,39 @@ type traffic struct {
 	marks []mark
 }
 
-// mark is how much had been sent at a moment.
+// Mark is how much had been sent at a moment.
 type mark struct {
 	at   time.Time
 	sent int64
 }
 
-func newSource(t *testing.T, rate int64) *source {
+func NewSource(t *testing.T, rate int64) *Source {
 	t.Helper()
 	const buffer = 64 << 10 // what was sent and what the agent has differ by little
-	s := &source{
-		gate: newGate(newListener(t), buffer), cdnGate: newGate(newListener(t), buffer),
-		commits: map[string]map[string]file{}, repos: map[string]string{}, heads: map[string]string{}, traffic: map[string]*traffic{},
+	s := &Source{
+		Gate: NewGate(newListener(t), buffer), CDNGate: NewGate(newListener(t), buffer),
+		commits: map[string]map[string]File{}, repos: map[string]string{}, heads: map[string]string{}, traffic: map[string]*traffic{},
 	}
-	s.listing = "http://" + s.gate.Addr().String()
-	s.hub = fetchertest.NewHub(fetchertest.HubOptions{
-		BytesPerSecond: rate, CDNAuthority: s.cdnGate.Addr().String(),
+	s.listing = "http://" + s.Gate.Addr().String()
+	s.Hub = fetchertest.NewHub(fetchertest.HubOptions{
+		BytesPerSecond: rate, CDNAuthority: s.CDNGate.Addr().String(),
 		Quota: fetchertest.Quota{API: 1 << 30, Resolves: 1 << 30},
 	})
-	s.serve(t, s.gate, s.hub.HubHandler())
-	s.serve(t, s.cdnGate, s.hub.CDNHandler())
+	s.serve(t, s.Gate, s.Hub.HubHandler())
+	s.serve(t, s.CDNGate, s.Hub.CDNHandler())
 	return s
 }
 
-func (s *source) url() string { return s.listing }
+func (s *Source) URL() string { return s.listing }
 
-func (s *source) serve(t *testing.T, g *gate, handler http.Handler) {
+func (s *Source) serve(t *testing.T, g *Gate, handler http.Handler) {
 	t.Helper()
 	quiet := slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	server := &http.Server{Handler: s.counted(handler), ReadHeaderTimeout: 30 * time.Second, ErrorLog: quiet}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(g) }()
 	t.Cleanup(func() {
-		g.set(gateClosed)
+		g.Set(GateClosed)
 		if err := server.Close(); err != nil {
 			t.Error(err)
 		}
@@ -90,51 +90,51 @@ func (s *source) serve(t *testing.T, g *gate, handler http.Handler) {
 	})
 }
 
-// push commits a tree to a repository's main branch.
-func (s *source) push(t *testing.T, repo string, tree fetchertest.Tree) string {
+// Push commits a tree to a repository's main branch.
+func (s *Source) Push(t *testing.T, repo string, tree fetchertest.Tree) string {
 	t.Helper()
-	commit, err := s.hub.Push(context.WithoutCancel(t.Context()), repo, "main", tree)
+	commit, err := s.Hub.Push(context.WithoutCancel(t.Context()), repo, "main", tree)
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]file{}
+	files := map[string]File{}
 	for path, content := range tree {
 		sum, err := content.SHA256()
 		if err != nil {
 			t.Fatal(err)
 		}
-		files[path] = file{sha256: sum, size: content.Size()}
+		files[path] = File{SHA256: sum, Size: content.Size()}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.commits[commit], s.repos[commit], s.heads[repo] = files, repo, commit
 	for _, f := range files {
-		if s.traffic[f.sha256] == nil {
-			c := &traffic{size: f.size, may: f.size}
+		if s.traffic[f.SHA256] == nil {
+			c := &traffic{size: f.Size, may: f.Size}
 			if s.spoils {
-				c.may += f.size
+				c.may += f.Size
 			}
-			s.traffic[f.sha256] = c
+			s.traffic[f.SHA256] = c
 		}
 	}
 	return commit
 }
 
-func (s *source) head(repo string) string {
+func (s *Source) Head(repo string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.heads[repo]
 }
 
-// files are what a commit holds.
-func (s *source) files(commit string) map[string]file {
+// Files are what a commit holds.
+func (s *Source) Files(commit string) map[string]File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.commits[commit]
 }
 
 // contentOf tells which content a request asks for; nil: none.
-func (s *source) contentOf(r *http.Request) *traffic {
+func (s *Source) contentOf(r *http.Request) *traffic {
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,13 +142,13 @@ func (s *source) contentOf(r *http.Request) *traffic {
 	case parts[0] == "repos":
 		return s.traffic[parts[len(parts)-1]]
 	case len(parts) >= 5 && parts[2] == "resolve":
-		return s.traffic[s.commits[parts[3]][strings.Join(parts[4:], "/")].sha256]
+		return s.traffic[s.commits[parts[3]][strings.Join(parts[4:], "/")].SHA256]
 	}
 	return nil
 }
 
 // counted counts the bodies that handler sends.
-func (s *source) counted(handler http.Handler) http.Handler {
+func (s *Source) counted(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		content := s.contentOf(r)
 		if content == nil {
@@ -169,7 +169,7 @@ func (s *source) counted(handler http.Handler) http.Handler {
 
 type countingWriter struct {
 	http.ResponseWriter
-	source  *source
+	source  *Source
 	content *traffic
 	counts  bool
 }
@@ -194,26 +194,26 @@ func (c *countingWriter) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (c *countingWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// inject puts a fault in force until healed.
-func (s *source) inject(f fetchertest.Fault) {
-	remove := s.hub.Inject(f)
+// Inject puts a fault in force until healed.
+func (s *Source) Inject(f fetchertest.Fault) {
+	remove := s.Hub.Inject(f)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.removes = append(s.removes, remove)
 }
 
-// spoil sends one wrong byte, of whichever content is asked for: it may come once
+// Spoil sends one wrong byte, of whichever content is asked for: it may come once
 // more, also if it is pushed only now.
-func (s *source) spoil(at int64) {
-	s.lostAll()
+func (s *Source) Spoil(at int64) {
+	s.LostAll()
 	s.mu.Lock()
 	s.spoils = true
 	s.mu.Unlock()
-	s.inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN}, Times: 1, Effect: fetchertest.WrongByte(at)})
+	s.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN}, Times: 1, Effect: fetchertest.WrongByte(at)})
 }
 
-// heal ends every fault of the source.
-func (s *source) heal(rate int64) {
+// Heal ends every fault of the source.
+func (s *Source) Heal(rate int64) {
 	s.mu.Lock()
 	removes := s.removes
 	s.removes, s.spoils = nil, false
@@ -221,14 +221,30 @@ func (s *source) heal(rate int64) {
 	for _, remove := range removes {
 		remove()
 	}
-	s.hub.SetBytesPerSecond(rate)
-	s.gate.set(gateOpen)
-	s.cdnGate.set(gateOpen)
+	s.Hub.SetBytesPerSecond(rate)
+	s.Gate.Set(GateOpen)
+	s.CDNGate.Set(GateOpen)
 }
 
-// repoOf is the repository that a commit was pushed to.
-func (s *source) repoOf(commit string) string {
+// RepoOf is the repository that a commit was pushed to.
+func (s *Source) RepoOf(commit string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.repos[commit]
+}
+
+// CommitsWith are the commits that hold a content.
+func (s *Source) CommitsWith(sha256 string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for commit, files := range s.commits {
+		for _, f := range files {
+			if f.SHA256 == sha256 {
+				out = append(out, commit)
+				break
+			}
+		}
+	}
+	return out
 }
