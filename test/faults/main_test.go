@@ -1,19 +1,16 @@
 package faults
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"testing"
 
-	"github.com/stoker-project/stoker/test/ordeal"
-
 	"go.uber.org/goleak"
+
+	"github.com/stoker-project/stoker/test/ordeal"
 )
 
 var (
@@ -24,44 +21,12 @@ var (
 // stoker is the path of the program that TestMain built.
 var stoker string
 
-// insideEnv says that this process has a mount namespace of its own.
-const insideEnv = "STOKER_TEST_FAULTS_INSIDE"
-
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if os.Geteuid() == 0 && os.Getenv(insideEnv) == "" {
-		os.Exit(runInside())
+	if code, ran := ordeal.RunInside(); ran {
+		os.Exit(code)
 	}
 	os.Exit(run(m))
-}
-
-// runInside runs this executable again in a mount namespace of its own: however
-// the tests end, kill -9 included, the kernel then takes their mounts and loop
-// devices away.
-func runInside() int {
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), insideEnv+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	err := ordeal.RunTied(cmd, func() {
-		go func() {
-			for s := range signals {
-				_ = cmd.Process.Signal(s) // it may have ended
-			}
-		}()
-	})
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit) && exit.ExitCode() > 0:
-		return exit.ExitCode()
-	}
-	fmt.Fprintln(os.Stderr, "run the tests in a mount namespace of their own:", err)
-	return 1
 }
 
 func run(m *testing.M) int {

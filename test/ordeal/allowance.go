@@ -120,3 +120,14 @@ func (s *Source) Settled(here map[string]bool) {
 		}
 	})
 }
+
+// Open are the contents of which something is being sent.
+func (s *Source) Open() []string {
+	var out []string
+	s.each(func(sha256 string, c *traffic) {
+		if c.open > 0 {
+			out = append(out, sha256)
+		}
+	})
+	return out
+}
