@@ -32,8 +32,6 @@ import (
 const (
 	namespace = "stoker-system"
 	release   = "rel"
-	account   = release + "-stoker"
-	leaseName = account + "-store"
 	values    = `{models: [], volume: {mode: shared, shared: {source: {nfs: {server: nas, path: /models}}}}}`
 	settings  = `
 store: {reserve: "0"}
@@ -52,6 +50,8 @@ type fleet struct {
 	binary  string
 	members []*member
 	list    string
+	// release is the chart's, settings are those of the agents beside the list.
+	release, settings string
 }
 
 // member is one node's agent. Each has the store by a path of its own, as mounts
@@ -81,12 +81,14 @@ func startCluster(tb testing.TB) *cluster.Cluster {
 	if _, err := c.Client().CoreV1().Namespaces().Create(tb.Context(), ns, metav1.CreateOptions{}); err != nil {
 		tb.Fatal(err)
 	}
-	objs, err := charts.Render([]byte(values), release, namespace)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := charts.Apply(tb.Context(), c.RESTConfig(), objs); err != nil {
-		tb.Fatal(err)
+	for release, values := range map[string]string{release: values, sealedRelease: sealedValues} {
+		objs, err := charts.Render([]byte(values), release, namespace)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if err := charts.Apply(tb.Context(), c.RESTConfig(), objs); err != nil {
+			tb.Fatal(err)
+		}
 	}
 	return c
 }
@@ -105,7 +107,12 @@ func build(tb testing.TB) string {
 // newFleet makes n nodes, a Hub and a store; it starts no agent.
 func newFleet(tb testing.TB, c *cluster.Cluster, binary string, n int) *fleet {
 	tb.Helper()
-	f := &fleet{TB: tb, cluster: c, binary: binary, dir: filepath.Join(tb.TempDir(), "volume"), hub: fetchertest.NewHub(fetchertest.HubOptions{})}
+	return newFleetOf(tb, c, binary, n, release, settings)
+}
+
+func newFleetOf(tb testing.TB, c *cluster.Cluster, binary string, n int, release, settings string) *fleet {
+	tb.Helper()
+	f := &fleet{TB: tb, cluster: c, binary: binary, release: release, settings: settings, dir: filepath.Join(tb.TempDir(), "volume"), hub: fetchertest.NewHub(fetchertest.HubOptions{})}
 	if err := os.Mkdir(f.dir, 0o755); err != nil {
 		tb.Fatal(err)
 	}
@@ -122,7 +129,7 @@ func newFleet(tb testing.TB, c *cluster.Cluster, binary string, n int) *fleet {
 		}
 	})
 	// The Lease of an earlier fleet would have to run out.
-	err := c.Client().CoordinationV1().Leases(namespace).Delete(tb.Context(), leaseName, metav1.DeleteOptions{})
+	err := c.Client().CoordinationV1().Leases(namespace).Delete(tb.Context(), f.leaseName(), metav1.DeleteOptions{})
 	if err != nil && !strings.Contains(err.Error(), "not found") {
 		tb.Fatal(err)
 	}
@@ -140,7 +147,7 @@ func newFleet(tb testing.TB, c *cluster.Cluster, binary string, n int) *fleet {
 				return
 			}
 			var err error
-			if m.kubeconfig, err = c.AgentKubeconfig(tb.Context(), cluster.AgentPod{Namespace: namespace, ServiceAccount: account, Node: name, Pod: "agent-" + name}); err != nil {
+			if m.kubeconfig, err = c.AgentKubeconfig(tb.Context(), cluster.AgentPod{Namespace: namespace, ServiceAccount: release + "-stoker", Node: name, Pod: "agent-" + name}); err != nil {
 				tb.Error(err)
 			}
 		})
@@ -175,7 +182,7 @@ func (f *fleet) models(names ...string) {
 		f.list = "models: []\n"
 	}
 	for _, m := range f.members {
-		if err := os.WriteFile(m.config, []byte(f.list+settings), 0o644); err != nil {
+		if err := os.WriteFile(m.config, []byte(f.list+f.settings), 0o644); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -202,7 +209,7 @@ func (m *member) start() {
 		m.log = &log{}
 	}
 	m.cmd = exec.CommandContext(context.WithoutCancel(m.Context()), m.binary, "agent", "--config", m.config, "--store", m.store,
-		"--node-name", m.node, "--gpus", "simulated:dgxh200", "--kubeconfig", m.kubeconfig, "--listen", "")
+		"--node-name", m.node, "--gpus", "simulated:dgxh200", "--kubeconfig", m.kubeconfig, "--listen", "127.0.0.1:0")
 	m.cmd.Stderr = m.log
 	if err := m.cmd.Start(); err != nil {
 		m.Fatal(err)
@@ -247,8 +254,10 @@ func (f *fleet) startAll() {
 	}
 }
 
+func (f *fleet) leaseName() string { return f.release + "-stoker-store" }
+
 func (f *fleet) lease() *coordinationv1.Lease {
-	l, err := f.cluster.Client().CoordinationV1().Leases(namespace).Get(f.Context(), leaseName, metav1.GetOptions{})
+	l, err := f.cluster.Client().CoordinationV1().Leases(namespace).Get(f.Context(), f.leaseName(), metav1.GetOptions{})
 	if err != nil {
 		return &coordinationv1.Lease{}
 	}
