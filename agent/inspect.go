@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/stoker-project/stoker/agent/elect"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
@@ -77,8 +79,9 @@ type inspector struct {
 	told            string    // the last error, to tell it once
 
 	// ready is the first look at the store that sees what the ledger has told; 0: it
-	// has not told anything yet.
-	ready atomic.Int64
+	// has not told anything yet. refused: this account may not read it.
+	ready   atomic.Int64
+	refused atomic.Bool
 
 	mu   sync.Mutex
 	view inspectView
@@ -174,14 +177,17 @@ func (x *inspector) step(ctx context.Context) time.Duration {
 			return x.pause()
 		}
 	}
-	if x.work == nil {
-		if wait := x.consulted.Add(2 * set.look).Sub(now); x.idle && wait > 0 {
-			return min(wait, x.pause())
-		}
+	again := 2 * set.look
+	if x.ready.Load() == 0 {
+		again = x.pause() // nothing is said before
+	}
+	if wait := x.consulted.Add(again).Sub(now); x.work == nil && (!x.idle || wait <= 0) || x.ready.Load() == 0 && wait <= 0 {
 		x.consult(ctx, *zone)
-		if x.work == nil {
-			return x.pause()
-		}
+	} else if x.work == nil {
+		return min(wait, x.pause())
+	}
+	if x.work == nil {
+		return x.pause()
 	}
 	size := max(min(x.work.size()-x.work.point.Offset, store.ScrubPiece), scrubLeast)
 	if due := x.last.Add(time.Duration(float64(size) / x.work.rate * float64(time.Second))); due.After(now) {
@@ -311,7 +317,8 @@ func (x *inspector) consult(ctx context.Context, zone string) {
 		}
 		if !errors.Is(err, elect.ErrConflict) || try == ledgerTries {
 			x.tell("agree with other agents on what to read", err)
-			if !errors.Is(err, elect.ErrConflict) {
+			x.refused.Store(apierrors.IsForbidden(err))
+			if !errors.Is(err, elect.ErrConflict) && x.work == nil {
 				x.take(&x.own, zone, x.consulted) // alone
 			}
 			return
@@ -328,9 +335,9 @@ func (x *inspector) consult(ctx context.Context, zone string) {
 // exchange is one try of it.
 func (x *inspector) exchange(ctx context.Context, zone string) error {
 	set := x.setting.Load()
-	ctx, cancel := context.WithTimeout(ctx, set.timeout)
+	callCtx, cancel := context.WithTimeout(ctx, set.timeout) // of the calls: a look at the store goes on
 	defer cancel()
-	before, version, err := x.ledger.get(ctx)
+	before, version, err := x.ledger.get(callCtx)
 	if err != nil {
 		return err
 	}
@@ -362,7 +369,7 @@ func (x *inspector) exchange(ctx context.Context, zone string) error {
 	x.take(&l, zone, now)
 	after, err := l.encode()
 	if err == nil && after != before {
-		err = x.ledger.put(ctx, after, version)
+		err = x.ledger.put(callCtx, after, version)
 	}
 	if err != nil {
 		x.work = nil

@@ -179,10 +179,13 @@ func (v *volume) start(name string) *reader {
 	r := &reader{Store: s, name: name, blind: v.blind[name]}
 	r.inspect = newInspector(r, &v.ledger, name, inspectHooks{
 		usable: func() bool { return true }, next: func() int { return 1 }, took: func(store.Reading) {},
-		look: func(context.Context) {
+		look: func(ctx context.Context) {
 			r.mu.Lock()
-			defer r.mu.Unlock()
 			r.looks++
+			r.mu.Unlock()
+			if _, bounded := ctx.Deadline(); bounded {
+				v.Error("a look is asked for that ends with a call to the API server")
+			}
 		},
 	}, slog.New(slog.DiscardHandler))
 	r.inspect.configure(v.cfg, Intervals{Verify: 30 * time.Second, Timeout: time.Second})
@@ -467,6 +470,10 @@ func TestWithoutTheAPIServerANodeReadsByItself(t *testing.T) {
 			t.Errorf("each alone, they read %d bytes of %d", got, v.size)
 		}
 		v.ledger.set(func() { v.ledger.away = nil })
+		time.Sleep(10 * time.Second)
+		if readers[0].inspect.ready.Load() == 0 || readers[1].inspect.ready.Load() == 0 {
+			t.Error("they have not seen that the API server is back")
+		}
 		time.Sleep(5 * time.Minute)
 		late := v.start("late")
 		time.Sleep(time.Second)

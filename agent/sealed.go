@@ -61,10 +61,11 @@ func (p *planner) sealed(m Model) {
 }
 
 // inspectKnown says whether what agents have found of a read-only volume, before
-// this process began, is taken over. It waits as long for that as for the store: a
-// restart must not take back what is true.
+// this process began, is taken over: a restart must not take back what is true. Where
+// the account may not read it, there is nothing to wait for; while the API server is
+// away, nothing could be said anyway.
 func (a *Agent) inspectKnown(now time.Time, f facts) bool {
-	if a.inspect == nil || a.patient(now) {
+	if a.inspect == nil || !f.Store.Known || a.inspect.refused.Load() && a.patient(now) {
 		return true
 	}
 	ready := a.inspect.ready.Load()
