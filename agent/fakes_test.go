@@ -45,6 +45,11 @@ type fakeStore struct {
 	// was tried.
 	stuck  error
 	prunes int
+	// Of a shared store: when it was led, and whether it still is; onLead may hold
+	// that up.
+	led     []time.Time
+	leading bool
+	onLead  func()
 	// scrubHang lets a scrub wait for it, whatever its context says.
 	scrubHang chan struct{}
 }
@@ -64,9 +69,25 @@ func (s *fakeStore) Leaving() (map[string]bool, error) { return nil, nil }
 
 func (s *fakeStore) SetLeaving(string, bool) error { return nil }
 
-func (s *fakeStore) Lead(context.Context) error { return nil }
+func (s *fakeStore) Lead(context.Context) error {
+	s.mu.Lock()
+	lead := s.onLead
+	s.mu.Unlock()
+	if lead != nil {
+		lead()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.led = append(s.led, time.Now())
+	s.leading = true
+	return nil
+}
 
-func (s *fakeStore) Follow() {}
+func (s *fakeStore) Follow() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leading = false
+}
 
 func (s *fakeStore) WriteAgentFile(name string, data []byte) error {
 	return os.WriteFile(s.AgentFile(name), data, 0o644)
@@ -273,6 +294,9 @@ type fakeCluster struct {
 	here    []pod
 	writes  []time.Time
 	notes   []string // reasons of events
+	// Where nodes share a volume: the Lease, and who carries what leaves.
+	leases   elect.Lease
+	carrying map[string]string
 }
 
 func (c *fakeCluster) set(change func()) {
@@ -351,13 +375,24 @@ func (c *fakeCluster) event(_ context.Context, e eventWrite) (string, error) {
 
 func (c *fakeCluster) run(ctx context.Context) { <-ctx.Done() }
 
-func (c *fakeCluster) lease() elect.Lease { return nil }
+func (c *fakeCluster) lease() elect.Lease { return c.leases }
 
 func (c *fakeCluster) ledger() ledgerStore { return nil }
 
-func (c *fakeCluster) carriers(context.Context, string) (map[string]string, error) { return nil, nil }
+func (c *fakeCluster) carriers(context.Context, string) (map[string]string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.carrying), c.away
+}
 
-func (c *fakeCluster) fleet() fleetWatch { return nil }
+func (c *fakeCluster) fleet() fleetWatch { return noPods{} }
+
+// noPods is a cluster in which no pod reads a store.
+type noPods struct{}
+
+func (noPods) run(ctx context.Context) { <-ctx.Done() }
+
+func (noPods) pods() ([]pod, bool) { return nil, true }
 
 func (c *fakeCluster) label(key string) string {
 	c.mu.Lock()
