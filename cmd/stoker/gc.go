@@ -36,6 +36,7 @@ where it was. It is safe to run while models are pulled or read.
 			if err != nil {
 				return err
 			}
+			s.OnWait(c.tellWait)
 			var res store.GCResult
 			if holdsStore(dir) {
 				if res, err = s.GC(cmd.Context(), olderThan); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"sync"
@@ -151,4 +152,14 @@ func beyondCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(unix.Statfs(ts.MkAbs("."), &st))
 	ts.Check(os.WriteFile(path, nil, 0o644))
 	ts.Check(os.Truncate(path, int64(st.Bavail)*st.Bsize+1<<30))
+}
+
+// holdCommand holds a lock of the store at models to the script's end, as another
+// process does that is at work there.
+func holdCommand(ts *testscript.TestScript, neg bool, args []string) {
+	checkArgs(ts, neg, args, 1, "hold LOCK")
+	f, err := os.OpenFile(ts.MkAbs(filepath.Join("models/agent/locks", args[0]+".lock")), os.O_RDWR|os.O_CREATE, 0o644)
+	ts.Check(err)
+	ts.Defer(func() { _ = f.Close() })
+	ts.Check(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
 }

@@ -16,6 +16,7 @@ func (c *cli) rmCommand() *cobra.Command {
 		Short: "Remove a model from a store",
 		Long: `Remove a model from a store, with all its revisions. It stops being published
 first. Its bytes stay until stoker gc, because another model may share them.
+While the model is pulled it waits for that to end, and says so.
 
 ` + localExitCodes,
 		Example: "  stoker rm qwen2.5-7b-instruct && stoker gc",
@@ -28,6 +29,7 @@ first. Its bytes stay until stoker gc, because another model may share them.
 			if err != nil {
 				return err
 			}
+			s.OnWait(c.tellWait)
 			if err := s.Remove(cmd.Context(), args[0]); err != nil {
 				if errors.Is(err, store.ErrNotFound) || !holdsStore(dir) {
 					return unknownModel(args[0], s)

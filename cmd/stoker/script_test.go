@@ -31,6 +31,7 @@ import (
 //	                            and their types in the file "shape"
 //	value PATH WANT             hold a value in that JSON against WANT
 //	jsonlines                   every line on standard error is a JSON object
+//	hold LOCK                   hold a lock of the store at models to the script's end
 //	flip FILE                   invert the first byte of a file, keeping its times
 //	beyond FILE                 make a sparse file larger than the disk has room for
 func TestScripts(t *testing.T) {
@@ -64,6 +65,7 @@ func TestScripts(t *testing.T) {
 			"jsonlines": jsonlinesCommand,
 			"flip":      flipCommand,
 			"beyond":    beyondCommand,
+			"hold":      holdCommand,
 		},
 	})
 }

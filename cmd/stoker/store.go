@@ -73,6 +73,15 @@ func openToChange(dir string) (*store.Store, error) {
 	return store.OpenExisting(dir)
 }
 
+// tellWait says what a command waits for, so that it does not look stuck.
+func (c *cli) tellWait(what string) {
+	if c.logFormat == "json" {
+		c.logger(slog.LevelInfo).Info("wait", "for", what)
+		return
+	}
+	fmt.Fprintf(c.stderr, "stoker: waiting for %s; Ctrl-C gives up\n", what)
+}
+
 // checkExisting refuses a directory that is no store, so that a slip in a path
 // is neither called an empty store nor made one. An empty directory is the
 // store that nothing was pulled into yet.

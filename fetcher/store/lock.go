@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,7 @@ func (s *Store) lock(ctx context.Context, what string, waiting func()) (*Lock, e
 	}
 	ticker := time.NewTicker(lockPoll)
 	defer ticker.Stop()
+	tell, began := s.onWait, time.Now()
 	for {
 		l, err := s.tryLock(what)
 		if !errors.Is(err, ErrBusy) {
@@ -60,12 +62,27 @@ func (s *Store) lock(ctx context.Context, what string, waiting func()) (*Lock, e
 			waiting()
 			waiting = nil
 		}
+		if tell != nil && time.Since(began) >= waitUntold {
+			tell(awaited(what))
+			tell = nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for lock %s of store %s: %w", what, s.dir, ctx.Err())
 		case <-ticker.C:
 		}
 	}
+}
+
+// waitUntold is how long a lock may be waited for without a word.
+const waitUntold = time.Second
+
+// awaited says what holds a lock.
+func awaited(what string) string {
+	if name, ok := strings.CutPrefix(what, "model-"); ok {
+		return "a pull of " + name + " to end"
+	}
+	return "another process to end what it changes in the store"
 }
 
 // tryLock takes a lock or returns ErrBusy.

@@ -59,6 +59,7 @@ type Store struct {
 	volume *Volume // what Probe found, nil before
 
 	beforeWithdraw func(ctx context.Context, names []string) error
+	onWait         func(what string)
 
 	buffers sync.Pool // of *[]byte, see takeBuffer
 	records recordCache
@@ -190,6 +191,11 @@ func newStore(dir string) (*Store, error) {
 func (s *Store) BeforeWithdraw(ask func(ctx context.Context, names []string) error) {
 	s.beforeWithdraw = ask
 }
+
+// OnWait has tell called once for each lock that somebody else has held for a
+// second: with what is waited for, as the end of a sentence. Set it before the
+// store is used.
+func (s *Store) OnWait(tell func(what string)) { s.onWait = tell }
 
 // Dir is the store's absolute directory.
 func (s *Store) Dir() string { return s.dir }
