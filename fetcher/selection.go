@@ -28,7 +28,13 @@ func notLoaded() []string {
 // or exclude, a file is taken if it matches any include (or there is none) and
 // no exclude. With neither, what vLLM would load is taken. Patterns follow
 // [Match]; one that ends in a slash means everything below.
+//
+// ErrNothingSelected is a choice that leaves none; where there is no file at all,
+// no choice would help: that is ErrRefused.
 func Select(files []File, include, exclude []string) ([]File, error) {
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%w: it has no files; check that it is the right one", ErrRefused)
+	}
 	if len(include) == 0 && len(exclude) == 0 {
 		exclude = defaultExclude(files)
 		if onlyGGUF(files, exclude) {
@@ -40,9 +46,6 @@ func Select(files []File, include, exclude []string) ([]File, error) {
 		if (len(include) == 0 || matchesAny(include, f.Path)) && !matchesAny(exclude, f.Path) {
 			chosen = append(chosen, f)
 		}
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("%w: the source has no files; check that it is the right one", ErrNothingSelected)
 	}
 	if len(chosen) == 0 {
 		return nil, fmt.Errorf("%w out of %d; check the include and exclude patterns", ErrNothingSelected, len(files))

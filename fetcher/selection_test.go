@@ -89,7 +89,6 @@ func TestSelectNothing(t *testing.T) {
 		include, exclude []string
 		hint             string
 	}{
-		"no files":            {hint: "has no files"},
 		"only GGUF":           {files: filesOf("a.gguf", "b.gguf"), hint: "GGUF"},
 		"GGUF and documents":  {files: filesOf(".gitattributes", "README.md", "config.json", "a.gguf"), hint: "GGUF"},
 		"GGUF in folders":     {files: filesOf("README.md", "Q4/a-00001-of-00002.gguf"), hint: "GGUF"},
@@ -105,6 +104,16 @@ func TestSelectNothing(t *testing.T) {
 				t.Errorf("the error does not say %q: %v", c.hint, err)
 			}
 		})
+	}
+}
+
+// A repository without files is as missing as a bucket's prefix without objects.
+func TestSelectFromNothing(t *testing.T) {
+	for _, include := range [][]string{nil, {"*.json"}} {
+		got, err := Select(nil, include, nil)
+		if !errors.Is(err, ErrRefused) || errors.Is(err, ErrNothingSelected) || len(got) > 0 || !strings.Contains(err.Error(), "has no files") {
+			t.Errorf("include %q: got %q, %v", include, pathsOf(got), err)
+		}
 	}
 }
 
