@@ -137,7 +137,7 @@ models:
   nodeSelector: {"bad key": "x", pool: true}
   credentials: hf_abcdefghijklmnop
   endpoint: https://user:hunter2@mirror.example
-  serving: {tensorParallel: 0, gpuMemoryUtilization: 92, kvCache: fp8}
+  serving: {tensorParallel: 0, gpuMemoryUtilization: 92, kvCache: fp8, kvCacheDtype: fp88}
 - just a string
 - name: nothing-else
 store: {quota: lots, reserve: 120%}

@@ -207,6 +207,9 @@ func parseServing(parent *fields) sizing.Serving {
 		GPUMemoryUtilization: f.fraction("gpuMemoryUtilization"),
 		KVCacheDtype:         f.str("kvCacheDtype"),
 	}
+	if err := sizing.CheckKVCacheDtype(s.KVCacheDtype); err != nil {
+		f.mistake("kvCacheDtype", err)
+	}
 	f.done()
 	return s
 }

@@ -131,6 +131,9 @@ func (f fitFlags) checkServing(cmd *cobra.Command) error {
 	if u := f.serving.GPUMemoryUtilization; !(u > 0 && u <= 1) { // so that NaN is refused
 		errs = append(errs, fmt.Errorf("--gpu-memory-utilization %v is no such part; it takes a fraction above 0 and at most 1", u))
 	}
+	if err := sizing.CheckKVCacheDtype(f.serving.KVCacheDtype); err != nil {
+		errs = append(errs, fmt.Errorf("--kv-cache-dtype: %w", err))
+	}
 	return errors.Join(errs...)
 }
 

@@ -3,6 +3,7 @@ package sizing
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // addCache fills in what the KV cache takes. Layers that cache differently (all
@@ -69,16 +70,54 @@ func (a Architecture) tokenBytes(tp uint64, dtype string) (uint64, error) {
 	if a.LatentDim > 0 {
 		heads, numbers = 1, a.LatentDim
 	}
-	switch dtype {
-	case "bfloat16", "float16":
-		return mul(heads, numbers, 2), nil
-	case "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc":
-		return mul(heads, numbers), nil
-	case "fp8_per_token_head", "int8_per_token_head": // and a float32 scale for keys, and one for values
-		return mul(heads, add(numbers, 8)), nil
+	for _, t := range cacheTypes() {
+		if t.name == dtype {
+			return mul(heads, add(mul(numbers, t.bytes), t.scales)), nil
+		}
 	}
-	return 0, fmt.Errorf("KV cache dtype %q is not known; want auto, bfloat16, float16, fp8, fp8_e4m3, fp8_e5m2, fp8_inc, "+
-		"fp8_per_token_head or int8_per_token_head", dtype)
+	return 0, CheckKVCacheDtype(dtype)
+}
+
+// cacheType is a type of the KV cache: what a number takes, and what the scales of
+// one head's keys and values take for each token.
+type cacheType struct {
+	name          string
+	bytes, scales uint64
+}
+
+// cacheTypes are the types that vLLM's --kv-cache-dtype takes, beside auto, and of
+// which the size is known.
+func cacheTypes() []cacheType {
+	return []cacheType{
+		{"bfloat16", 2, 0},
+		{"float16", 2, 0},
+		{"fp8", 1, 0},
+		{"fp8_e4m3", 1, 0},
+		{"fp8_e5m2", 1, 0},
+		{"fp8_inc", 1, 0},
+		{"fp8_per_token_head", 1, 8}, // a float32 for keys, and one for values
+		{"int8_per_token_head", 1, 8},
+	}
+}
+
+// KVCacheDtypes are what [Serving] may have as the type of its KV cache.
+func KVCacheDtypes() []string {
+	names := []string{"auto"}
+	for _, t := range cacheTypes() {
+		names = append(names, t.name)
+	}
+	return names
+}
+
+// CheckKVCacheDtype says what would be right, unless s is a type of the KV cache, or
+// empty, which is auto.
+func CheckKVCacheDtype(s string) error {
+	known := KVCacheDtypes()
+	if s == "" || slices.Contains(known, s) {
+		return nil
+	}
+	last := len(known) - 1
+	return fmt.Errorf("KV cache dtype %q is not known; want %s or %s", s, strings.Join(known[:last], ", "), known[last])
 }
 
 // kvFor is the cache of one request of some tokens, in whole blocks. A window

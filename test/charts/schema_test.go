@@ -1,8 +1,14 @@
 package charts
 
 import (
+	"encoding/json"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoker-project/stoker/gpu/sizing"
 )
 
 // Each bad value is refused before anything is rendered, with a message that
@@ -117,6 +123,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"negative interval", "agent: {intervals: {verify: -30s}}", "'/agent/intervals/verify'"},
 		{"interval in words", "agent: {intervals: {retryMax: 10 minutes}}", "'/agent/intervals/retryMax'"},
 
+		{"unknown type of the KV cache", "models: [{" + ok + ", serving: {kvCacheDtype: fp88}}]", "'/models/0/serving/kvCacheDtype': value must be one of"},
 		{"credential as a string", "credentials: {team-a: hub-team-a}", "'/credentials/team-a': got string, want object"},
 		{"credential without a Secret", "credentials: {team-a: {}}", "'/credentials/team-a': missing property 'secretName'"},
 		{"credential with a path", "credentials: {'../etc': {secretName: a}}", "'../etc'"},
@@ -161,6 +168,31 @@ func TestSchemaRefuses(t *testing.T) {
 				t.Errorf("%s\nwas refused without %q:\n%v", tc.values, tc.field, err)
 			}
 		})
+	}
+}
+
+// The schema and the agent know the same types of the KV cache.
+func TestSchemaKnowsEveryKVCacheDtype(t *testing.T) {
+	data, err := os.ReadFile("../../charts/stoker/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema struct {
+		Defs map[string]struct {
+			Properties struct {
+				Serving struct {
+					Properties struct {
+						KVCacheDtype struct{ Enum []string }
+					}
+				}
+			}
+		} `json:"definitions"`
+	}
+	if err := json.Unmarshal(data, &schema); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(sizing.KVCacheDtypes(), schema.Defs["model"].Properties.Serving.Properties.KVCacheDtype.Enum); diff != "" {
+		t.Errorf("(-agent +schema)\n%s", diff)
 	}
 }
 
