@@ -121,20 +121,32 @@ node-parts:
 	@$(BUILD_IMAGE) -program bin/e2e/tool -name localhost/tool:e2e -out bin/e2e/tool-image 2>>bin/image.log || { tail -n 40 bin/image.log >&2; exit 1; }
 	@$(BEGIN) "tests"
 
-# KEDA, of the version whose definitions the charts' tests read. It is built where its own go.mod replaces a module.
+# What scales charts/vllm: KEDA, of the version whose definitions the charts' tests read, the Prometheus adapter, and
+# metrics-server, by which HPAs scale on CPU. Each is built inside of its own module, whose go.mod and go.sum pin the rest.
 KEDA_VERSION := $(shell sed -n 's/.*KEDAVersion *= "\(.*\)"/\1/p' test/charts/crds.go)
+PROMETHEUS_ADAPTER_VERSION := v0.12.0
+METRICS_SERVER_VERSION := v0.9.0
 KEDA := $(TOOLS)/keda-$(KEDA_VERSION)
+PROMETHEUS_ADAPTER := $(TOOLS)/prometheus-adapter-$(PROMETHEUS_ADAPTER_VERSION)/adapter
+METRICS_SERVER := $(TOOLS)/metrics-server-$(METRICS_SERVER_VERSION)/metrics-server
 
 .PHONY: e2e-serving
-e2e-serving: control-plane ## charts/vllm scaled by a real KEDA and Prometheus, in about 20 minutes (RUN= picks a test)
+e2e-serving: control-plane ## charts/vllm scaled by a real KEDA, Prometheus adapter and HPA, in about 30 minutes (RUN= picks a test)
 	@command -v prometheus >/dev/null || { echo "these tests miss prometheus; Debian has it as prometheus" >&2; exit 1; }
-	@$(MAKE) --no-print-directory --silent $(KEDA)/adapter
-	@STOKER_E2E_KEDA=$(KEDA) go -C test test -tags e2e -count 1 -v -timeout 60m $(if $(RUN),-run $(RUN),-run 'TestScaling|TestRecipe') ./serving
+	@$(MAKE) --no-print-directory --silent $(KEDA)/adapter $(PROMETHEUS_ADAPTER) $(METRICS_SERVER)
+	@STOKER_E2E_KEDA=$(KEDA) STOKER_E2E_PROMETHEUS_ADAPTER=$(PROMETHEUS_ADAPTER) STOKER_E2E_METRICS_SERVER=$(METRICS_SERVER) \
+		go -C test test -tags e2e -count 1 -v -timeout 60m -run '$(or $(RUN),TestScaling|TestRecipe|TestAdapter$$|TestCPU)' ./serving
 
-$(KEDA)/adapter:
-	@echo "building KEDA $(KEDA_VERSION) (about 10 minutes on 2 cores, once)"
-	@new=$(@D).$$$$; mkdir -p $$new && cd "$$(go mod download -json github.com/kedacore/keda/v2@$(KEDA_VERSION) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" && \
-		GOFLAGS= GOWORK=off CGO_ENABLED=0 go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w" -o $$new ./cmd/operator ./cmd/adapter || \
+$(KEDA)/adapter: MODULE := github.com/kedacore/keda/v2@$(KEDA_VERSION)
+$(KEDA)/adapter: PROGRAMS := ./cmd/operator ./cmd/adapter
+$(PROMETHEUS_ADAPTER): MODULE := sigs.k8s.io/prometheus-adapter@$(PROMETHEUS_ADAPTER_VERSION)
+$(PROMETHEUS_ADAPTER): PROGRAMS := ./cmd/adapter
+$(METRICS_SERVER): MODULE := sigs.k8s.io/metrics-server@$(METRICS_SERVER_VERSION)
+$(METRICS_SERVER): PROGRAMS := ./cmd/metrics-server
+$(KEDA)/adapter $(PROMETHEUS_ADAPTER) $(METRICS_SERVER):
+	@echo "building $(MODULE) (some minutes, once; KEDA about 10 on 2 cores)"
+	@new=$(@D).$$$$; mkdir -p $$new && cd "$$(go mod download -json $(MODULE) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" && \
+		GOFLAGS= GOWORK=off CGO_ENABLED=0 go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w" -o $$new/ $(PROGRAMS) || \
 		{ rm -rf $$new; exit 1; }; rm -rf $(@D) && mv $$new $(@D)
 
 # Built beside their place and moved there whole, as the servers are.

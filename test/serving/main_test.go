@@ -2,6 +2,7 @@ package serving
 
 import (
 	"errors"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,9 @@ import (
 
 	"github.com/stoker-project/stoker/test/charts"
 )
+
+// update has TestFitFigures write what it makes.
+var update = flag.Bool("update", false, "write the figures of stoker fit into docs/autoscaling.md")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -74,6 +78,18 @@ func find(t *testing.T, program string) string {
 		t.Skipf("no %s on the PATH", program)
 	}
 	return path
+}
+
+// buildStoker makes the real executable.
+func buildStoker(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "stoker")
+	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "disable_grpc_modules,grpcnotrace", "-ldflags", "-extldflags=-Wl,-z,lazy", "-o", binary, "./cmd/stoker")
+	build.Dir = repository(t)
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build stoker: %v\n%s", err, out)
+	}
+	return binary
 }
 
 // repository is the root folder.

@@ -112,21 +112,36 @@ type adapterRule struct {
 
 var adapterBlock = regexp.MustCompile("(?s)```yaml\nrules:\n(.*?)```")
 
-// adapterRules reads those that the README shows, by the name that they give.
-func adapterRules(t *testing.T, readme string) map[string]adapterRule {
+// adapterConfig is the configuration that the README shows.
+func adapterConfig(t *testing.T, readme string) []byte {
 	t.Helper()
 	found := adapterBlock.FindStringSubmatch(readme)
 	if found == nil {
 		t.Fatal("the README shows no rules of the Prometheus adapter")
 	}
-	var config struct {
-		Rules struct{ Custom []adapterRule }
+	// The adapter's own file has at the top what its chart has under rules.custom.
+	var values struct {
+		Rules struct{ Custom []any }
 	}
-	if err := yaml.UnmarshalStrict([]byte("rules:\n"+found[1]), &config); err != nil {
+	if err := yaml.UnmarshalStrict([]byte("rules:\n"+found[1]), &values); err != nil {
+		t.Fatal(err)
+	}
+	config, err := yaml.Marshal(map[string]any{"rules": values.Rules.Custom})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// adapterRules reads those that the README shows, by the name that they give.
+func adapterRules(t *testing.T, readme string) map[string]adapterRule {
+	t.Helper()
+	var config struct{ Rules []adapterRule }
+	if err := yaml.UnmarshalStrict(adapterConfig(t, readme), &config); err != nil {
 		t.Fatal(err)
 	}
 	rules := map[string]adapterRule{}
-	for _, r := range config.Rules.Custom {
+	for _, r := range config.Rules {
 		if r.Resources.Overrides["pod"].Resource != "pod" || r.Resources.Overrides["namespace"].Resource != "namespace" {
 			t.Errorf("the rule of %s does not say which label is the pod and which the namespace", r.Name.As)
 		}

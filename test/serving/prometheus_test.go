@@ -252,18 +252,19 @@ func TestStokersMetricsExist(t *testing.T) {
 	}
 }
 
-// A Deployment of four replicas has one series that says so: to count it, as
-// recipes do to divide by replicas, gives 1.
+// A Deployment of several ready replicas has one series that says so: to count
+// it, as recipes do to divide by replicas, gives 1.
 func TestCountOfReplicasIsOne(t *testing.T) {
 	p := start(t, nil)
 	s := newScraped(t)
+	const name = "kube_deployment_status_replicas_ready"
 	s.add("monitoring", "kube-state-metrics", "kube-state-metrics-1-a", func() string {
-		return fmt.Sprintf("kube_deployment_status_replicas{namespace=%q,deployment=%q} 4\n", namespace, deployment)
+		return fmt.Sprintf("%s{namespace=%q,deployment=%q} %d\n", name, namespace, deployment, most)
 	})
 	s.by(t, p)
 	// The scrape's own labels win over the page's, whose namespace becomes exported_namespace.
-	const series = `kube_deployment_status_replicas{deployment="` + deployment + `"}`
-	for query, want := range map[string]string{"count(" + series + ")": "1", "sum(" + series + ")": "4"} {
+	const series = name + `{deployment="` + deployment + `"}`
+	for query, want := range map[string]string{"count(" + series + ")": "1", "sum(" + series + ")": fmt.Sprint(most)} {
 		if got := wantSeries(t, p, "replicas", query); len(got) != 1 || got[0].Value[1] != want {
 			t.Errorf("%s gives %v, want %s", query, got, want)
 		}

@@ -41,7 +41,7 @@ func (r recipe) objects(prometheus string) []*unstructured.Unstructured {
 	metadata := map[string]any{"serverAddress": "http://" + prometheus, "query": r.query}
 	trigger := map[string]any{"type": "prometheus", "metadata": metadata}
 	spec := map[string]any{
-		"scaleTargetRef": map[string]any{"name": r.name}, "pollingInterval": int64(5), "minReplicaCount": int64(1), "maxReplicaCount": int64(4),
+		"scaleTargetRef": map[string]any{"name": r.name}, "pollingInterval": int64(5), "minReplicaCount": int64(1), "maxReplicaCount": int64(most),
 		"triggers": []any{trigger},
 	}
 	if r.window >= 0 {
@@ -64,49 +64,50 @@ func TestRecipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWorld(t, address, nil)
+	w.startKEDA()
 	if _, err := w.cluster.AddNode(t.Context(), cluster.NodeSpec{Name: "node"}); err != nil {
 		t.Fatal(err)
 	}
-	waiting := func(name string) string { return fmt.Sprintf("vllm:num_requests_waiting{deployment=%q}", name) }
-	five := map[string]any{"threshold": "5"}
+	queue := func(name string) string { return fmt.Sprintf("vllm:num_requests_waiting{deployment=%q}", name) }
+	few := map[string]any{"threshold": fmt.Sprint(queueTarget)}
 	for _, r := range []recipe{
-		{name: "cooldown", query: "sum(" + waiting("cooldown") + ")", metadata: five, scaled: map[string]any{"cooldownPeriod": int64(10)}, window: -1},
-		{name: "mean", query: "sum(" + waiting("mean") + ") / count(" + waiting("mean") + ")", metadata: five, window: 0},
-		{name: "vanished", query: "sum(" + waiting("vanished") + ")", metadata: five, window: 30},
-		{name: "share", query: `avg(vllm:kv_cache_usage_perc{deployment="share"})`, metadata: map[string]any{"threshold": "0.8"}, window: 0},
+		{name: "cooldown", query: "sum(" + queue("cooldown") + ")", metadata: few, scaled: map[string]any{"cooldownPeriod": int64(cooldown)}, window: -1},
+		{name: "mean", query: "sum(" + queue("mean") + ") / count(" + queue("mean") + ")", metadata: few, window: 0},
+		{name: "vanished", query: "sum(" + queue("vanished") + ")", metadata: few, window: int64(vanishedWindow.Seconds())},
+		{name: "share", query: `avg(vllm:kv_cache_usage_perc{deployment="share"})`, metadata: map[string]any{"threshold": fmt.Sprint(shareTarget)}, window: 0},
 	} {
 		w.feel(r.name, feeling{names: Since})
 		w.apply(r.objects(address))
 		w.waitReplicas(r.name, 1, time.Minute)
 	}
-	busy := feeling{queue: 20, cache: 0.9, names: Since}
+	busy := feeling{queue: waiting, cache: cacheFull / 100.0, names: Since}
 	for _, name := range []string{"cooldown", "mean", "vanished", "share"} {
 		w.feel(name, busy)
 	}
-	// Each is 4 for some moment; of the mean this moment is short.
-	w.waitReplicas("mean", 4, 3*time.Minute)
-	t.Log("mean: 4 replicas for 20 waiting requests, of which 5 may wait for each")
-	back := w.waitFewer("mean", 4, 3*time.Minute)
-	t.Logf("mean: %d replica(s) with 20 requests still waiting: divided by replicas once in the query and once by the HPA", back)
+	// Each has all replicas for some moment; of the mean this moment is short.
+	w.waitReplicas("mean", most, 3*time.Minute)
+	t.Logf("mean: %d replicas for %d waiting requests, of which %d may wait for each", most, waiting, queueTarget)
+	if back := w.waitFewer("mean", most, 3*time.Minute); back != 1 {
+		t.Errorf("mean: from %d to %d replicas, want 1", most, back)
+	}
+	t.Logf("mean: 1 replica with %d requests still waiting: divided by replicas once in the query and once by the HPA", waiting)
 
-	w.waitReplicas("cooldown", 4, 3*time.Minute)
-	w.waitReplicas("vanished", 4, 3*time.Minute)
+	w.waitReplicas("cooldown", most, 3*time.Minute)
+	w.waitReplicas("vanished", most, 3*time.Minute)
 	w.feel("cooldown", feeling{names: Since})
 	ended := time.Now()
-	w.feel("vanished", feeling{queue: 20, cache: 0.9, names: Renamed})
-	t.Logf("vanished: 1 replica with 20 requests waiting, %s after the metric was renamed", w.waitReplicas("vanished", 1, 3*time.Minute).Round(time.Second))
+	w.feel("vanished", feeling{queue: waiting, cache: cacheFull / 100.0, names: Renamed})
+	w.holds("vanished", most, vanishedWindow-hpaSync)
+	w.waitReplicas("vanished", 1, 2*hpaSync+slack)
+	t.Logf("vanished: 1 replica with %d requests waiting, %s after the metric was renamed", waiting, time.Since(ended).Round(time.Second))
 
-	w.waitReplicas("share", 2, time.Minute)
-	w.holds("share", 2, time.Minute)
-	t.Log("share: 2 replicas and no more, though the cache of each is 90% full and 80% are aimed at: AverageValue divided it by 2")
+	w.waitReplicas("share", shareReplicas, time.Minute)
+	w.holds("share", shareReplicas, time.Minute)
+	t.Logf("share: %d replicas and no more, though the cache of each is %d%% full and %.1f is aimed at: AverageValue divided it", shareReplicas, cacheFull, shareTarget)
 
-	w.holds("cooldown", 4, time.Minute)
-	fell := w.waitFewer("cooldown", 4, 8*time.Minute)
-	took := time.Since(ended)
-	t.Logf("cooldown: %d replicas %s after the load ended, with cooldownPeriod 10", fell, took.Round(time.Second))
-	if took < 4*time.Minute {
-		t.Errorf("replicas fell after %s: cooldownPeriod was heeded, or the HPA's own window has changed", took)
-	}
+	w.holds("cooldown", most, time.Until(ended.Add(hpaDefaultWindow-hpaSync)))
+	fell := w.waitFewer("cooldown", most, 2*hpaSync+slack)
+	t.Logf("cooldown: %d replicas %s after the load ended, with cooldownPeriod %d", fell, time.Since(ended).Round(time.Second), cooldown)
 }
 
 // waitFewer waits until a Deployment is told to have fewer replicas than it had.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
@@ -212,8 +213,8 @@ func runPromtool(t *testing.T, promtool string, rules []byte, test map[string]an
 	}
 }
 
-// Two hours of 0.2 preemptions a second, scraped every 30 s, of which one scrape
-// in twenty is missed: the chart's alert fires, and the one with a window of a
+// Hours of preemptions, of which one scrape in some is missed: the chart's alert
+// fires, and the one with a window of a
 // minute, which people copy, never does, because after each missed scrape it has
 // one sample only and begins anew.
 func TestOneMinuteWindowMissesPreemptions(t *testing.T) {
@@ -235,13 +236,16 @@ func TestOneMinuteWindowMissesPreemptions(t *testing.T) {
 	if rules, err = yaml.Marshal(file); err != nil {
 		t.Fatal(err)
 	}
+	if over := fmt.Sprintf("[%.0fm]", preemptWindow.Minutes()); !strings.Contains(string(rules), "num_preemptions_total{") || !strings.Contains(string(rules), over) {
+		t.Errorf("the chart's alert on preemptions is not over %s", over)
+	}
 	values := ""
-	for i := range 241 {
-		if i%20 == 19 {
+	for i := range int(preempted/scrapeRules) + 1 {
+		if i%missedEvery == missedEvery-1 {
 			values += "_ "
 			continue
 		}
-		values += fmt.Sprintf("%d ", 6*i)
+		values += fmt.Sprintf("%.0f ", preemptions*scrapeRules.Seconds()*float64(i))
 	}
 	firing := func(alert string) string {
 		return fmt.Sprintf("count(ALERTS{alertname=%q,alertstate=\"firing\"})", alert)
@@ -257,7 +261,7 @@ func TestOneMinuteWindowMissesPreemptions(t *testing.T) {
 		// Evaluations do not fall on scrapes, as they do not in a real Prometheus.
 		"rule_files": []string{"rules.yml"}, "evaluation_interval": "20s",
 		"tests": []any{map[string]any{
-			"interval": "30s", "input_series": []any{map[string]any{"series": of("vllm:num_preemptions_total", "1-a"), "values": values}},
+			"interval": scrapeRules.String(), "input_series": []any{map[string]any{"series": of("vllm:num_preemptions_total", "1-a"), "values": values}},
 			"promql_expr_test": expressions,
 		}},
 	})

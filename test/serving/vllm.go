@@ -38,6 +38,24 @@ type Load struct {
 	FirstToken          []float64
 }
 
+// maxRunning is how many requests vLLM's batch holds by default (--max-num-seqs,
+// of most GPUs).
+const maxRunning = 256
+
+// Cores is how many CPU cores a replica keeps busy, as far as vLLM's source says
+// it; nothing of it was measured. One is the engine's: its loop (run_busy_loop in
+// vllm/v1/engine/core.py) waits for its queue only while there is no request at
+// all, and goes from step to step while there is one, or hundreds. The other
+// process is the API server, which turns tokens into answers: at most one core,
+// taken here to grow with the batch, which is as much as one could wish a CPU to
+// tell. Requests that wait cost neither of them anything.
+func (l Load) Cores() float64 {
+	if l.Running == 0 {
+		return 0.05
+	}
+	return 1 + min(1, l.Running/maxRunning)
+}
+
 // Page is /metrics as vLLM writes it by Python's prometheus_client: one series
 // for each engine of the replica.
 func Page(names Names, model string, engines ...Load) string {

@@ -3,10 +3,13 @@
 package serving
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,20 +25,24 @@ import (
 	"github.com/stoker-project/stoker/test/cluster"
 )
 
+// slack is what a busy machine may take beside.
+const slack = 30 * time.Second
+
 // feeling is what the replicas of one Deployment report together.
 type feeling struct {
-	// queue is that of all replicas together; cache is each one's.
-	queue, cache float64
-	names        Names
+	// queue and running are those of all replicas together; cache is each one's.
+	queue, running, cache float64
+	names                 Names
 }
 
-// world is a control plane with KEDA, a Prometheus that scrapes every pod that
-// is ready, and somebody who plays the kubelets: no container runs.
+// world is a control plane, a Prometheus that scrapes every pod that is ready,
+// what scales by it, and somebody who plays the kubelets: no container runs.
 type world struct {
 	*testing.T
 	cluster  *cluster.Cluster
 	scaled   dynamic.ResourceInterface
 	replicas *Replicas
+	kubelet  *Kubelet
 	rules    []byte
 	promDir  string
 	promAddr string
@@ -44,19 +51,18 @@ type world struct {
 	mu       sync.Mutex
 	prom     *Prometheus // nil while it is away
 	feelings map[string]feeling
-	first    map[string]string // the oldest ready pod of each Deployment
+	ready    map[string][]string // the pods of each Deployment, the oldest first
 }
 
-// newWorld starts all of it, with Prometheus at this address. Without STOKER_E2E_KEDA, which make e2e-serving
-// sets, there is nothing to start.
+// newWorld starts a control plane and Prometheus, at this address.
 func newWorld(t *testing.T, prometheus string, rules []byte) *world {
 	t.Helper()
-	binaries := os.Getenv("STOKER_E2E_KEDA")
-	if binaries == "" {
-		t.Fatal("STOKER_E2E_KEDA does not say where KEDA's programs are; make e2e-serving builds them and sets it")
+	w := &world{
+		T: t, replicas: NewReplicas(), kubelet: NewKubelet(), rules: rules, promAddr: prometheus, promDir: t.TempDir(),
+		feelings: map[string]feeling{}, ready: map[string][]string{},
 	}
-	w := &world{T: t, replicas: NewReplicas(), rules: rules, promAddr: prometheus, promDir: t.TempDir(), feelings: map[string]feeling{}, first: map[string]string{}}
 	t.Cleanup(w.replicas.Close)
+	t.Cleanup(w.kubelet.Close)
 	var err error
 	if w.cluster, err = cluster.Start(t.Context(), cluster.Options{Log: os.Stderr}); err != nil {
 		t.Fatal(err)
@@ -64,12 +70,6 @@ func newWorld(t *testing.T, prometheus string, rules []byte) *world {
 	t.Cleanup(func() { w.must(w.cluster.Stop()) })
 	w.startPrometheus()
 	t.Cleanup(w.stopPrometheus)
-	keda, err := StartKEDA(t.Context(), w.cluster, binaries, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.logs = keda.Logs
-	t.Cleanup(func() { w.must(keda.Stop()) })
 	client, err := dynamic.NewForConfig(w.cluster.RESTConfig())
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +90,31 @@ func newWorld(t *testing.T, prometheus string, rules []byte) *world {
 		}
 	})
 	return w
+}
+
+// built is where make e2e-serving, which sets the variable, has built something.
+func (w *world) built(variable string) string {
+	w.Helper()
+	path := os.Getenv(variable)
+	if path == "" {
+		w.Fatalf("%s does not say where the programs are; make e2e-serving builds them and sets it", variable)
+	}
+	return path
+}
+
+// keep has programs stopped when the test ends, and their logs shown if it fails.
+func (w *world) keep(p *Programs, err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.logs = append(w.logs, p.Logs...)
+	w.Cleanup(func() { w.must(p.Stop()) })
+}
+
+func (w *world) startKEDA() {
+	w.Helper()
+	w.keep(StartKEDA(w.Context(), w.cluster, w.built("STOKER_E2E_KEDA"), w.TempDir()))
 }
 
 func (w *world) must(err error) {
@@ -174,8 +199,11 @@ func (w *world) play(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	first := map[string]*corev1.Pod{}
+	ready := map[string][]string{}
 	there := map[string]bool{}
+	slices.SortFunc(list.Items, func(a, b corev1.Pod) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
+	})
 	var targets []Target
 	var errs []error
 	for i := range list.Items {
@@ -198,9 +226,7 @@ func (w *world) play(ctx context.Context) error {
 			}
 		}
 		owner := pod.Labels["app.kubernetes.io/instance"]
-		if first[owner] == nil || pod.CreationTimestamp.Before(&first[owner].CreationTimestamp) {
-			first[owner] = pod
-		}
+		ready[owner] = append(ready[owner], pod.Name)
 		there[pod.Name] = true
 		w.replicas.Set(pod.Name, func() string { return w.page(owner, pod.Name) })
 		targets = append(targets, Target{
@@ -212,27 +238,40 @@ func (w *world) play(ctx context.Context) error {
 	w.replicas.Keep(there)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	clear(w.first)
-	for owner, pod := range first {
-		w.first[owner] = pod.Name
+	w.ready = ready
+	cores := map[PodContainer]float64{}
+	for owner, pods := range ready {
+		for _, pod := range pods {
+			cores[PodContainer{namespace, pod, "vllm"}] = w.load(owner, pod).Cores()
+		}
 	}
+	w.kubelet.Use(cores)
 	if w.prom != nil {
 		errs = append(errs, w.prom.Scrape(targets))
 	}
 	return errors.Join(errs...)
 }
 
-// page is what a pod reports. The whole queue is at the oldest one: what is
-// scraped a second apart would else not sum up to it while pods come.
+// load is a pod's part of what its Deployment feels: an equal one of the requests
+// that run, as far as a batch takes them, and the whole queue if it is the oldest. What is scraped a second
+// apart would else not sum up to it while pods come. w.mu is held.
+func (w *world) load(owner, pod string) Load {
+	f := w.feelings[owner]
+	l := Load{KVCache: f.cache}
+	if i := slices.Index(w.ready[owner], pod); i >= 0 {
+		n := len(w.ready[owner])
+		l.Running = min(maxRunning, max(0, math.Ceil((f.running-float64(i))/float64(n))))
+		if i == 0 {
+			l.Waiting = f.queue
+		}
+	}
+	return l
+}
+
 func (w *world) page(owner, pod string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f := w.feelings[owner]
-	load := Load{KVCache: f.cache}
-	if w.first[owner] == pod {
-		load.Waiting = f.queue
-	}
-	return Page(f.names, served, load)
+	return Page(w.feelings[owner].names, served, w.load(owner, pod))
 }
 
 // deployed is how many replicas a Deployment has been told to have.
