@@ -186,7 +186,7 @@ bench-agent: control-plane ## what the agent costs a node, idle and pulling (abo
 	@go -C test test ./agent -run '^$$' -bench . -benchtime 1x -timeout 20m
 
 .PHONY: bench-shared
-bench-shared: control-plane ## 32 agents on one volume: bytes, seconds, writes to the API server (about a minute)
+bench-shared: control-plane ## 32 agents on one volume, that one of them writes or none: bytes, seconds, writes to the API server (about two minutes)
 	@go -C test test ./shared -run '^$$' -bench . -benchtime 1x -timeout 20m
 
 .PHONY: bench-placement

@@ -51,7 +51,7 @@ func TestReadOnly(t *testing.T) {
 // newSealed makes a fleet whose volume the real command has filled with a model of
 // some files. bare is a volume that was copied file by file, without what Stoker
 // remembers of it. As root, each node's mount of it is read-only.
-func newSealed(t *testing.T, c *cluster.Cluster, binary string, n, files int, size int64, bare bool, scrub ...any) (f *fleet, bytes int64) {
+func newSealed(t testing.TB, c *cluster.Cluster, binary string, n, files int, size int64, bare bool, scrub ...any) (f *fleet, bytes int64) {
 	t.Helper()
 	f = newFleetOf(t, c, binary, n, sealedRelease, fmt.Sprintf(sealedSettings, scrub...))
 	content := fetchertest.Tree{"config.json": fetchertest.Bytes([]byte(`{}`))}
@@ -100,7 +100,7 @@ func newSealed(t *testing.T, c *cluster.Cluster, binary string, n, files int, si
 	return f, said.Models[0].Bytes
 }
 
-func (m *member) mountReadOnly(t *testing.T) {
+func (m *member) mountReadOnly(t testing.TB) {
 	t.Helper()
 	if err := os.Remove(m.store); err != nil {
 		t.Fatal(err)
@@ -337,4 +337,41 @@ func testSealedDamage(t *testing.T, c *cluster.Cluster, binary string) {
 		t.Fatal(err)
 	}
 	f.waitLabels("model", "")
+}
+
+// BenchmarkReadOnly starts 32 agents on one volume that nobody writes: as it was
+// verified, and copied file by file. How long it takes until all nodes are labelled,
+// how often the volume was read for that, and what it costs the API server; and the
+// same when all start again.
+func BenchmarkReadOnly(b *testing.B) {
+	const agents = 32
+	c := startCluster(b)
+	binary := build(b)
+	for name, bare := range map[string]bool{"verified": false, "copied": true} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				f, size := newSealed(b, c, binary, agents, 64, 4<<20, bare, "2Mi", "1h")
+				writes, began := f.writes(), time.Now()
+				f.startAll()
+				f.waitLabels("model", "shared")
+				b.ReportMetric(time.Since(began).Seconds(), "s")
+				b.ReportMetric(float64(f.read())/float64(size), "times-read")
+				b.ReportMetric(float64(f.writes()-writes)/agents, "writes/agent")
+				f.check()
+
+				seen := f.watchLabels("model")
+				f.killAll()
+				writes, began = f.writes(), time.Now()
+				f.startAll()
+				f.spoken(2)
+				b.ReportMetric(time.Since(began).Seconds(), "s-again")
+				b.ReportMetric(float64(f.read())/float64(size), "times-read-again")
+				b.ReportMetric(float64(f.writes()-writes)/agents, "writes-again/agent")
+				if lost := seen(); len(lost) > 0 {
+					b.Errorf("these nodes lost their label: %v", lost)
+				}
+				f.killAll()
+			}
+		})
+	}
 }
