@@ -41,6 +41,7 @@ func TestNode(t *testing.T) {
 		{"a store that is deleted takes its labels away", l.losesItsStore},
 		{"a reboot keeps every label", l.reboots},
 		{"what is uninstalled leaves nothing", l.uninstalls},
+		{"a Job fills a volume that all mount read-only", l.fillsAVolume},
 	} {
 		if !t.Run(strings.ReplaceAll(part.name, " ", "-"), part.test) {
 			return
