@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -200,6 +201,19 @@ func setsEverything(t *testing.T, i installed) {
 		}
 		if node == nil || (reflect.DeepEqual(node, standard) && !slices.Contains(i.keptDefaults, path)) {
 			t.Errorf("%s is not set, or to its default, in the file of full values", path)
+		}
+	}
+}
+
+// People read values in terminals and side by side in reviews.
+func TestValuesFitTheirColumns(t *testing.T) {
+	for _, chart := range []string{"stoker", "vllm"} {
+		at := 0
+		for line := range strings.Lines(string(chartFile(t, chart, "values.yaml"))) {
+			at++
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 120 {
+				t.Errorf("line %d of the values of chart %s has %d columns", at, chart, n)
+			}
 		}
 	}
 }
