@@ -3,8 +3,9 @@ package headroom
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
+
+	"github.com/stoker-project/stoker/fetcher/headroom/cgrouptest"
 )
 
 const meminfo = "MemTotal:       24689888 kB\nMemFree:  1 kB\nMemAvailable:   20000000 kB\n"
@@ -103,31 +104,7 @@ func TestReadThisMachine(t *testing.T) {
 	if err != nil || s.Total < 64<<20 || s.Available <= 0 || s.Available > s.Total || s.Limit < 1<<20 {
 		t.Fatalf("%+v: %v", s, err)
 	}
-	dir := "/sys/fs/cgroup/memory/stoker-test-" + strconv.Itoa(os.Getpid())
-	if os.Mkdir(dir, 0o755) != nil {
-		t.Skip("SKIPPED: no memory cgroup of version 1 can be made here, so the limit is not tested with a real one")
-	}
-	before, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		t.Fatal(err)
-	}
-	back := filepath.Join("/sys/fs/cgroup/memory", cgroupPath(string(before), "memory"))
-	join := func(dir string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() {
-		join(back)
-		if err := os.Remove(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := os.WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), []byte("300M"), 0); err != nil {
-		t.Fatal(err)
-	}
-	join(dir)
+	cgrouptest.New(t, 300<<20).EnterSelf()
 	if s, err := Read(); err != nil || s.Limit != 300<<20 {
 		t.Errorf("with a limit of 300 MiB it reads %+v: %v", s, err)
 	}

@@ -6,12 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
+	"github.com/stoker-project/stoker/fetcher/headroom/cgrouptest"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -154,33 +153,6 @@ func TestResidentOfAnothersFiles(t *testing.T) {
 	}
 }
 
-// memoryCgroup puts a command into a new memory cgroup with a limit, and tells
-// what it was charged for.
-func memoryCgroup(t *testing.T, limit int64) (enter func(pid int), state func(file string) string) {
-	t.Helper()
-	dir := "/sys/fs/cgroup/memory/stoker-test-" + strconv.Itoa(os.Getpid())
-	if os.Mkdir(dir, 0o755) != nil {
-		t.Skip("SKIPPED: no memory cgroup of version 1 can be made here")
-	}
-	t.Cleanup(func() {
-		for range 100 { // the last process may still be ending
-			if os.Remove(dir) == nil {
-				return
-			}
-			<-time.After(20 * time.Millisecond)
-		}
-		t.Error("the cgroup stays")
-	})
-	must(t, os.WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), []byte(strconv.FormatInt(limit, 10)), 0))
-	return func(pid int) {
-			must(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0))
-		}, func(file string) string {
-			text, err := os.ReadFile(filepath.Join(dir, file))
-			must(t, err)
-			return string(text)
-		}
-}
-
 // What a process brings into memory is charged to its cgroup, and leaves at its
 // limit; what others have brought stay theirs. That is what a budget rests on.
 func TestWarmInAMemoryCgroup(t *testing.T) {
@@ -197,7 +169,7 @@ func TestWarmInAMemoryCgroup(t *testing.T) {
 	content := strings.Repeat("0123456789abcdef", size/16)
 	publish(t, s, "large", repo, commitA, map[string]string{"model.safetensors": content})
 	sum := sumOf(content)
-	enter, state := memoryCgroup(t, limit)
+	group := cgrouptest.New(t, limit)
 	warmThere := func() {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestWarmInAMemoryCgroup$")
@@ -207,7 +179,7 @@ func TestWarmInAMemoryCgroup(t *testing.T) {
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out
 		must(t, cmd.Start())
-		enter(cmd.Process.Pid)
+		group.Enter(cmd.Process.Pid)
 		_, err = in.Write([]byte("x"))
 		must(t, err)
 		if err := cmd.Wait(); err != nil {
@@ -227,9 +199,7 @@ func TestWarmInAMemoryCgroup(t *testing.T) {
 	if n > limit || n < limit/4 {
 		t.Errorf("%d bytes are resident", n)
 	}
-	if s := state("memory.oom_control"); !strings.Contains(s, "oom_kill 0") {
-		t.Errorf("somebody was killed: %s", s)
-	}
+	group.CheckNoneKilled()
 	warmBlob(t, s, sum)
 	if n := resident(); n != size {
 		t.Fatalf("this process has brought %d of %d bytes", n, size)

@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/stoker-project/stoker/agent"
+	"github.com/stoker-project/stoker/fetcher/headroom/cgrouptest"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/test/cluster"
 )
@@ -218,33 +219,6 @@ func testRAM(t *testing.T, c *cluster.Cluster) {
 	})
 }
 
-// memoryCgroup makes a cgroup with a limit of memory.
-func memoryCgroup(t *testing.T, limit int64) (dir string, enter func(pid int), set func(limit int64)) {
-	t.Helper()
-	dir = "/sys/fs/cgroup/memory/stoker-test-" + strconv.Itoa(os.Getpid())
-	if os.Mkdir(dir, 0o755) != nil {
-		t.Skip("SKIPPED: no memory cgroup of version 1 can be made here, so an agent below a memory limit is not tested")
-	}
-	t.Cleanup(func() {
-		for range 250 { // its last process may still be ending
-			if os.Remove(dir) == nil {
-				return
-			}
-			<-time.After(20 * time.Millisecond)
-		}
-		t.Error("the cgroup stays")
-	})
-	write := func(file, text string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	set = func(limit int64) { write("memory.limit_in_bytes", strconv.FormatInt(limit, 10)) }
-	set(limit)
-	return dir, func(pid int) { write("cgroup.procs", strconv.Itoa(pid)) }, set
-}
-
 // An agent whose memory limit is several times smaller than a model is not killed,
 // reads nothing that would leave again, holds what fits below the limit, and says
 // why the rest is not there. Under a larger limit it holds it all.
@@ -254,12 +228,12 @@ func TestMemoryLimit(t *testing.T) {
 		large = 768 << 20
 		small = 32 << 20
 	)
-	dir, enter, setLimit := memoryCgroup(t, limit)
+	group := cgrouptest.New(t, limit)
 	p := newProcess(t, startCluster(t), "limited")
 	config := fmt.Sprintf("models: [{name: large, source: '%s', ram: true, priority: 1}, {name: small, source: '%s', ram: true}]%s",
 		bulk(t, filepath.Join(p.dir, "large"), large), bulk(t, filepath.Join(p.dir, "small"), small), remembering("2Gi"))
 	p.start(config)
-	enter(p.pid)
+	group.Enter(p.pid)
 	p.waitWarm(2)
 	p.waitTier("small", agent.TierRAM)
 	p.waitStatus("it takes 768.0 MiB, and the agent's memory limit is 192.0 MiB")
@@ -267,14 +241,6 @@ func TestMemoryLimit(t *testing.T) {
 	large1, small1 := blobs(t, p.store, "large"), blobs(t, p.store, "small")
 
 	// For a while nothing of that changes, and nothing is read.
-	state := func(file string) string {
-		t.Helper()
-		text, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(string(text))
-	}
 	before, _ := resident(t, large1)
 	end := time.Now().Add(5 * time.Second)
 	p.waitFor("5 seconds", func(n *corev1.Node) (bool, error) {
@@ -290,8 +256,8 @@ func TestMemoryLimit(t *testing.T) {
 		t.Errorf("of small, which is called ram, %d of %d bytes are in memory", bytes, size)
 	}
 	after, _ := resident(t, large1)
-	t.Logf("below a limit of %d MiB: of large, %d of %d MiB are in memory, 5 s later %d; the cgroup was charged for %s bytes at the most",
-		limit>>20, before>>20, large>>20, after>>20, state("memory.max_usage_in_bytes"))
+	t.Logf("below a limit of %d MiB: of large, %d of %d MiB are in memory, 5 s later %d; the cgroup was charged for %d bytes at the most",
+		limit>>20, before>>20, large>>20, after>>20, group.MostCharged())
 	if after > before+large/50 {
 		t.Errorf("what cannot stay is read: %d bytes, then %d", before, after)
 	}
@@ -306,16 +272,13 @@ func TestMemoryLimit(t *testing.T) {
 	p.waitTier("large", agent.TierDisk)
 
 	// Under a limit that has room for it, the agent brings it in by itself.
-	setLimit(2 << 30)
+	group.SetLimit(2 << 30)
 	p.waitTier("large", agent.TierRAM)
 	p.waitTier("small", agent.TierRAM)
-	charged, err := strconv.ParseInt(state("memory.usage_in_bytes"), 10, 64)
-	if err != nil || charged < large {
-		t.Errorf("the agent's cgroup is charged for %d bytes: %v", charged, err)
+	if charged := group.Charged(); charged < large {
+		t.Errorf("the agent's cgroup is charged for %d bytes", charged)
 	}
-	if s := state("memory.oom_control"); !strings.Contains(s, "oom_kill 0") {
-		t.Errorf("somebody was killed: %s", s)
-	}
+	group.CheckNoneKilled()
 	if err := p.healthy(t.Context()); err != nil {
 		t.Errorf("the agent does not live: %v", err)
 	}
