@@ -131,7 +131,7 @@ PROMETHEUS_ADAPTER := $(TOOLS)/prometheus-adapter-$(PROMETHEUS_ADAPTER_VERSION)/
 METRICS_SERVER := $(TOOLS)/metrics-server-$(METRICS_SERVER_VERSION)/metrics-server
 
 .PHONY: e2e-serving
-e2e-serving: control-plane ## charts/vllm scaled by a real KEDA, Prometheus adapter and HPA, in about 30 minutes (RUN= picks a test)
+e2e-serving: control-plane ## charts/vllm scaled by a real KEDA, Prometheus adapter and HPA, in about 35 minutes (RUN= picks a test)
 	@command -v prometheus >/dev/null || { echo "these tests miss prometheus; Debian has it as prometheus" >&2; exit 1; }
 	@$(MAKE) --no-print-directory --silent $(KEDA)/adapter $(PROMETHEUS_ADAPTER) $(METRICS_SERVER)
 	@STOKER_E2E_KEDA=$(KEDA) STOKER_E2E_PROMETHEUS_ADAPTER=$(PROMETHEUS_ADAPTER) STOKER_E2E_METRICS_SERVER=$(METRICS_SERVER) \
