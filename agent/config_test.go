@@ -157,6 +157,11 @@ modles: []
 			t.Errorf("the error shows the secret %s", secret)
 		}
 	}
+	for _, unsized := range []string{"nvfp4", "turboquant_k8v4"} {
+		if _, err := ParseConfig([]byte("models: [{source: 'hf://o/n', serving: {kvCacheDtype: " + unsized + "}}]")); err != nil {
+			t.Errorf("a type of the KV cache that vLLM has: %v", err)
+		}
+	}
 	_, shared := ParseConfig([]byte("models: []\nvolume: {mode: shared}"))
 	if shared == nil || !strings.Contains(shared.Error(), "volume.namespace") {
 		t.Errorf("a shared volume without a place for its lease: %v", shared)

@@ -207,7 +207,7 @@ func parseServing(parent *fields) sizing.Serving {
 		GPUMemoryUtilization: f.fraction("gpuMemoryUtilization"),
 		KVCacheDtype:         f.str("kvCacheDtype"),
 	}
-	if err := sizing.CheckKVCacheDtype(s.KVCacheDtype); err != nil {
+	if err := sizing.CheckListedKVCacheDtype(s.KVCacheDtype); err != nil {
 		f.mistake("kvCacheDtype", err)
 	}
 	f.done()

@@ -100,6 +100,25 @@ func cacheTypes() []cacheType {
 	}
 }
 
+// UnsizedKVCacheDtypes are further types that vLLM takes, of which the size is not
+// known here; beside them, those that begin with turboquant_.
+func UnsizedKVCacheDtypes() []string {
+	return []string{"fp8_ds_mla", "int4_per_token_head", "nvfp4"}
+}
+
+// CheckListedKVCacheDtype refuses what is no type of the KV cache. One that vLLM has and
+// of which the size is not known here is none to refuse a whole list for: what a replica
+// needs is not computed then.
+func CheckListedKVCacheDtype(s string) error {
+	if slices.Contains(UnsizedKVCacheDtypes(), s) || strings.HasPrefix(s, "turboquant_") {
+		return nil
+	}
+	if err := CheckKVCacheDtype(s); err != nil {
+		return fmt.Errorf("%w; leave it out for a newer one, which is then counted as auto", err)
+	}
+	return nil
+}
+
 // KVCacheDtypes are what [Serving] may have as the type of its KV cache.
 func KVCacheDtypes() []string {
 	names := []string{"auto"}

@@ -182,7 +182,7 @@ func TestSchemaKnowsEveryKVCacheDtype(t *testing.T) {
 			Properties struct {
 				Serving struct {
 					Properties struct {
-						KVCacheDtype struct{ Enum []string }
+						KVCacheDtype struct{ AnyOf []struct{ Enum []string } }
 					}
 				}
 			}
@@ -191,8 +191,11 @@ func TestSchemaKnowsEveryKVCacheDtype(t *testing.T) {
 	if err := json.Unmarshal(data, &schema); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(sizing.KVCacheDtypes(), schema.Defs["model"].Properties.Serving.Properties.KVCacheDtype.Enum); diff != "" {
-		t.Errorf("(-agent +schema)\n%s", diff)
+	known := schema.Defs["model"].Properties.Serving.Properties.KVCacheDtype.AnyOf
+	for i, want := range [][]string{sizing.KVCacheDtypes(), sizing.UnsizedKVCacheDtypes()} {
+		if diff := cmp.Diff(want, known[i].Enum); diff != "" {
+			t.Errorf("(-agent +schema)\n%s", diff)
+		}
 	}
 }
 
@@ -215,6 +218,7 @@ func TestSchemaAccepts(t *testing.T) {
 		"a toleration of everything":   "tolerations: [{operator: Exists}]",
 		"one model, two names":         "models: [{source: 'hf://o/n', name: a}, {source: 'hf://o/n', name: b}]",
 		"a release name with the name": "fullnameOverride: stoker",
+		"a cache of unknown size":      "models: [{source: 'hf://o/n', serving: {kvCacheDtype: turboquant_k8v4}}]",
 		"a read-only export":           "volume: {mode: readOnly, readOnly: {source: {nfs: {server: a, path: /b}}}}",
 		"a volume still to be filled":  "{volume: {mode: readOnly}, populate: {enabled: true, claim: a.b}}",
 	} {

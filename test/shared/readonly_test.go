@@ -51,9 +51,9 @@ func TestReadOnly(t *testing.T) {
 // newSealed makes a fleet whose volume the real command has filled with a model of
 // some files. bare is a volume that was copied file by file, without what Stoker
 // remembers of it. As root, each node's mount of it is read-only.
-func newSealed(t testing.TB, c *cluster.Cluster, binary string, n, files int, size int64, bare bool, scrub ...any) (f *fleet, bytes int64) {
-	t.Helper()
-	f = newFleetOf(t, c, binary, n, sealedRelease, fmt.Sprintf(sealedSettings, scrub...))
+func newSealed(tb testing.TB, c *cluster.Cluster, binary string, n, files int, size int64, bare bool, scrub ...any) (f *fleet, bytes int64) {
+	tb.Helper()
+	f = newFleetOf(tb, c, binary, n, sealedRelease, fmt.Sprintf(sealedSettings, scrub...))
 	content := fetchertest.Tree{"config.json": fetchertest.Bytes([]byte(`{}`))}
 	for i := range files {
 		weights := make([]byte, size)
@@ -61,64 +61,64 @@ func newSealed(t testing.TB, c *cluster.Cluster, binary string, n, files int, si
 		content[fmt.Sprintf("model-%02d.safetensors", i)] = fetchertest.Bytes(weights)
 	}
 	f.hub.AddRepo("acme/model", fetchertest.RepoOptions{})
-	if _, err := f.hub.Push(t.Context(), "acme/model", "main", content); err != nil {
-		t.Fatal(err)
+	if _, err := f.hub.Push(tb.Context(), "acme/model", "main", content); err != nil {
+		tb.Fatal(err)
 	}
 	f.models("model")
-	cmd := exec.CommandContext(t.Context(), binary, "populate", "--config", f.members[0].config, "--store", f.dir, "-o", "json")
+	cmd := exec.CommandContext(tb.Context(), binary, "populate", "--config", f.members[0].config, "--store", f.dir, "-o", "json")
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("populate: %v\n%s", err, cmd.Stderr)
+		tb.Fatalf("populate: %v\n%s", err, cmd.Stderr)
 	}
 	var said struct{ Models []struct{ Bytes int64 } }
 	if err := json.Unmarshal(out, &said); err != nil || len(said.Models) != 1 {
-		t.Fatalf("populate said %s, %v", out, err)
+		tb.Fatalf("populate said %s, %v", out, err)
 	}
 	if bare {
-		copied := filepath.Join(t.TempDir(), "copy")
-		if out, err := exec.CommandContext(t.Context(), "cp", "-r", "--no-preserve=timestamps", f.dir, copied).CombinedOutput(); err != nil {
-			t.Fatalf("cp: %v\n%s", err, out)
+		copied := filepath.Join(tb.TempDir(), "copy")
+		if out, err := exec.CommandContext(tb.Context(), "cp", "-r", "--no-preserve=timestamps", f.dir, copied).CombinedOutput(); err != nil {
+			tb.Fatalf("cp: %v\n%s", err, out)
 		}
 		if err := os.RemoveAll(filepath.Join(copied, "agent")); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		f.dir = copied
 		for _, m := range f.members {
 			if err := os.Remove(m.store); err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 			if err := os.Symlink(f.dir, m.store); err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 		}
 	}
 	if os.Geteuid() == 0 {
 		for _, m := range f.members {
-			m.mountReadOnly(t)
+			m.mountReadOnly(tb)
 		}
 	}
 	return f, said.Models[0].Bytes
 }
 
-func (m *member) mountReadOnly(t testing.TB) {
-	t.Helper()
+func (m *member) mountReadOnly(tb testing.TB) {
+	tb.Helper()
 	if err := os.Remove(m.store); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.Mkdir(m.store, 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := unix.Mount(m.dir, m.store, "", unix.MS_BIND, ""); err != nil {
-		t.Fatalf("mount: %v", err)
+		tb.Fatalf("mount: %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		m.kill()
 		if err := unix.Unmount(m.store, 0); err != nil {
-			t.Errorf("unmount: %v", err)
+			tb.Errorf("unmount: %v", err)
 		}
 	})
 	if err := unix.Mount("", m.store, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
-		t.Fatalf("mount read-only: %v", err)
+		tb.Fatalf("mount read-only: %v", err)
 	}
 }
 
