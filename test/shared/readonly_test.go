@@ -48,15 +48,24 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// newSealed makes a fleet whose volume the real command has filled with a model of
-// some files. bare is a volume that was copied file by file, without what Stoker
-// remembers of it. As root, each node's mount of it is read-only.
-func newSealed(tb testing.TB, c *cluster.Cluster, binary string, n, files int, size int64, bare bool, scrub ...any) (f *fleet, bytes int64) {
+// volume is one that nobody writes, with a model of some files of a size, for so many
+// nodes, which read it at a rate and in a cycle.
+type volume struct {
+	nodes, files int
+	size         int64
+	// bare: it was copied file by file, without what Stoker remembers of it.
+	bare        bool
+	rate, cycle string
+}
+
+// newSealed makes a fleet whose volume the real command has filled; it returns how many
+// bytes the model has. As root, each node's mount of it is read-only.
+func newSealed(tb testing.TB, c *cluster.Cluster, binary string, v volume) (f *fleet, bytes int64) {
 	tb.Helper()
-	f = newFleetOf(tb, c, binary, n, sealedRelease, fmt.Sprintf(sealedSettings, scrub...))
+	f = newFleetOf(tb, c, binary, v.nodes, sealedRelease, fmt.Sprintf(sealedSettings, v.rate, v.cycle))
 	content := fetchertest.Tree{"config.json": fetchertest.Bytes([]byte(`{}`))}
-	for i := range files {
-		weights := make([]byte, size)
+	for i := range v.files {
+		weights := make([]byte, v.size)
 		_, _ = rand.Read(weights) // it never fails
 		content[fmt.Sprintf("model-%02d.safetensors", i)] = fetchertest.Bytes(weights)
 	}
@@ -74,7 +83,7 @@ func newSealed(tb testing.TB, c *cluster.Cluster, binary string, n, files int, s
 	if err := json.Unmarshal(out, &said); err != nil || len(said.Models) != 1 {
 		tb.Fatalf("populate said %s, %v", out, err)
 	}
-	if bare {
+	if v.bare {
 		copied := filepath.Join(tb.TempDir(), "copy")
 		if out, err := exec.CommandContext(tb.Context(), "cp", "-r", "--no-preserve=timestamps", f.dir, copied).CombinedOutput(); err != nil {
 			tb.Fatalf("cp: %v\n%s", err, out)
@@ -197,7 +206,7 @@ func (f *fleet) killAll() {
 // Labels are there at the first look; nothing is written, nothing asked of the Hub,
 // and a restart loses none.
 func testSealedAsVerified(t *testing.T, c *cluster.Cluster, binary string) {
-	f, size := newSealed(t, c, binary, many, 6, 1<<20, false, "50Mi", "1h")
+	f, size := newSealed(t, c, binary, volume{nodes: many, files: 6, size: 1 << 20, rate: "50Mi", cycle: "1h"})
 	sent, before := f.sent(), tree(t, f.dir)
 	began := time.Now()
 	f.startAll()
@@ -231,7 +240,7 @@ func testSealedAsVerified(t *testing.T, c *cluster.Cluster, binary string) {
 // A volume that is not as it was recorded is read once, by all nodes together, and
 // labelled then; what was found outlives all agents.
 func testSealedCopy(t *testing.T, c *cluster.Cluster, binary string) {
-	f, size := newSealed(t, c, binary, many, 32, 1<<20, true, "1Mi", "1h")
+	f, size := newSealed(t, c, binary, volume{nodes: many, files: 32, size: 1 << 20, bare: true, rate: "1Mi", cycle: "1h"})
 	began := time.Now()
 	f.startAll()
 	f.wait("a node to say how far it is", func() bool { return strings.Contains(f.members[0].status(), "the agents read it, and know") })
@@ -269,7 +278,7 @@ func testSealedCopy(t *testing.T, c *cluster.Cluster, binary string) {
 // What rots is found within a cycle by one, and then by all; what is gone shows at
 // the next look.
 func testSealedDamage(t *testing.T, c *cluster.Cluster, binary string) {
-	f, _ := newSealed(t, c, binary, 4, 6, 1<<20, false, "50Mi", "5s")
+	f, _ := newSealed(t, c, binary, volume{nodes: 4, files: 6, size: 1 << 20, rate: "50Mi", cycle: "5s"})
 	f.startAll()
 	f.waitLabels("model", "shared")
 	s, err := store.OpenReadOnly(f.dir)
@@ -350,7 +359,7 @@ func BenchmarkReadOnly(b *testing.B) {
 	for name, bare := range map[string]bool{"verified": false, "copied": true} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				f, size := newSealed(b, c, binary, agents, 64, 4<<20, bare, "2Mi", "1h")
+				f, size := newSealed(b, c, binary, volume{nodes: agents, files: 64, size: 4 << 20, bare: bare, rate: "2Mi", cycle: "1h"})
 				writes, began := f.writes(), time.Now()
 				f.startAll()
 				f.waitLabels("model", "shared")
