@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
-	"github.com/stoker-project/stoker/agent/elect"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -29,14 +26,6 @@ type Inspected interface {
 	Blobs(ctx context.Context) ([]store.Blob, error)
 	// Scrub reads the next piece of a blob; see [Scrubber].
 	Scrub(ctx context.Context, p store.ScrubPoint) (store.ScrubPoint, error)
-}
-
-// ledgerStore is where the ledger is kept.
-type ledgerStore interface {
-	// get returns the ledger's text, empty if there is none, and what put needs.
-	get(ctx context.Context) (text, version string, err error)
-	// put replaces it; elect.ErrConflict if somebody else has since version.
-	put(ctx context.Context, text, version string) error
 }
 
 const (
@@ -71,12 +60,14 @@ type inspector struct {
 	// not say yet.
 	judged, results map[sealedKey]map[int]finding
 	adopted         map[sealedKey]bool
-	work            *share
-	consulted       time.Time // when the ledger was last asked, in vain or not
-	idle            bool      // nothing was left to read then
-	last            time.Time // when the last piece had been read
-	failed          int       // in a row
-	told            string    // the last error, to tell it once
+	// passed over are files that could not be read, until when.
+	passed    map[sealedKey]map[int]time.Time
+	work      *share
+	consulted time.Time // when the ledger was last asked, in vain or not
+	idle      bool      // nothing was left to read then
+	last      time.Time // when the last piece had been read
+	failed    int       // in a row
+	told      string    // the last error, to tell it once
 
 	// ready is the first look at the store that sees what the ledger has told; 0: it
 	// has not told anything yet. refused: this account may not read it.
@@ -108,14 +99,6 @@ type surveyed struct {
 	key  sealedKey
 }
 
-// share is what this node reads next.
-type share struct {
-	of    surveyed
-	files []int
-	rate  float64 // bytes per second
-	point store.ScrubPoint
-}
-
 // inspectView is what others may know.
 type inspectView struct {
 	Scrub  scrubView
@@ -136,6 +119,7 @@ func newInspector(s Inspected, l ledgerStore, node string, hooks inspectHooks, l
 	return &inspector{
 		store: s, ledger: l, node: node, hooks: hooks, logger: logger, own: ledger{Version: ledgerVersion},
 		judged: map[sealedKey]map[int]finding{}, results: map[sealedKey]map[int]finding{}, adopted: map[sealedKey]bool{},
+		passed: map[sealedKey]map[int]time.Time{},
 	}
 }
 
@@ -181,10 +165,12 @@ func (x *inspector) step(ctx context.Context) time.Duration {
 	if x.ready.Load() == 0 {
 		again = x.pause() // nothing is said before
 	}
-	if wait := x.consulted.Add(again).Sub(now); x.work == nil && (!x.idle || wait <= 0) || x.ready.Load() == 0 && wait <= 0 {
-		x.consult(ctx, *zone)
-	} else if x.work == nil {
+	wait := x.consulted.Add(again).Sub(now)
+	switch w := x.work; {
+	case w == nil && x.idle && wait > 0:
 		return min(wait, x.pause())
+	case w == nil, wait <= 0:
+		x.consult(ctx, *zone)
 	}
 	if x.work == nil {
 		return x.pause()
@@ -195,8 +181,6 @@ func (x *inspector) step(ctx context.Context) time.Duration {
 	}
 	return x.read(ctx)
 }
-
-func (s *share) size() int64 { return s.of.Files[s.files[0]].Size }
 
 // survey looks what there is, and what of it is known to be right.
 func (x *inspector) survey(ctx context.Context, zone string) error {
@@ -223,11 +207,9 @@ func (x *inspector) survey(ctx context.Context, zone string) error {
 		x.work, x.idle = nil, false // what is to be read is to be found out anew
 	}
 	x.models, x.surveyed = models, time.Now()
-	for k := range x.judged {
-		if x.model(k) == nil {
-			delete(x.judged, k)
-		}
-	}
+	gone := func(k sealedKey) bool { return x.model(k) == nil }
+	maps.DeleteFunc(x.judged, func(k sealedKey, _ map[int]finding) bool { return gone(k) })
+	maps.DeleteFunc(x.passed, func(k sealedKey, _ map[int]time.Time) bool { return gone(k) })
 	x.show(blobs)
 	return nil
 }
@@ -299,88 +281,6 @@ func (x *inspector) seen() inspectView {
 	return x.view
 }
 
-// consult asks the ledger what others have found, tells what this node has, and
-// takes the next share. While the API server is away, this node goes on by itself.
-func (x *inspector) consult(ctx context.Context, zone string) {
-	set := x.setting.Load()
-	for try := 1; ; try++ {
-		err := x.exchange(ctx, zone)
-		if ctx.Err() != nil {
-			return
-		}
-		x.consulted = time.Now()
-		if err == nil {
-			if x.ready.CompareAndSwap(0, int64(x.hooks.next())) {
-				x.hooks.look(ctx)
-			}
-			return
-		}
-		if !errors.Is(err, elect.ErrConflict) || try == ledgerTries {
-			x.tell("agree with other agents on what to read", err)
-			x.refused.Store(apierrors.IsForbidden(err))
-			if !errors.Is(err, elect.ErrConflict) && x.work == nil {
-				x.take(&x.own, zone, x.consulted) // alone
-			}
-			return
-		}
-		timer := time.NewTimer(rand.N(min(time.Duration(try)*100*time.Millisecond, set.look)))
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		}
-		timer.Stop()
-	}
-}
-
-// exchange is one try of it.
-func (x *inspector) exchange(ctx context.Context, zone string) error {
-	set := x.setting.Load()
-	callCtx, cancel := context.WithTimeout(ctx, set.timeout) // of the calls: a look at the store goes on
-	defer cancel()
-	before, version, err := x.ledger.get(callCtx)
-	if err != nil {
-		return err
-	}
-	l, err := parseLedger(before)
-	if err != nil {
-		x.tell("read what other agents have read", err)
-	}
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	l.tidy(now, set.scrub.Cycle)
-	l.release(x.node)
-	for _, m := range x.models {
-		if acc := x.own.find(m.key); acc != nil && l.find(m.key) == nil {
-			l.Accounts = append(l.Accounts, acc) // somebody deleted it, or it could not be told
-		}
-	}
-	for k, files := range x.results {
-		m := x.model(k)
-		if m == nil {
-			continue // it is not there any more
-		}
-		acc := l.open(k, len(m.Files), now, set.scrub.Cycle)
-		for i, f := range files {
-			if !f.At.Before(acc.Began) || !f.Right {
-				acc.found(i, x.node, f.Right, f.At)
-			}
-		}
-	}
-	x.adopt(ctx, &l, zone)
-	x.take(&l, zone, now)
-	after, err := l.encode()
-	if err == nil && after != before {
-		err = x.ledger.put(callCtx, after, version)
-	}
-	if err != nil {
-		x.work = nil
-		return err
-	}
-	x.own = l
-	clear(x.results)
-	x.show(nil)
-	return nil
-}
-
 func (x *inspector) model(k sealedKey) *surveyed {
 	for i := range x.models {
 		if x.models[i].key == k {
@@ -388,127 +288,6 @@ func (x *inspector) model(k sealedKey) *surveyed {
 		}
 	}
 	return nil
-}
-
-// adopt takes over what others have found. What this process has read itself, it
-// knows better. A file about which nodes disagree stands as this node has found it;
-// before it has, it is not promised by a process that knows nothing else of it.
-func (x *inspector) adopt(ctx context.Context, l *ledger, zone string) {
-	changed := false
-	for _, m := range x.models {
-		acc := l.find(m.key)
-		if acc == nil {
-			x.adopted[m.key] = true
-			continue
-		}
-		first := !x.adopted[m.key]
-		x.adopted[m.key] = true
-		for i := range m.Files {
-			if _, own := x.judged[m.key][i]; own {
-				continue
-			}
-			switch mine, read := acc.Contested[strconv.Itoa(i)][x.node]; {
-			case !acc.wrong(i):
-				if acc.vouched(i) && !m.seen.Known[i] && !m.seen.Doubted[i] {
-					x.store.Trust(m.Manifest, m.seen, i)
-					changed = true
-				}
-			case first && read && mine.Right:
-				x.store.Trust(m.Manifest, m.seen, i)
-				changed = true
-			case first:
-				x.store.Doubt(m.Manifest, m.seen, i)
-				changed = true
-			}
-		}
-	}
-	if !changed {
-		return
-	}
-	if err := x.survey(ctx, zone); err != nil {
-		x.tell("look at the volume's content", err)
-	}
-	x.hooks.look(ctx)
-}
-
-// take chooses what this node reads next and claims it: first what it must read
-// itself, then what nobody knows to be right, then what is to be read once more.
-func (x *inspector) take(l *ledger, zone string, now time.Time) {
-	set := x.setting.Load()
-	x.work, x.idle = nil, true
-	var total int64
-	accounts := make([]*account, len(x.models))
-	for i, m := range x.models {
-		accounts[i] = l.open(m.key, len(m.Files), now, set.scrub.Cycle)
-		total += m.Bytes
-	}
-	calm := min(float64(set.scrub.Rate), calmFactor*float64(max(total, 1))/set.scrub.Cycle.Seconds()/float64(1+l.readers(x.node, zone, now)))
-	for i, m := range x.models {
-		if file := x.mustRead(m, accounts[i]); file >= 0 {
-			x.work = &share{of: m, files: []int{file}, rate: float64(set.scrub.Rate)}
-			x.idle = false
-			return
-		}
-	}
-	for _, unknown := range []bool{true, false} {
-		rate := calm
-		if unknown {
-			rate = float64(set.scrub.Rate)
-		}
-		for i, m := range x.models {
-			if files := x.free(m, accounts[i], unknown, now, rate); len(files) > 0 {
-				var bytes int64
-				for _, file := range files {
-					bytes += max(m.Files[file].Size, scrubLeast)
-				}
-				// Twice as long as it takes: a claim that has ended costs a file read twice.
-				until := now.Add(2*set.look + time.Duration(2*float64(bytes)/rate*float64(time.Second))).Truncate(time.Millisecond)
-				accounts[i].Claims = append(accounts[i].Claims, claim{Node: x.node, From: files[0], To: files[len(files)-1] + 1, Until: until})
-				x.work = &share{of: m, files: files, rate: rate}
-				x.idle = false
-				return
-			}
-		}
-	}
-}
-
-// mustRead is a file that somebody has found wrong and that this node has not read
-// in this round; -1: none.
-func (x *inspector) mustRead(m surveyed, p *account) int {
-	for i := range m.Files {
-		if !p.wrong(i) {
-			continue
-		}
-		own, read := x.judged[m.key][i]
-		if !read {
-			own, read = p.Contested[strconv.Itoa(i)][x.node]
-		}
-		if !read || own.At.Before(p.Began) {
-			return i
-		}
-	}
-	return -1
-}
-
-// free are some files in a row of which nobody has read any in this round, or does
-// now: as many as are read in about the time between two looks.
-func (x *inspector) free(m surveyed, p *account, unknown bool, now time.Time, rate float64) []int {
-	var files []int
-	most := int64(rate * x.setting.Load().look.Seconds())
-	var bytes int64
-	for i, f := range m.Files {
-		is := !p.Done.has(i) && !p.wrong(i) && !p.claimed(i, x.node, now) && (!unknown || !m.seen.Known[i])
-		if own, read := x.judged[m.key][i]; read && !own.At.Before(p.Began) {
-			is = false // it is about to be said
-		}
-		switch {
-		case is && (len(files) == 0 || bytes+f.Size <= most):
-			files, bytes = append(files, i), bytes+max(f.Size, scrubLeast)
-		case len(files) > 0:
-			return files
-		}
-	}
-	return files
 }
 
 // read reads one piece of this node's share.
@@ -548,7 +327,7 @@ func (x *inspector) read(ctx context.Context) time.Duration {
 	default:
 		x.tell("read", err)
 		if x.failed++; x.failed >= scrubTries {
-			x.failed, x.work = 0, nil
+			x.passOver(file)
 		}
 		return x.pause()
 	}
@@ -578,6 +357,17 @@ func (x *inspector) judge(ctx context.Context, file int, right bool) {
 	if was != right {
 		x.hooks.look(ctx)
 	}
+}
+
+// passOver leaves a file that cannot be read alone for some time: others are to be
+// read as well.
+func (x *inspector) passOver(file int) {
+	k := x.work.of.key
+	if x.passed[k] == nil {
+		x.passed[k] = map[int]time.Time{}
+	}
+	x.passed[k][file] = time.Now().Add(x.claimFor())
+	x.failed, x.work, x.idle = 0, nil, false
 }
 
 // tell logs what hinders, once.

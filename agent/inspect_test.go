@@ -66,14 +66,17 @@ type reader struct {
 	mu    sync.Mutex
 	bytes int64
 	looks int
-	// blind has it find wrong what others find right.
-	blind string
+	// blind has it find wrong what others find right, stuck be unable to read it.
+	blind, stuck string
 }
 
 func (r *reader) Scrub(ctx context.Context, p store.ScrubPoint) (store.ScrubPoint, error) {
 	r.mu.Lock()
-	blind := r.blind == p.SHA256
+	blind, stuck := r.blind == p.SHA256, r.stuck == p.SHA256
 	r.mu.Unlock()
+	if stuck {
+		return p, errors.New("connection timed out")
+	}
 	next, err := r.Store.Scrub(ctx, p)
 	r.mu.Lock()
 	r.bytes += next.Offset - p.Offset
@@ -129,6 +132,7 @@ type volume struct {
 	size   int64
 	zone   string
 	blind  map[string]string // by node, see reader
+	stuck  string            // on all, see reader
 }
 
 // newVolume makes one with files of a size. bare is one whose records are gone, as
@@ -176,7 +180,7 @@ func (v *volume) start(name string) *reader {
 	if err := s.Ensure(v.Context()); err != nil {
 		v.Fatal(err)
 	}
-	r := &reader{Store: s, name: name, blind: v.blind[name]}
+	r := &reader{Store: s, name: name, blind: v.blind[name], stuck: v.stuck}
 	r.inspect = newInspector(r, &v.ledger, name, inspectHooks{
 		usable: func() bool { return true }, next: func() int { return 1 }, took: func(store.Reading) {},
 		look: func(ctx context.Context) {
@@ -497,6 +501,45 @@ func TestWhatADeadNodeHadClaimedIsReadByAnother(t *testing.T) {
 		if r.says(t) == nil {
 			t.Fatal("nothing was claimed")
 		}
+		time.Sleep(10 * time.Minute)
+		rightEverywhere(t, []*reader{r})
+	})
+}
+
+// A node that dies in the middle of a file that is read slowly holds it up for a
+// while, and not for as long as it would have read.
+func TestADeadReaderIsReplacedWithinTheCycle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVolume(t, 2, 4*mib, false)
+		v.cfg.Cycle = 24 * time.Hour // a file in six hours
+		dead := v.start("dead")
+		time.Sleep(2 * time.Hour)
+		dead.stop()
+		if dead.read() == 0 || dead.read() >= 4*mib {
+			t.Fatalf("it read %d bytes", dead.read())
+		}
+		r := v.start("n0")
+		time.Sleep(15 * time.Hour)
+		if r.read() != v.size {
+			t.Errorf("%d of %d bytes were read within 17 hours of a cycle of 24", r.read(), v.size)
+		}
+	})
+}
+
+// What cannot be read, for no fault of its content, keeps nothing else from being
+// read.
+func TestAFileThatCannotBeReadIsPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVolume(t, 6, mib, true)
+		_, v.stuck = v.blob(0)
+		r := v.start("n0")
+		time.Sleep(10 * time.Minute)
+		if got := r.inspect.seen().Models["m"].Bytes; got != v.size-mib {
+			t.Errorf("%d of %d bytes are known to be right", got, v.size)
+		}
+		r.mu.Lock()
+		r.stuck = ""
+		r.mu.Unlock()
 		time.Sleep(10 * time.Minute)
 		rightEverywhere(t, []*reader{r})
 	})

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,6 +105,9 @@ func parseLedger(text string) (ledger, error) {
 // encode renders the ledger. What is too large loses the accounts whose rounds are
 // the oldest: their files are read again.
 func (l *ledger) encode() (string, error) {
+	for _, p := range l.Accounts {
+		slices.SortStableFunc(p.Claims, func(a, b claim) int { return cmp.Compare(a.Node, b.Node) })
+	}
 	for {
 		data, err := json.Marshal(l)
 		if err != nil || len(data) <= maxLedger {
