@@ -43,6 +43,7 @@ func TestReadOnly(t *testing.T) {
 		"what was verified is warm at once":  testSealedAsVerified,
 		"what was copied is read once":       testSealedCopy,
 		"rot and loss take the label of all": testSealedDamage,
+		"models are held in memory":          testSealedInMemory,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { test(t, c, binary) })
 	}
@@ -346,6 +347,22 @@ func testSealedDamage(t *testing.T, c *cluster.Cluster, binary string) {
 		t.Fatal(err)
 	}
 	f.waitLabels("model", "")
+}
+
+// What is to be in memory is read into it from such a volume as well.
+func testSealedInMemory(t *testing.T, c *cluster.Cluster, binary string) {
+	f, size := newSealed(t, c, binary, volume{nodes: 1, files: 4, size: 1 << 20, rate: "50Mi", cycle: "1h"})
+	f.settings += "ram: {budget: 1Gi}\n"
+	f.models("model")
+	list := strings.Replace(f.list, "refresh: 1h", "refresh: 1h, ram: true", 1)
+	if err := os.WriteFile(f.members[0].config, []byte(list+f.settings), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f.startAll()
+	f.waitLabels("model", "ram")
+	if resident := f.members[0].metric(`stoker_model_resident_bytes{model="model"}`); int64(resident) < size*98/100 {
+		t.Errorf("%.0f of %d bytes are in memory", resident, size)
+	}
 }
 
 // BenchmarkReadOnly starts 32 agents on one volume that nobody writes: as it was
