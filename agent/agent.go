@@ -143,7 +143,10 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	a.list = newProbe("the configuration file", wake, &a.wg, func(context.Context, func()) (listView, error) {
 		return readList(o.ConfigPath, o.CredentialsDir)
 	})
-	a.disk = newProbe("the store", wake, &a.wg, observer.look)
+	a.disk = newProbe("the store", wake, &a.wg, func(ctx context.Context, beat func()) (storeView, error) {
+		view, err := observer.look(ctx, beat)
+		return view, a.fencedBy(err) // where folders were missing, the look has tried to write
+	})
 	a.devices = newProbe("the GPUs", wake, &a.wg, func(ctx context.Context, _ func()) ([]gpu.Device, error) {
 		return o.Devices.Devices(ctx)
 	})

@@ -178,3 +178,24 @@ func TestLeadsOnlyWhenItsOwnWorkHasEnded(t *testing.T) {
 		t.Error("and it is there")
 	}
 }
+
+// Somebody empties the volume while the writer is paused: what the next one begins
+// must not let the old one in again.
+func TestFencedWhenTheVolumeWasEmptied(t *testing.T) {
+	dir := t.TempDir()
+	old, next := openShared(t, dir), openShared(t, dir)
+	lead(t, old)
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		must(t, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	if err := old.WriteAgentFile("x", []byte("x")); !errors.Is(err, store.ErrFenced) {
+		t.Errorf("it writes into nothing: %v", err)
+	}
+	lead(t, next)
+	if err := old.WriteAgentFile("x", []byte("x")); !errors.Is(err, store.ErrFenced) {
+		t.Errorf("a fenced writer writes: %v", err)
+	}
+	must(t, next.WriteAgentFile("y", []byte("y")))
+}

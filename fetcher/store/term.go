@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,9 @@ import (
 // epochsDir holds a folder for each writer that a shared store has had and that
 // has not been followed by another one yet: at most one, but for a moment.
 const epochsDir = "agent/epochs"
+
+// firstTerms is how many numbers the first term of a volume may have.
+const firstTerms = 1 << 40
 
 // trashDir holds what is being removed from a shared store.
 const trashDir = "agent/trash"
@@ -198,9 +202,11 @@ func (s *Store) beginTerm() (*term, error) {
 	if err != nil {
 		return nil, err
 	}
-	epoch := int64(0)
-	for _, n := range all {
-		epoch = max(epoch, n)
+	// Somebody may have emptied the volume while a writer was paused: the numbers must
+	// not begin anew, or that one's folder would be there again.
+	epoch := rand.Int64N(firstTerms)
+	if len(all) > 0 {
+		epoch = slices.Max(all)
 	}
 	for {
 		epoch++

@@ -1,13 +1,11 @@
 package shared
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -27,6 +25,7 @@ import (
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/test/charts"
 	"github.com/stoker-project/stoker/test/cluster"
+	"github.com/stoker-project/stoker/test/daemon"
 )
 
 const (
@@ -59,9 +58,8 @@ type fleet struct {
 type member struct {
 	*fleet
 	node, config, store, kubeconfig string
-	cmd                             *exec.Cmd
-	log                             *log
-	ended                           chan struct{}
+	process                         *daemon.Process
+	log                             *daemon.Log
 }
 
 var nodes atomic.Int32
@@ -95,11 +93,9 @@ func startCluster(tb testing.TB) *cluster.Cluster {
 
 func build(tb testing.TB) string {
 	tb.Helper()
-	binary := filepath.Join(tb.TempDir(), "stoker")
-	cmd := exec.CommandContext(tb.Context(), "go", "build", "-tags", "disable_grpc_modules,grpcnotrace", "-o", binary, "./cmd/stoker")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("build: %v\n%s", err, out)
+	binary, err := daemon.Build(tb.Context(), tb.TempDir())
+	if err != nil {
+		tb.Fatal(err)
 	}
 	return binary
 }
@@ -206,45 +202,28 @@ func (f *fleet) push(name string, bytes int64) {
 func (m *member) start() {
 	m.Helper()
 	if m.log == nil {
-		m.log = &log{}
+		m.log = &daemon.Log{}
 	}
-	m.cmd = exec.CommandContext(context.WithoutCancel(m.Context()), m.binary, "agent", "--config", m.config, "--store", m.store,
-		"--node-name", m.node, "--gpus", "simulated:dgxh200", "--kubeconfig", m.kubeconfig, "--listen", "127.0.0.1:0")
-	m.cmd.Stderr = m.log
-	if err := m.cmd.Start(); err != nil {
+	var err error
+	m.process, err = daemon.Start(daemon.Options{Binary: m.binary, Config: m.config, Store: m.store, Node: m.node, Kubeconfig: m.kubeconfig, Log: m.log})
+	if err != nil {
 		m.Fatal(err)
-	}
-	ended := make(chan struct{})
-	m.ended = ended
-	cmd := m.cmd
-	go func() {
-		_ = cmd.Wait() // killed, or its log tells
-		close(ended)
-	}()
-}
-
-func (m *member) signal(s syscall.Signal) {
-	m.Helper()
-	if err := m.cmd.Process.Signal(s); err != nil {
-		m.Error(err)
 	}
 }
 
 // kill ends it as a power cut of its machine would, as far as a process can.
-func (m *member) kill() {
-	if m.cmd == nil {
-		return
-	}
-	_ = m.cmd.Process.Kill() // it may have ended
-	<-m.ended
-	m.cmd = nil
-}
+func (m *member) kill() { m.end(syscall.SIGKILL) }
 
 // stop ends it as a kubelet does.
-func (m *member) stop() {
-	m.signal(syscall.SIGTERM)
-	<-m.ended
-	m.cmd = nil
+func (m *member) stop() { m.end(syscall.SIGTERM) }
+
+func (m *member) end(s syscall.Signal) {
+	if m.process == nil {
+		return
+	}
+	m.process.Signal(s)
+	<-m.process.Done()
+	m.process = nil
 }
 
 func (f *fleet) startAll() {
@@ -446,22 +425,4 @@ func (f *fleet) waitWriterBegan(then time.Time) {
 		}
 		return strings.Contains(f.writer().text(), "write into the shared volume from now on")
 	})
-}
-
-// log is a buffer that is read while it is written.
-type log struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *log) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }

@@ -1,6 +1,9 @@
 package shared
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +22,7 @@ func TestShared(t *testing.T) {
 		"a dead writer is replaced":   testDeadWriter,
 		"a paused writer is fenced":   testPausedWriter,
 		"removal waits for all nodes": testRemoval,
+		"an emptied volume is filled": testEmptied,
 		"weak caches and locks":       testWeak,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { test(t, c, binary) })
@@ -113,7 +117,7 @@ func testPausedWriter(t *testing.T, c *cluster.Cluster, binary string) {
 	f.startAll()
 	first := f.writer()
 	f.wait("a part of the model", func() bool { return f.sent() > size/2 })
-	first.signal(syscall.SIGSTOP)
+	first.process.Signal(syscall.SIGSTOP)
 	f.wait("another writer", func() bool {
 		w := f.writer()
 		return w != first && strings.Contains(w.text(), "write into the shared volume from now on")
@@ -121,7 +125,7 @@ func testPausedWriter(t *testing.T, c *cluster.Cluster, binary string) {
 	second := f.writer()
 	f.hub.SetBytesPerSecond(0)
 	f.wait("the model to be there for the next writer", func() bool { return second.label("model") == "shared" })
-	first.signal(syscall.SIGCONT)
+	first.process.Signal(syscall.SIGCONT)
 	f.waitLabels("model", "shared")
 	f.wait("the paused one to know", func() bool { return strings.Contains(first.text(), "end all that writes") })
 	if w := f.writer(); w != second {
@@ -167,5 +171,30 @@ func testRemoval(t *testing.T, c *cluster.Cluster, binary string) {
 	f.wait("the files to go", func() bool { return verifyDir(f, "gone") != nil })
 	deaf.start()
 	f.waitLabels("stays", "shared")
+	f.check()
+}
+
+// A volume that somebody has emptied is filled again, by the agent that wrote there
+// or by another one.
+func testEmptied(t *testing.T, c *cluster.Cluster, binary string) {
+	f := newFleet(t, c, binary, 2)
+	f.push("model", 1<<20)
+	f.models("model")
+	f.startAll()
+	for round := range 2 {
+		f.waitLabels("model", "shared")
+		sent := f.sent()
+		entries, err := os.ReadDir(f.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if err := os.RemoveAll(filepath.Join(f.dir, e.Name())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.wait(fmt.Sprintf("the model to be downloaded again after the volume was emptied %d times", round+1), func() bool { return f.sent() >= sent+1<<20 })
+	}
+	f.waitLabels("model", "shared")
 	f.check()
 }

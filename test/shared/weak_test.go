@@ -8,10 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fs"
-	"github.com/hanwen/go-fuse/v2/fuse"
-
 	"github.com/stoker-project/stoker/test/cluster"
+	"github.com/stoker-project/stoker/test/weakfs"
 )
 
 // cached is for how long the weak file system believes what it has seen: names,
@@ -29,33 +27,26 @@ func (f *fleet) weaken(t *testing.T) {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip("there is no FUSE here: ", err)
 	}
-	timeout := cached
+	var mounts []string
 	for _, m := range f.members {
-		root, err := fs.NewLoopbackRoot(f.dir)
-		if err != nil {
-			t.Fatal(err)
-		}
 		m.store = filepath.Join(t.TempDir(), "mount")
 		if err := os.Mkdir(m.store, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		server, err := fs.Mount(m.store, root, &fs.Options{
-			EntryTimeout: &timeout, AttrTimeout: &timeout, NegativeTimeout: &timeout,
-			MountOptions: fuse.MountOptions{
-				AllowOther: true, FsName: "weak", Name: "weak", DirectMount: true,
-				DisabledCapabilities: fuse.CAP_PASSTHROUGH, // else pages are everybody's
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			m.kill()
-			if err := server.Unmount(); err != nil {
-				t.Error(err)
-			}
-		})
+		mounts = append(mounts, m.store)
 	}
+	volume, err := weakfs.Start(weakfs.Options{Dir: f.dir, Mounts: mounts, Cached: cached})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, m := range f.members {
+			m.kill()
+		}
+		if err := volume.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // The same on a file system whose caches lie for seconds and whose locks exclude
@@ -79,7 +70,7 @@ func testWeak(t *testing.T, c *cluster.Cluster, binary string) {
 	first := f.writer()
 	before := f.sent()
 	f.wait("a part of the model", func() bool { return f.sent()-before > size/2 })
-	first.signal(syscall.SIGSTOP)
+	first.process.Signal(syscall.SIGSTOP)
 	f.wait("another writer", func() bool {
 		w := f.writer()
 		return w != first && strings.Contains(w.text(), "write into the shared volume from now on")
@@ -87,7 +78,7 @@ func testWeak(t *testing.T, c *cluster.Cluster, binary string) {
 	second := f.writer()
 	f.hub.SetBytesPerSecond(0)
 	f.wait("the model to be there for the next writer", func() bool { return second.label("model") == "shared" })
-	first.signal(syscall.SIGCONT)
+	first.process.Signal(syscall.SIGCONT)
 	f.waitLabels("model", "shared")
 	f.wait("the paused one to know", func() bool { return strings.Contains(first.text(), "end all that writes") })
 	f.check()

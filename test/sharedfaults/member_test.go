@@ -39,9 +39,9 @@ type member struct {
 
 	mu         sync.Mutex // who starts or ends the agent
 	process    atomic.Pointer[daemon.Process]
-	ending     atomic.Bool // the harness ends it
-	stopped    atomic.Bool // it gets no processor time
-	restartDue atomic.Bool // it ended by itself
+	ending     atomic.Pointer[daemon.Process] // which the harness ends
+	stopped    atomic.Bool                    // it gets no processor time
+	restartDue atomic.Bool                    // it ended by itself
 
 	// viewMu: who makes the mount unreadable has it, who reads there has it to read.
 	viewMu sync.RWMutex
@@ -94,7 +94,6 @@ func (m *member) ensure() {
 		return
 	}
 	m.restartDue.Store(false)
-	m.ending.Store(false)
 	m.stopped.Store(false)
 	m.exposed()
 	p, err := daemon.Start(daemon.Options{
@@ -111,7 +110,7 @@ func (m *member) ensure() {
 		if crash := p.Crash(); crash != "" {
 			m.fail("the agent of %s crashed:\n%s", m.node, crash)
 		}
-		if !m.ending.Load() {
+		if m.ending.Load() != p {
 			m.restartDue.Store(true)
 			m.fail("the agent of %s ended by itself: %v", m.node, p.Err())
 		}
@@ -127,7 +126,7 @@ func (m *member) end(signal syscall.Signal) {
 	if p == nil {
 		return
 	}
-	m.ending.Store(true)
+	m.ending.Store(p)
 	m.source.Killed()
 	p.Signal(signal)
 	late := time.NewTimer(20 * time.Second)
@@ -241,7 +240,7 @@ func (w *world) watchHealth(ctx context.Context) {
 			callCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
 			err := p.Healthy(callCtx)
 			cancel()
-			if err != nil && !errors.Is(err, daemon.ErrSilent) && ctx.Err() == nil && !p.Ended() && !m.ending.Load() && !m.stopped.Load() && p == m.process.Load() {
+			if err != nil && !errors.Is(err, daemon.ErrSilent) && ctx.Err() == nil && !p.Ended() && m.ending.Load() != p && !m.stopped.Load() && p == m.process.Load() {
 				w.fail("the agent of %s is not healthy: %v", m.node, err)
 			}
 		}

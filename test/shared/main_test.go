@@ -1,0 +1,17 @@
+package shared
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stoker-project/stoker/test/ordeal"
+	"github.com/stoker-project/stoker/test/weakfs"
+)
+
+func TestMain(m *testing.M) {
+	weakfs.Main()
+	if code, ran := ordeal.RunInside(); ran {
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
