@@ -29,6 +29,7 @@ import (
 	"github.com/stoker-project/stoker/gpu"
 	"github.com/stoker-project/stoker/test/charts"
 	"github.com/stoker-project/stoker/test/cluster"
+	"github.com/stoker-project/stoker/test/daemon"
 )
 
 const (
@@ -78,7 +79,7 @@ type bench struct {
 	kubeconfig string
 	gpus       string
 	devices    *board
-	log        *log
+	log        *daemon.Log
 
 	stop func()
 	// onRemove is called before a model leaves the store.
@@ -101,7 +102,7 @@ func nodeOf(t *testing.T) string {
 
 func newBenchWithoutNode(t *testing.T, c *cluster.Cluster, node string) *bench {
 	t.Helper()
-	b := &bench{T: t, cluster: c, client: c.Client(), node: node, dir: t.TempDir(), gpus: "simulated:dgxh200", log: &log{}, stop: func() {}}
+	b := &bench{T: t, cluster: c, client: c.Client(), node: node, dir: t.TempDir(), gpus: "simulated:dgxh200", log: &daemon.Log{}, stop: func() {}}
 	b.onRemove = func(name string) {
 		if v, ok := b.labels()[agent.WarmPrefix+name]; ok {
 			b.Errorf("%s is removed while the API server still says warm: %s", name, v)
@@ -383,21 +384,3 @@ func (b *bench) waitEvent(reason string, cond func(e eventsv1.Event) bool) event
 }
 
 func anyEvent(eventsv1.Event) bool { return true }
-
-// log keeps what agents write.
-type log struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}

@@ -3,13 +3,9 @@ package agent
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +17,7 @@ import (
 
 	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/test/cluster"
+	"github.com/stoker-project/stoker/test/daemon"
 )
 
 // process is the real binary as one Node's agent.
@@ -31,7 +28,8 @@ type process struct {
 	node    string
 	binary  string
 	store   string
-	log     *log
+	log     *daemon.Log
+	run     *daemon.Process
 	pid     int
 	// signal asks it to end, as a kubelet does; stop waits for that as well.
 	signal, stop func()
@@ -44,11 +42,9 @@ func newProcess(tb testing.TB, c *cluster.Cluster, node string) *process {
 	if _, err := p.cluster.AddNode(tb.Context(), cluster.NodeSpec{Name: p.node, GPUs: 8}); err != nil {
 		tb.Fatal(err)
 	}
-	p.binary = filepath.Join(p.dir, "stoker")
-	build := exec.CommandContext(tb.Context(), "go", "build", "-tags", "disable_grpc_modules,grpcnotrace", "-trimpath", "-ldflags", "-s -w -extldflags=-Wl,-z,lazy", "-o", p.binary, "./cmd/stoker")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		tb.Fatalf("build: %v\n%s", err, out)
+	var err error
+	if p.binary, err = daemon.Build(tb.Context(), p.dir); err != nil {
+		tb.Fatal(err)
 	}
 	return p
 }
@@ -63,22 +59,17 @@ func (p *process) start(config string) {
 	if err != nil {
 		p.Fatal(err)
 	}
-	p.log = &log{}
-	cmd := exec.CommandContext(context.WithoutCancel(p.Context()), p.binary, "agent", "--config", path, "--store", p.store,
-		"--node-name", p.node, "--gpus", "simulated:dgxh200", "--kubeconfig", kubeconfig, "--listen", "127.0.0.1:0")
-	cmd.Stderr = p.log
-	if err := cmd.Start(); err != nil {
+	p.log = &daemon.Log{}
+	run, err := daemon.Start(daemon.Options{Binary: p.binary, Config: path, Store: p.store, Node: p.node, Kubeconfig: kubeconfig, Log: p.log})
+	if err != nil {
 		p.Fatal(err)
 	}
-	p.pid = cmd.Process.Pid
-	p.signal = sync.OnceFunc(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			p.Error(err)
-		}
-	})
+	p.run, p.pid = run, run.PID()
+	p.signal = sync.OnceFunc(func() { run.Signal(syscall.SIGTERM) })
 	p.stop = sync.OnceFunc(func() {
 		p.signal()
-		if err := cmd.Wait(); err != nil {
+		<-run.Done()
+		if err := run.Err(); err != nil {
 			p.Errorf("agent: %v", err)
 		}
 		if p.Failed() {
@@ -89,25 +80,7 @@ func (p *process) start(config string) {
 }
 
 // healthy asks the process as a kubelet does.
-func (p *process) healthy(ctx context.Context) error {
-	address := regexp.MustCompile(`address=(127\.0\.0\.1:\d+)`).FindStringSubmatch(p.log.String())
-	if address == nil {
-		return errors.New("it does not listen yet")
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address[1]+"/healthz", http.NoBody)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("healthz answers %s", resp.Status)
-	}
-	return nil
-}
+func (p *process) healthy(ctx context.Context) error { return p.run.Healthy(ctx) }
 
 // waitWarm waits until the Node calls so many models warm.
 func (p *process) waitWarm(n int) {
@@ -133,21 +106,15 @@ func (p *process) waitWarm(n int) {
 // memory reads one line of /proc/PID/status, in bytes.
 func (p *process) memory(field string) int64 {
 	p.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
+	text, err := p.run.Field(field)
 	if err != nil {
 		p.Fatal(err)
 	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, field+":"); ok {
-			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-			if err != nil {
-				p.Fatal(err)
-			}
-			return kib << 10
-		}
+	kib, err := strconv.ParseInt(strings.Fields(text)[0], 10, 64)
+	if err != nil {
+		p.Fatal(err)
 	}
-	p.Fatalf("there is no %s", field)
-	return 0
+	return kib << 10
 }
 
 // ticksPerSecond is USER_HZ, which is 100 on every architecture that Go has.

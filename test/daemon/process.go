@@ -71,6 +71,9 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // Err is how it ended; call it when Done is closed.
 func (p *Process) Err() error { return p.err }
 
+// ExitCode is what it has ended with, -1 after a signal; call it when Done is closed.
+func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
+
 // Ended says whether it has ended.
 func (p *Process) Ended() bool {
 	select {

@@ -44,7 +44,7 @@ func (w *world) powerCut() {
 	if p := w.agent.Load(); p != nil {
 		// Before the disk, so that nobody is left who could see it die.
 		p.ending.Store(true)
-		_ = p.cmd.Process.Kill() // it may have ended
+		p.Signal(killSignal)
 	}
 	w.must("cut the power", w.disk.die())
 	w.remount()
@@ -113,7 +113,7 @@ func (w *world) beats() bool {
 		info, err := os.Stat(filepath.Join(w.disk.dir, "status", "agent.json"))
 		p := w.agent.Load()
 		// The clock may have been moved since an earlier agent wrote one.
-		if err == nil && p != nil && info.ModTime().After(p.started) && info.ModTime().Before(time.Now()) {
+		if err == nil && p != nil && info.ModTime().After(p.Started) && info.ModTime().Before(time.Now()) {
 			return true
 		}
 		w.pause(50 * time.Millisecond)

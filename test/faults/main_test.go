@@ -1,15 +1,15 @@
 package faults
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/stoker-project/stoker/test/daemon"
 	"github.com/stoker-project/stoker/test/ordeal"
 )
 
@@ -36,11 +36,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	stoker = filepath.Join(dir, "stoker")
-	build := exec.Command("go", "build", "-tags", "disable_grpc_modules,grpcnotrace", "-ldflags", "-extldflags=-Wl,-z,lazy", "-o", stoker, "./cmd/stoker")
-	build.Dir, build.Stderr = "../..", os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build stoker:", err)
+	if stoker, err = daemon.Build(context.Background(), dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	code := m.Run()

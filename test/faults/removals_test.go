@@ -105,7 +105,7 @@ func (r *removals) decode(event []byte) (removed, bool) {
 // moment must not go.
 func (w *world) sawRemoval(ctx context.Context, e removed) {
 	p := w.agent.Load()
-	if p == nil || p.cmd.Process.Pid != e.pid {
+	if p == nil || p.PID() != e.pid {
 		return
 	}
 	parts := strings.Split(e.path, string(filepath.Separator))

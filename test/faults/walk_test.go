@@ -126,7 +126,6 @@ func takeWalk(t *testing.T, c *cluster.Cluster, wk walk, seed uint64, steps int,
 		w.pause(rest)
 		w.checkPublished()
 		w.checkDownloads()
-		w.readLog()
 		if r.IntN(stretch) == 0 || i%stretch == 0 || i == steps {
 			w.note("all must be well")
 			w.converge()

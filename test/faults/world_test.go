@@ -21,6 +21,7 @@ import (
 
 	"github.com/stoker-project/stoker/test/charts"
 	"github.com/stoker-project/stoker/test/cluster"
+	"github.com/stoker-project/stoker/test/daemon"
 )
 
 const (
@@ -76,6 +77,7 @@ type world struct {
 	// forgetful: there is no room for models in memory.
 	forgetful bool
 
+	log        daemon.Log
 	agent      atomic.Pointer[process]
 	agentMu    sync.Mutex  // who starts or ends the agent
 	restartDue atomic.Bool // it ended by itself
@@ -248,9 +250,7 @@ func (w *world) tell() {
 	if n, err := w.getNode(context.WithoutCancel(t.Context())); err == nil {
 		t.Logf("the Node's labels: %v\nits ordeal.Annotation: %s", n.Labels, n.Annotations[ordeal.Annotation])
 	}
-	if log, err := os.ReadFile(w.logPath()); err == nil {
-		t.Logf("the end of the agent's log:\n%s", strings.Join(tail(strings.Split(string(log), "\n"), 80), "\n"))
-	}
+	t.Logf("the end of the agent's log:\n%s", strings.Join(tail(strings.Split(w.log.String(), "\n"), 80), "\n"))
 	var names []string
 	_ = filepath.WalkDir(w.disk.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -1,7 +1,6 @@
 package placement
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/stoker-project/stoker/agent/inject"
 	"github.com/stoker-project/stoker/test/cluster"
+	"github.com/stoker-project/stoker/test/daemon"
 )
 
 // system and account are where the chart's agents live.
@@ -27,32 +27,12 @@ const (
 // podUser is whom the init container runs as, where this test may choose.
 const podUser = 65532
 
-// output keeps what a process writes.
-type output struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
 // build makes the real binary, where every user may run it.
 func (f *fixture) build() {
 	f.Helper()
-	f.binary = filepath.Join(f.dir(), "stoker")
-	cmd := exec.CommandContext(f.Context(), "go", "build", "-tags", "disable_grpc_modules,grpcnotrace", "-trimpath", "-ldflags", "-s -w -extldflags=-Wl,-z,lazy", "-o", f.binary, "./cmd/stoker")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		f.Fatalf("build: %v\n%s", err, out)
+	var err error
+	if f.binary, err = daemon.Build(f.Context(), f.dir()); err != nil {
+		f.Fatal(err)
 	}
 }
 
@@ -72,7 +52,8 @@ func (f *fixture) dir() string {
 type machine struct {
 	*fixture
 	node, store string
-	log         *output
+	log         *daemon.Log
+	process     *daemon.Process
 	// signal asks the agent to end; the test waits for that in the end.
 	signal func()
 }
@@ -81,7 +62,7 @@ type machine struct {
 func (f *fixture) startAgent(node, config string) *machine {
 	f.Helper()
 	dir := f.dir()
-	m := &machine{fixture: f, node: node, store: filepath.Join(dir, "store"), log: &output{}}
+	m := &machine{fixture: f, node: node, store: filepath.Join(dir, "store"), log: &daemon.Log{}}
 	spec := cluster.NodeSpec{Name: node, GPUs: perNode, CPU: "96", Memory: "1Ti", Labels: map[string]string{poolLabel: node}}
 	if _, err := f.cluster.AddNode(f.Context(), spec); err != nil {
 		f.Fatal(err)
@@ -94,20 +75,15 @@ func (f *fixture) startAgent(node, config string) *machine {
 	if err != nil {
 		f.Fatal(err)
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(f.Context()), f.binary, "agent", "--config", path, "--store", m.store,
-		"--node-name", node, "--gpus", "simulated:dgxh200", "--kubeconfig", kubeconfig, "--listen", "127.0.0.1:0")
-	cmd.Stderr = m.log
-	if err := cmd.Start(); err != nil {
+	m.process, err = daemon.Start(daemon.Options{Binary: f.binary, Config: path, Store: m.store, Node: node, Kubeconfig: kubeconfig, Log: m.log})
+	if err != nil {
 		f.Fatal(err)
 	}
-	m.signal = sync.OnceFunc(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			f.Error(err)
-		}
-	})
+	m.signal = sync.OnceFunc(func() { m.process.Signal(syscall.SIGTERM) })
 	f.Cleanup(func() {
 		m.signal()
-		if err := cmd.Wait(); err != nil {
+		<-m.process.Done()
+		if err := m.process.Err(); err != nil {
 			f.Errorf("agent of %s: %v", node, err)
 		}
 		if f.Failed() {
@@ -121,7 +97,7 @@ func (f *fixture) startAgent(node, config string) *machine {
 type waiter struct {
 	args     []string
 	pin      string
-	out, err *output
+	out, err *daemon.Log
 	// ended gets the exit code.
 	ended chan int
 }
@@ -130,7 +106,7 @@ type waiter struct {
 // store, which the user that it runs as cannot write to.
 func (m *machine) runInit(args []string) *waiter {
 	m.Helper()
-	w := &waiter{pin: m.dir(), out: &output{}, err: &output{}, ended: make(chan int, 1)}
+	w := &waiter{pin: m.dir(), out: &daemon.Log{}, err: &daemon.Log{}, ended: make(chan int, 1)}
 	if err := os.Chmod(w.pin, 0o777); err != nil { // as an emptyDir is
 		m.Fatal(err)
 	}
@@ -190,16 +166,12 @@ func (m *machine) finish(w *waiter) int {
 // done, by object.
 func (m *machine) writes() map[string]int {
 	m.Helper()
-	address := regexp.MustCompile(`address=(127\.0\.0\.1:\d+)`).FindStringSubmatch(m.log.String())
-	if address == nil {
-		m.Fatalf("the agent does not say where it listens:\n%s", m.log.String())
-	}
-	var page bytes.Buffer
-	if err := get(m.Context(), "http://"+address[1]+"/metrics", &page); err != nil {
+	page, err := m.process.Get(m.Context(), "/metrics")
+	if err != nil {
 		m.Fatal(err)
 	}
 	out := map[string]int{}
-	for _, line := range regexp.MustCompile(`(?m)^stoker_api_writes_total\{object="(\w+)",result="\w+"\} (\d+)$`).FindAllStringSubmatch(page.String(), -1) {
+	for _, line := range regexp.MustCompile(`(?m)^stoker_api_writes_total\{object="(\w+)",result="\w+"\} (\d+)$`).FindAllStringSubmatch(page, -1) {
 		n, err := strconv.Atoi(line[2])
 		if err != nil {
 			m.Fatal(err)

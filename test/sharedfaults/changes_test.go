@@ -28,14 +28,17 @@ const epochs = "agent/epochs"
 
 // terms are the writers' times, by what was changed.
 type terms struct {
-	mu     sync.Mutex
-	owners map[int]int // the mount by which each began
+	mu    sync.Mutex
+	began map[int]term
 	// latest is the last one that has changed anything, by what.
-	latest int
-	by     weakfs.Change
+	latest, number int
+	by             weakfs.Change
 	// changes counts what was changed, published what became visible.
 	changes, published int
 }
+
+// term is one of them: by which mount it began, as the how manieth.
+type term struct{ owner, rank int }
 
 // termOf is the number of the term in whose folder a path is; 0: none.
 func termOf(path string) int {
@@ -149,10 +152,10 @@ func (w *world) afterChange(c weakfs.Change) {
 	if c.Op == "mkdir" && filepath.Dir(c.Path) == epochs {
 		n, err := strconv.Atoi(filepath.Base(c.Path))
 		w.must("read a term", err)
-		if _, again := w.terms.owners[n]; again {
+		if _, again := w.terms.began[n]; again {
 			w.fail("term %d began twice", n)
 		}
-		w.terms.owners[n] = c.Mount
+		w.terms.began[n] = term{owner: c.Mount, rank: len(w.terms.began) + 1}
 		w.note("term %d of %s", n, node)
 		return
 	}
@@ -166,14 +169,15 @@ func (w *world) afterChange(c weakfs.Change) {
 		}
 		return
 	}
-	if owner, known := w.terms.owners[through]; known && owner != c.Mount {
-		w.fail("the agent of %s changes %s in the term %d of %s", node, c.Path, through, w.members[owner].node)
+	now := w.terms.began[through]
+	if now.owner != c.Mount || now.rank == 0 {
+		w.fail("the agent of %s changes %s in the term %d of %s", node, c.Path, through, w.members[now.owner].node)
 	}
-	if through < w.terms.latest {
-		w.fail("the agent of %s changes %s (%s to %s) in its term %d, after %+v in term %d", node, c.Path, c.Op, c.To, through, w.terms.by, w.terms.latest)
+	if now.rank < w.terms.latest {
+		w.fail("the agent of %s changes %s (%s to %s) in its term %d, after %+v in term %d", node, c.Path, c.Op, c.To, through, w.terms.by, w.terms.number)
 	}
-	if through > w.terms.latest {
-		w.terms.latest, w.terms.by = through, c
+	if now.rank > w.terms.latest {
+		w.terms.latest, w.terms.number, w.terms.by = now.rank, through, c
 	}
 	w.terms.changes++
 	if c.Op == "rename" && strings.HasPrefix(c.To, "manifests/") && strings.HasSuffix(c.To, ".json") {

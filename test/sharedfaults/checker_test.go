@@ -138,6 +138,27 @@ func (w *world) heal() {
 	w.exposed()
 }
 
+// wrongInVolume says what the volume holds that the list does not name, or does not
+// hold of what it names, for whichever node.
+func (w *world) wrongInVolume() string {
+	w.volumeMu.RLock()
+	defer w.volumeMu.RUnlock()
+	for _, name := range w.names() {
+		if w.entries[name].on {
+			if err := checkPromise(w.reader, w.source, promise{name, w.commitOf(name)[:ordeal.RevLength]}); err != nil {
+				return fmt.Sprintf("the volume lacks %s: %v", name, err)
+			}
+			continue
+		}
+		paths, err := w.reader.Manifests(name)
+		w.must("list the manifests", err)
+		if len(paths) > 0 {
+			return fmt.Sprintf("the volume has %v, which nobody wants", paths)
+		}
+	}
+	return ""
+}
+
 // converge ends every fault and waits until all Nodes say what they should, and go
 // on saying it; then nothing is excused any more.
 func (w *world) converge() time.Duration {
@@ -164,6 +185,9 @@ func (w *world) converge() time.Duration {
 		}
 		if lying := w.lying(); wrong == "" && lying > 0 {
 			wrong = fmt.Sprintf("%d labels lie", lying)
+		}
+		if wrong == "" {
+			wrong = w.wrongInVolume()
 		}
 		switch {
 		case wrong == "" && since.IsZero():

@@ -72,9 +72,4 @@ func (w *world) emptyVolume() {
 		}
 		return err
 	})
-	w.terms.mu.Lock()
-	defer w.terms.mu.Unlock()
-	// The numbers begin anew with the folders.
-	clear(w.terms.owners)
-	w.terms.latest = 0
 }

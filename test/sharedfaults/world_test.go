@@ -97,7 +97,7 @@ func newWorld(t *testing.T, c *cluster.Cluster, agents int) *world {
 	}
 	w.reader = ordeal.NewReader(w.volume)
 	w.excuses.all = map[string]excuse{}
-	w.terms.owners = map[int]int{}
+	w.terms.began = map[int]term{}
 	if err := os.Mkdir(w.volume, 0o755); err != nil {
 		t.Fatal(err)
 	}
