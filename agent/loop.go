@@ -112,6 +112,7 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 		a.writeStatuses(now, d)
 		a.keepMemory(f, d)
 		a.keepLastGood()
+		a.scribe.retry(now, l.cfg.Intervals.RetryMin)
 	}
 	a.show(f, d)
 	// A plan that is due at once still leaves others the processor.

@@ -26,7 +26,8 @@ type StatusWriter interface {
 }
 
 // scribe writes small files of the store in one goroutine, the latest content
-// of each: a disk that hangs holds up the files, not the loop.
+// of each: a disk that hangs holds up the files, not the loop. What could not be
+// written is tried again, because it is put only when it changes.
 type scribe struct {
 	wg     *sync.WaitGroup
 	logger *slog.Logger
@@ -36,10 +37,14 @@ type scribe struct {
 	order   []string
 	busy    bool
 	failed  bool // the last write failed; said once
+	// again are the writes that failed, and age is how often all were forgotten.
+	again map[string]func() error
+	age   int
+	tried time.Time
 }
 
 func newScribe(wg *sync.WaitGroup, logger *slog.Logger) *scribe {
-	return &scribe{wg: wg, logger: logger, pending: map[string]func() error{}}
+	return &scribe{wg: wg, logger: logger, pending: map[string]func() error{}, again: map[string]func() error{}}
 }
 
 // put queues a write; a later one for the same file replaces it.
@@ -50,6 +55,7 @@ func (s *scribe) put(file string, write func() error) {
 		s.order = append(s.order, file)
 	}
 	s.pending[file] = write
+	delete(s.again, file)
 	if s.busy {
 		return
 	}
@@ -58,36 +64,65 @@ func (s *scribe) put(file string, write func() error) {
 	go func() {
 		defer s.wg.Done()
 		for {
-			file, write := s.next()
+			file, write, age := s.next()
 			if write == nil {
 				return
 			}
-			s.wrote(file, write())
+			s.wrote(file, write, age, write())
 		}
 	}()
 }
 
-func (s *scribe) next() (string, func() error) {
+func (s *scribe) next() (file string, write func() error, age int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.order) == 0 {
 		s.busy = false
-		return "", nil
+		return "", nil, s.age
 	}
-	file := s.order[0]
+	file = s.order[0]
 	s.order = s.order[1:]
-	write := s.pending[file]
+	write = s.pending[file]
 	delete(s.pending, file)
-	return file, write
+	return file, write, s.age
 }
 
-func (s *scribe) wrote(file string, err error) {
+func (s *scribe) wrote(file string, write func() error, age int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil && !s.failed {
 		s.logger.Warn("write to the store", "file", file, "error", errText(err))
 	}
 	s.failed = err != nil
+	if _, later := s.pending[file]; err != nil && !later && age == s.age {
+		s.again[file] = write
+	}
+}
+
+// retry tries again what failed, if it has not for so long.
+func (s *scribe) retry(now time.Time, every time.Duration) {
+	s.mu.Lock()
+	again := s.again
+	if len(again) == 0 || now.Sub(s.tried) < every {
+		s.mu.Unlock()
+		return
+	}
+	s.tried, s.again = now, map[string]func() error{}
+	s.mu.Unlock()
+	for file, write := range again {
+		s.put(file, write)
+	}
+}
+
+// forget lets go of everything that was not written: it is another agent's to write,
+// and would be old when it is this one's again.
+func (s *scribe) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.again)
+	clear(s.pending)
+	s.order = nil
+	s.age++
 }
 
 // memoryFile is the name of what the agent remembers over a restart, under the

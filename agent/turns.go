@@ -253,6 +253,7 @@ func (a *Agent) endToWrite() {
 	t.store.Follow()
 	t.stop()
 	a.pulls.cancelAll()
+	a.scribe.forget()
 	t.ctx, t.pods = nil, nil
 	clear(t.leaving)
 }
