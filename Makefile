@@ -72,6 +72,11 @@ SEED ?= 0
 soak: control-plane ## walk the agent through faults, as root: three walks of STEPS=1000 steps; SEED= takes one again
 	cd test && go test ./faults -run TestWalk -v -timeout 24h -steps $(STEPS) -seed $(SEED)
 
+AGENTS ?= 4
+.PHONY: soak-shared
+soak-shared: control-plane ## walk AGENTS=4 agents that share a volume through faults, as root: STEPS=1000 steps; SEED= takes a walk again
+	cd test && go test ./sharedfaults -run TestWalk -v -timeout 24h -steps $(STEPS) -seed $(SEED) -agents $(AGENTS)
+
 # Real nodes: what is built from source, beside Debian's packages (test/node/hindrance.sh). Only root can run them.
 CONTAINERD_VERSION := v2.4.2
 KUBERNETES_VERSION := v1.37.2

@@ -270,6 +270,10 @@ func (a *Agent) remember(now time.Time, st answer[storeView]) {
 	if l.remembered || !st.Known || st.Value.Memory == nil {
 		return
 	}
+	// Of a shared volume, what counts is what the last writer knew.
+	if t := a.turns; t != nil && t.ctx != nil && st.Gen < t.gen {
+		return
+	}
 	l.remembered = true
 	if err := st.Value.Memory.err; err != nil {
 		// Models that are no longer listed then stay where they are.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,7 @@ func TestShared(t *testing.T) {
 		"a paused writer is fenced":   testPausedWriter,
 		"removal waits for all nodes": testRemoval,
 		"an emptied volume is filled": testEmptied,
+		"what the last writer knew":   testMemory,
 		"weak caches and locks":       testWeak,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { test(t, c, binary) })
@@ -197,4 +199,30 @@ func testEmptied(t *testing.T, c *cluster.Cluster, binary string) {
 	}
 	f.waitLabels("model", "shared")
 	f.check()
+}
+
+// What a writer holds because of the list, the next one knows, whenever it started:
+// what the list does not name any more, it lets go of.
+func testMemory(t *testing.T, c *cluster.Cluster, binary string) {
+	f := newFleet(t, c, binary, 2)
+	f.push("gone", 1<<20)
+	f.models()
+	f.startAll()
+	first := f.writer()
+	f.wait("all to have looked at an empty volume", func() bool {
+		return !slices.ContainsFunc(f.members, func(m *member) bool { return !strings.Contains(m.text(), "said for the first time") })
+	})
+	f.models("gone")
+	f.waitLabels("gone", "shared")
+	f.wait("the writer to write down what it holds", func() bool {
+		memory, err := os.ReadFile(filepath.Join(f.dir, "agent", "memory.json"))
+		return err == nil && strings.Contains(string(memory), "gone")
+	})
+	first.kill()
+	f.models()
+	first.unlabel("gone") // what the sweeper does
+	f.wait("the files to go", func() bool {
+		_, err := os.Stat(filepath.Join(f.dir, "manifests", "gone"))
+		return os.IsNotExist(err)
+	})
 }
