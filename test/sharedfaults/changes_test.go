@@ -40,6 +40,46 @@ type terms struct {
 // term is one of them: by which mount it began, as the how manieth.
 type term struct{ owner, rank int }
 
+// ambush sends a signal to an agent right after the so manieth change that it makes:
+// in the middle of a transfer's end, of publishing or of removing.
+type ambush struct {
+	mu     sync.Mutex
+	mount  int
+	after  int // 0: none
+	signal func()
+}
+
+// set lies in wait for the agent of a mount; sprung is closed when it was hit.
+func (a *ambush) set(mount, after int, signal func()) (sprung <-chan struct{}) {
+	done := make(chan struct{})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mount, a.after = mount, after
+	a.signal = func() {
+		signal()
+		close(done)
+	}
+	return done
+}
+
+// lift ends it.
+func (a *ambush) lift() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.after = 0
+}
+
+func (a *ambush) saw(mount int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.after == 0 || a.mount != mount {
+		return
+	}
+	if a.after--; a.after == 0 {
+		a.signal()
+	}
+}
+
 // termOf is the number of the term in whose folder a path is; 0: none.
 func termOf(path string) int {
 	rest, ok := strings.CutPrefix(path, epochs+"/")
@@ -146,6 +186,7 @@ func meant(commits []string, revision string) bool {
 // goes through the folder of a term, which is one agent's, and when a later term has
 // changed anything, no earlier one does any more.
 func (w *world) afterChange(c weakfs.Change) {
+	w.ambush.saw(c.Mount)
 	w.terms.mu.Lock()
 	defer w.terms.mu.Unlock()
 	node := w.members[c.Mount].node

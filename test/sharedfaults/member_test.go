@@ -129,24 +129,24 @@ func (m *member) end(signal syscall.Signal) {
 	m.ending.Store(p)
 	m.source.Killed()
 	p.Signal(signal)
+	began := time.Now()
 	late := time.NewTimer(20 * time.Second)
 	defer late.Stop()
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
-	for ended := false; !ended; {
+	for !p.Ended() {
 		select {
 		case <-p.Done():
-			ended = true
 		case <-again.C:
-			// A process that waits for a mount ends only when that answers.
-			if signal == killSignal && m.blind.Load() {
+			// Who waits for a mount ends only when that answers, and a kubelet does not
+			// wait for ever.
+			if m.blind.Load() && time.Since(began) > time.Second {
+				p.Signal(killSignal)
 				m.must("fail what hangs", m.fs.GiveUp(m.number))
 			}
 		case <-late.C:
 			m.fail("the agent of %s did not end within 20 s of %s", m.node, signal)
 			p.Signal(killSignal)
-			<-p.Done()
-			ended = true
 		}
 	}
 	m.process.Store(nil)
@@ -161,10 +161,15 @@ func (m *member) signal(signal syscall.Signal) {
 	if p == nil {
 		return
 	}
+	m.allow(signal)
+	p.Signal(signal)
+}
+
+// allow says what it costs that an agent stops, or goes on.
+func (m *member) allow(signal syscall.Signal) {
 	// Its open connections end, and what it has in hand may be lost.
 	m.source.Killed()
 	m.stopped.Store(signal == stopSignal)
-	p.Signal(signal)
 	m.exposed()
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -69,6 +70,15 @@ func lives() []kind {
 		}
 	}
 	return []kind{
+		{Weight: 6, Make: func(r *rand.Rand) step {
+			after, length, kills := 1+r.IntN(60), leaseDuration+ordeal.Within(r, leaseDuration), r.IntN(3) == 0
+			first := ordeal.Choose(r, slices.Concat(losses(), lists()))
+			name := fmt.Sprintf("%s, and no processor for the writer after %d changes for %s", first.Name, after, length)
+			if kills {
+				name = fmt.Sprintf("%s, and kill -9 of the writer after %d changes", first.Name, after)
+			}
+			return step{Name: name, Run: func(w *world) { w.hitInTheMiddle(first, after, length, kills) }}
+		}},
 		{Weight: 4, Make: kill(func(*rand.Rand) who { return theWriter() }, killSignal, "kill -9")},
 		{Weight: 2, Make: kill(aFollower, killSignal, "kill -9")},
 		{Weight: 1, Make: kill(func(*rand.Rand) who { return theWriter() }, termSignal, "SIGTERM")},
@@ -98,6 +108,47 @@ func lives() []kind {
 				}
 			}}
 		}},
+	}
+}
+
+// hitInTheMiddle has something happen that makes the writer change the volume, and
+// stops it, or kills it, right after so many changes, if it comes to that.
+func (w *world) hitInTheMiddle(first step, after int, length time.Duration, kills bool) {
+	m := w.writer()
+	w.note("it is %s", m.node)
+	w.source.Canceled("")
+	signal := stopSignal
+	if kills {
+		signal = killSignal
+	}
+	p := m.process.Load()
+	if p == nil {
+		return
+	}
+	if kills {
+		m.ending.Store(p)
+	}
+	sprung := w.ambush.set(m.number, after, func() {
+		m.allow(signal)
+		p.Signal(signal)
+	})
+	first.Run(w)
+	late := time.NewTimer(2 * leaseDuration)
+	defer late.Stop()
+	select {
+	case <-sprung:
+		w.note("the writer was hit")
+		w.mayWriteLate()
+		w.pause(length)
+	case <-late.C:
+	case <-w.failed:
+	}
+	w.ambush.lift()
+	if kills {
+		m.end(killSignal)
+		m.ensure()
+	} else {
+		m.signal(contSignal)
 	}
 }
 

@@ -77,6 +77,7 @@ type world struct {
 	// read.
 	volumeMu sync.RWMutex
 	terms    terms
+	ambush   ambush
 	excuses  excuses
 	holder   atomic.Pointer[string] // who holds the Lease, as a Node's name
 
