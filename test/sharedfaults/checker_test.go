@@ -144,16 +144,17 @@ func (w *world) wrongInVolume() string {
 	w.volumeMu.RLock()
 	defer w.volumeMu.RUnlock()
 	for _, name := range w.names() {
+		wanted := 0
 		if w.entries[name].on {
+			wanted = 1
 			if err := checkPromise(w.reader, w.source, promise{name, w.commitOf(name)[:ordeal.RevLength]}); err != nil {
 				return fmt.Sprintf("the volume lacks %s: %v", name, err)
 			}
-			continue
 		}
 		paths, err := w.reader.Manifests(name)
 		w.must("list the manifests", err)
-		if len(paths) > 0 {
-			return fmt.Sprintf("the volume has %v, which nobody wants", paths)
+		if len(paths) > wanted {
+			return fmt.Sprintf("the volume has %v, of which %d are wanted", paths, wanted)
 		}
 	}
 	return ""
