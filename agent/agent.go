@@ -166,7 +166,7 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 		a.speed.file = o.Store.AgentFile(speedFile)
 		a.speed.write = func(data []byte) error { return o.Store.WriteAgentFile(speedFile, data) }
 	}
-	usable := func() bool { return a.disk.latest(time.Now()).Known }
+	usable := func() bool { return a.disk.latest().Known }
 	mayWrite := func() bool { return usable() && (a.turns == nil || a.turns.writes.Load()) }
 	look := func(ctx context.Context) { a.disk.start(ctx, time.Duration(a.timeout.Load()), true) }
 	a.scrub = newScrubber(o.Store, mayWrite, a.pulls.transferring, look, a.speed.add, o.Logger)

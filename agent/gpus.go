@@ -11,7 +11,7 @@ import (
 // memory that nobody here can have asked for.
 func (a *Agent) observeGPUs(now time.Time, f facts, d decision) {
 	l := &a.loop
-	got := a.devices.latest(now)
+	got := a.devices.latest()
 	if !got.answered() {
 		return
 	}

@@ -82,7 +82,7 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 	}
 	a.takeWrite(ctx, now)
 	a.observeList(now)
-	a.observeNode(now)
+	a.observeNode()
 	a.ask(ctx, now)
 	a.takeTurns(ctx, now)
 	f := a.gather(now)
@@ -147,7 +147,7 @@ func (a *Agent) ask(ctx context.Context, now time.Time) {
 // replaces what is in force.
 func (a *Agent) observeList(now time.Time) {
 	l := &a.loop
-	got := a.list.latest(now)
+	got := a.list.latest()
 	if !got.answered() || (got.Known && got.Gen == l.listGen) {
 		return
 	}
@@ -183,9 +183,9 @@ func (a *Agent) rejectList(why string) {
 
 // observeNode takes what is known of the Node, by reading or by a write's
 // answer, whichever is later.
-func (a *Agent) observeNode(now time.Time) {
+func (a *Agent) observeNode() {
 	l := &a.loop
-	got := a.node.latest(now)
+	got := a.node.latest()
 	if !got.answered() {
 		return
 	}
@@ -240,7 +240,7 @@ func (a *Agent) gather(now time.Time) facts {
 		Now: now, Intervals: l.cfg.Intervals, Concurrent: l.cfg.Pull.ConcurrentModels, Limits: l.cfg.Store,
 		List: l.cfg.Models, ListKnown: true,
 		NodeLabels: l.nodeSeen.Labels, NodeKnown: l.nodeOK,
-		Store: a.disk.latest(now), Running: running, Removing: removing, Memory: l.records,
+		Store: a.disk.latest(), Running: running, Removing: removing, Memory: l.records,
 		Promised: l.nodeSeen.promises(), PromiseKnown: l.said.confirmed != nil && l.nodeOK,
 		Revisions: map[string]string{},
 	}

@@ -183,7 +183,7 @@ func (m *metrics) collectGPUs(s *snapshot, gauge func(d *prometheus.Desc, v floa
 // reading is the last reading of the GPUs, if it can still be believed.
 func (a *Agent) reading() (devices []gpu.Device, asked time.Time, known bool) {
 	now := time.Now()
-	got := a.devices.latest(now)
+	got := a.devices.latest()
 	return got.Value, got.Asked, got.Known && now.Sub(got.Asked) < a.stale()
 }
 

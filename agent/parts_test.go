@@ -30,11 +30,11 @@ func TestProbeIsUnknownWhileACallIsStuck(t *testing.T) {
 			return 7, nil
 		})
 		p.start(t.Context(), time.Second, false)
-		if got := p.latest(time.Now()); got.answered() {
+		if got := p.latest(); got.answered() {
 			t.Errorf("answered %+v before the call returned", got)
 		}
 		time.Sleep(2 * time.Second)
-		got := p.latest(time.Now())
+		got := p.latest()
 		if got.Known || !errors.Is(got.Err, errStuck) {
 			t.Errorf("got %+v, want unknown", got)
 		}
@@ -43,9 +43,40 @@ func TestProbeIsUnknownWhileACallIsStuck(t *testing.T) {
 		}
 		close(release)
 		wg.Wait()
-		if got := p.latest(time.Now()); !got.Known || got.Value != 7 || got.Gen != 1 {
+		if got := p.latest(); !got.Known || got.Value != 7 || got.Gen != 1 {
 			t.Errorf("got %+v after the call returned", got)
 		}
+	})
+}
+
+// A process that was paused in the middle of a call has not waited for it: what was
+// known before is known.
+func TestProbeDoesNotCountAPauseOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var wg sync.WaitGroup
+		release := make(chan struct{}, 1)
+		p := newProbe("the disk", func() {}, &wg, func(context.Context, func()) (int, error) {
+			<-release
+			return 7, nil
+		})
+		release <- struct{}{}
+		p.start(t.Context(), time.Second, false)
+		wg.Wait()
+		p.start(t.Context(), time.Second, false)
+		// As if the clock had gone on, and no timer of this process had fired.
+		p.mu.Lock()
+		p.started, p.counted = p.started.Add(-time.Hour), p.counted.Add(-time.Hour)
+		p.mu.Unlock()
+		time.Sleep(300 * time.Millisecond)
+		if got := p.latest(); !got.Known || got.Value != 7 {
+			t.Errorf("got %+v after a pause, want what was known before", got)
+		}
+		time.Sleep(2 * time.Second)
+		if got := p.latest(); got.Known || !errors.Is(got.Err, errStuck) {
+			t.Errorf("got %+v of a call that is stuck", got)
+		}
+		release <- struct{}{}
+		wg.Wait()
 	})
 }
 
@@ -63,11 +94,11 @@ func TestProbeSeesWhatHappenedDuringACall(t *testing.T) {
 		fresh := p.next() // something changed while the first call runs
 		p.start(t.Context(), time.Minute, true)
 		time.Sleep(600 * time.Millisecond)
-		if got := p.latest(time.Now()); got.Gen >= fresh {
+		if got := p.latest(); got.Gen >= fresh {
 			t.Errorf("the call that ran during the change counts as fresh: %+v", got)
 		}
 		wg.Wait()
-		if got := p.latest(time.Now()); got.Gen < fresh || got.Value != 2 {
+		if got := p.latest(); got.Gen < fresh || got.Value != 2 {
 			t.Errorf("got %+v, want a second look", got)
 		}
 	})
@@ -88,7 +119,7 @@ func TestProbeProgressIsNotStuck(t *testing.T) {
 		})
 		p.start(t.Context(), time.Second, false)
 		wg.Wait()
-		if got := p.latest(time.Now()); !got.Known {
+		if got := p.latest(); !got.Known {
 			t.Errorf("nine seconds of steady progress under a bound of one: %+v", got)
 		}
 	})

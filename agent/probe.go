@@ -19,7 +19,8 @@ var errStuck = errors.New("no answer from")
 // is stuck: its context has
 // ended, but a system call on a dead volume cannot be interrupted. What it asks
 // about is then unknown until the call returns, and it is the one goroutine
-// that the agent may leave behind when it ends.
+// that the agent may leave behind when it ends. Only time counts in which this
+// process ran: one that was paused in the middle of a call has not waited.
 type probe[T any] struct {
 	name string
 	ask  func(ctx context.Context, beat func()) (T, error)
@@ -29,8 +30,9 @@ type probe[T any] struct {
 	mu      sync.Mutex
 	gen     int // number of the latest call started
 	again   bool
-	started time.Time // of the call that runs; zero if none does
-	beaten  time.Time // when that call last made progress
+	started time.Time     // of the call that runs; zero if none does
+	waited  time.Duration // for it, while this process ran, since it last made progress
+	counted time.Time     // until when
 	bound   time.Duration
 	last    answer[T]
 }
@@ -80,20 +82,19 @@ func (p *probe[T]) start(ctx context.Context, timeout time.Duration, fresh bool)
 func (p *probe[T]) launch(ctx context.Context, timeout time.Duration) {
 	p.gen++
 	p.started, p.bound, p.again = time.Now(), timeout, false
-	p.beaten = p.started
+	p.waited, p.counted = 0, p.started
 	gen, started := p.gen, p.started
 	p.wg.Add(1)
 	go func() {
 		defer p.wg.Done()
 		callCtx, cancel := context.WithCancelCause(ctx)
-		timer := time.AfterFunc(timeout, func() { cancel(fmt.Errorf("%w: %s within %s", errStuck, p.name, timeout)) })
+		stop := p.count(gen, timeout, func() { cancel(fmt.Errorf("%w: %s within %s", errStuck, p.name, timeout)) })
 		value, err := p.ask(callCtx, func() {
-			timer.Reset(timeout)
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.beaten = time.Now()
+			p.waited, p.counted = 0, time.Now()
 		})
-		timer.Stop()
+		stop()
 		if err != nil && callCtx.Err() != nil {
 			err = context.Cause(callCtx)
 		}
@@ -112,6 +113,38 @@ func (p *probe[T]) launch(ctx context.Context, timeout time.Duration) {
 	}()
 }
 
+// count counts for how long a call has made no progress, in steps: after a pause of
+// this process only the one counts that was due. It calls late when that is as long as
+// timeout.
+func (p *probe[T]) count(gen int, timeout time.Duration, late func()) (stop func()) {
+	const steps = 8
+	step := max(timeout/steps, time.Millisecond)
+	var timer *time.Timer
+	ended := false
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	timer = time.AfterFunc(step, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if ended || gen != p.gen {
+			return
+		}
+		now := time.Now()
+		p.waited += min(now.Sub(p.counted), step)
+		p.counted = now
+		if p.waited >= timeout {
+			late()
+		}
+		timer.Reset(step)
+	})
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		ended = true
+		timer.Stop()
+	}
+}
+
 // due says whether the last call started at least every ago, or never.
 func (p *probe[T]) due(now time.Time, every time.Duration) bool {
 	p.mu.Lock()
@@ -119,25 +152,18 @@ func (p *probe[T]) due(now time.Time, every time.Duration) bool {
 	return p.started.IsZero() && (p.gen == 0 || now.Sub(p.last.Asked) >= every)
 }
 
-// stuck says for how long a call has been under way beyond its bound; zero if
-// none is.
-func (p *probe[T]) stuck(now time.Time) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// stuck says whether a call has been under way beyond its bound. It needs the lock.
+func (p *probe[T]) stuck() bool {
 	// Half a bound of patience lets a call that honours its context return its
 	// own error, which says more than "stuck".
-	if p.started.IsZero() || now.Sub(p.beaten) < p.bound+p.bound/2 {
-		return 0
-	}
-	return now.Sub(p.beaten)
+	return !p.started.IsZero() && p.waited >= p.bound+p.bound/2
 }
 
 // latest is what the probe knows now.
-func (p *probe[T]) latest(now time.Time) answer[T] {
-	stuck := p.stuck(now)
+func (p *probe[T]) latest() answer[T] {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if stuck > 0 {
+	if p.stuck() {
 		// The text stays the same while it lasts: it stands in the annotation.
 		return answer[T]{Gen: p.last.Gen, Asked: p.last.Asked, Err: fmt.Errorf("%w: %s within %s", errStuck, p.name, p.bound)}
 	}

@@ -176,7 +176,7 @@ func newTurns(a *Agent, c cluster, observer *storeObserver) *turns {
 
 // idle says whether all that this agent did in the store has ended.
 func (a *Agent) idle() bool {
-	return !a.pulls.any() && !a.removes.any() && a.disk.latest(time.Now()).Known
+	return !a.pulls.any() && !a.removes.any() && a.disk.latest().Known
 }
 
 // fencedBy notes that another agent has taken the store over.
@@ -358,7 +358,7 @@ func (a *Agent) depart(ctx context.Context, now time.Time, f facts, d decision) 
 // askNodes asks who carries what leaves, and takes answers.
 func (a *Agent) askNodes(ctx context.Context, now time.Time) {
 	t, iv := a.turns, a.loop.cfg.Intervals
-	got := t.nodes.latest(now)
+	got := t.nodes.latest()
 	if got.Known && got.Gen > t.asked {
 		t.asked = got.Gen
 		for what, l := range t.leaving {
