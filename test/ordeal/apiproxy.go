@@ -42,6 +42,7 @@ type APIProxy struct {
 	fault APIFault
 }
 
+// NewAPIProxy leads to a server until the test ends.
 func NewAPIProxy(t *testing.T, to *rest.Config) *APIProxy {
 	t.Helper()
 	target, err := url.Parse(to.Host)

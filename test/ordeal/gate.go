@@ -9,6 +9,7 @@ import (
 type GateMode int
 
 const (
+	// GateOpen lets everything through.
 	GateOpen GateMode = iota
 	// GateClosed refuses new connections and has cut those that there were.
 	GateClosed
@@ -16,7 +17,7 @@ const (
 	GateHangs
 )
 
-// gate is a listener whose connections can be refused, cut and made to hang.
+// Gate is a listener whose connections can be refused, cut and made to hang.
 type Gate struct {
 	net.Listener
 	// buffer is how many bytes the kernel may hold of what is sent; 0 is its own
@@ -29,6 +30,8 @@ type Gate struct {
 	conns   map[*gatedConn]struct{}
 }
 
+// NewGate makes one that is open. buffer is how many bytes the kernel may hold of what
+// is sent; 0 is its own choice.
 func NewGate(l net.Listener, buffer int) *Gate {
 	return &Gate{Listener: l, buffer: buffer, changed: make(chan struct{}), conns: map[*gatedConn]struct{}{}}
 }

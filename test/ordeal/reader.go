@@ -27,7 +27,7 @@ type manifest struct {
 	} `json:"files"`
 }
 
-// reader reads a store as a pod does, and remembers what it has hashed: the
+// Reader reads a store as a pod does, and remembers what it has hashed: the
 // kernel changes the ctime of whatever is written to, and nobody can set it.
 type Reader struct {
 	dir string
@@ -43,6 +43,7 @@ type hashed struct {
 	sum          string
 }
 
+// NewReader makes one of a store that need not be there yet.
 func NewReader(dir string) *Reader { return &Reader{dir: dir, hashed: map[string]hashed{}} }
 
 // Forget is for another file system in the same place.

@@ -54,6 +54,7 @@ type mark struct {
 	sent int64
 }
 
+// NewSource serves a Hub that sends so many bytes a second, until the test ends.
 func NewSource(t *testing.T, rate int64) *Source {
 	t.Helper()
 	const buffer = 64 << 10 // what was sent and what the agent has differ by little
@@ -71,6 +72,7 @@ func NewSource(t *testing.T, rate int64) *Source {
 	return s
 }
 
+// URL is the Hub's address.
 func (s *Source) URL() string { return s.listing }
 
 func (s *Source) serve(t *testing.T, g *Gate, handler http.Handler) {
@@ -120,6 +122,7 @@ func (s *Source) Push(t *testing.T, repo string, tree fetchertest.Tree) string {
 	return commit
 }
 
+// Head is the last commit of a repository.
 func (s *Source) Head(repo string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

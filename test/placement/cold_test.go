@@ -3,8 +3,6 @@ package placement
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -249,22 +247,4 @@ func (f *fixture) testRefused() {
 		}
 		f.Logf("%s: exit code %d: %s", name, code, last)
 	}
-}
-
-// get reads a page.
-func get(ctx context.Context, url string, into io.Writer) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", url, resp.Status)
-	}
-	_, err = io.Copy(into, resp.Body)
-	return err
 }

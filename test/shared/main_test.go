@@ -9,7 +9,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	weakfs.Main()
+	if code, ran := weakfs.Main(); ran {
+		os.Exit(code)
+	}
 	if code, ran := ordeal.RunInside(); ran {
 		os.Exit(code)
 	}

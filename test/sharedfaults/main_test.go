@@ -24,7 +24,9 @@ var (
 var stoker string
 
 func TestMain(m *testing.M) {
-	weakfs.Main()
+	if code, ran := weakfs.Main(); ran {
+		os.Exit(code)
+	}
 	flag.Parse()
 	if code, ran := ordeal.RunInside(); ran {
 		os.Exit(code)

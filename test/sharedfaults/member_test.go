@@ -63,7 +63,6 @@ func newMember(w *world, c *cluster.Cluster, number int, dir string) *member {
 		store: filepath.Join(dir, "models"), home: filepath.Join(dir, "home"), kube: filepath.Join(dir, "kubeconfig"), log: &daemon.Log{},
 	}
 	m.mine = ordeal.NewReader(m.store)
-	m.history.since = map[promise]time.Time{}
 	m.lies.all = map[string]*lie{}
 	for _, d := range []string{dir, m.store, m.home} {
 		if err := os.Mkdir(d, 0o755); err != nil {

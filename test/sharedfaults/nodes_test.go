@@ -5,7 +5,6 @@ import (
 	"maps"
 	"strings"
 	"sync"
-	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -17,14 +16,10 @@ import (
 // promise is what one label says.
 type promise struct{ name, revision string }
 
-// history is what every version of a Node has said.
+// history is what the last version of a Node has said.
 type history struct {
-	mu    sync.Mutex
-	known bool
-	now   map[string]string
-	// since is when a promise was made that still stands.
-	since map[promise]time.Time
-	seen  int
+	mu  sync.Mutex
+	now map[string]string
 }
 
 // watchNodes sees every version of the Nodes until ctx ends: a label that goes
@@ -61,16 +56,10 @@ func (w *world) seeNode(n *corev1.Node) {
 	if m == nil {
 		return
 	}
-	now, at := ordeal.Promises(n.Labels), time.Now()
+	now := ordeal.Promises(n.Labels)
 	m.history.mu.Lock()
 	before := m.history.now
 	m.history.now = now
-	m.history.seen++
-	for name, revision := range now {
-		if before[name] != revision {
-			m.history.since[promise{name, revision}] = at
-		}
-	}
 	m.history.mu.Unlock()
 	if !maps.Equal(before, now) {
 		w.note("%s says %v", m.node, now)
@@ -85,14 +74,6 @@ func (w *world) seeNode(n *corev1.Node) {
 			w.fail("the label of %s went from %s without a reason", name, m.node)
 		}
 	}
-}
-
-// stood says whether a label has promised something for so long by what the watch
-// has seen.
-func (h *history) stood(p promise, d time.Duration) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.now[p.name] == p.revision && time.Since(h.since[p]) > d
 }
 
 // watchLease sees who writes until ctx ends.

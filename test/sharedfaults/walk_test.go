@@ -89,7 +89,7 @@ func TestWalk(t *testing.T) {
 	defer stop()
 	c := startCluster(t)
 	for i, seed := range seeds {
-		t.Run(fmt.Sprint(i), func(t *testing.T) { takeWalk(t, c, seed, steps, ctx.Done()) })
+		t.Run(fmt.Sprint(i), func(t *testing.T) { takeWalk(t, c, seed, steps, ctx.Done()) }) //nolint:contextcheck // it ends with the test
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -152,9 +153,25 @@ func (w *world) watchAll() {
 		cancel()
 		w.wg.Wait()
 		w.checkOutside()
+		w.forget()
 	})
 	for _, m := range w.members {
 		m.ensure()
+	}
+}
+
+// forget takes from the API server what would be in the next walk's way: what a dead
+// agent's Node promises holds up removals, and its Lease the first writer.
+func (w *world) forget() {
+	ctx := context.WithoutCancel(w.t.Context())
+	for _, m := range w.members {
+		if err := w.client.CoreV1().Nodes().Delete(ctx, m.node, metav1.DeleteOptions{}); err != nil {
+			w.t.Error(err)
+		}
+	}
+	err := w.client.CoordinationV1().Leases(namespace).Delete(ctx, leaseName, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		w.t.Error(err)
 	}
 }
 

@@ -52,6 +52,11 @@ type node struct {
 	order *order
 }
 
+// WrapChild implements fs.NodeWrapChilder.
+func (n *node) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, mount: n.mount, order: n.order}
+}
+
 func (n *node) at(name string) string {
 	return filepath.Join(n.Path(n.RootData.RootNode.EmbeddedInode()), name)
 }
@@ -89,7 +94,7 @@ func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.En
 }
 
 // Create implements fs.NodeCreater.
-func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (child *fs.Inode, fh fs.FileHandle, fuseFlags uint32, errno syscall.Errno) {
+func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (child *fs.Inode, fh fs.FileHandle, fuseFlags uint32, errno syscall.Errno) { //nolint:revive // the interface's results
 	errno = n.order.do(n.change("create", name), func() (errno syscall.Errno) {
 		child, fh, fuseFlags, errno = n.LoopbackNode.Create(ctx, name, flags, mode, out)
 		return errno
@@ -122,10 +127,7 @@ func newRoot(dir string, mount int, o *order) (fs.InodeEmbedder, error) {
 		return nil, err
 	}
 	data := &fs.LoopbackRoot{Path: dir, Dev: st.Dev}
-	data.NewNode = func(data *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: data}, mount: mount, order: o}
-	}
-	root := data.NewNode(data, nil, "", &st)
+	root := &node{LoopbackNode: fs.LoopbackNode{RootData: data}, mount: mount, order: o}
 	data.RootNode = root
 	return root, nil
 }

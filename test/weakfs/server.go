@@ -50,18 +50,18 @@ type (
 // served is set in the environment of the process that serves.
 const served = "STOKER_TEST_WEAKFS"
 
-// Main serves and does not return, if this process was started to serve. Call it
-// first of all in TestMain.
-func Main() {
+// Main serves, if this process was started for that: call it first of all in
+// TestMain. If ran, it has served, and code is for os.Exit.
+func Main() (code int, ran bool) {
 	text := os.Getenv(served)
 	if text == "" {
-		return
+		return 0, false
 	}
 	if err := serve(text); err != nil {
 		_ = json.NewEncoder(os.Stdout).Encode(message{Err: err.Error()}) // nobody else to tell
-		os.Exit(1)
+		return 1, true
 	}
-	os.Exit(0)
+	return 0, true
 }
 
 func serve(text string) (err error) {
