@@ -234,6 +234,9 @@ func (x *inspector) show(blobs []store.Blob) {
 			if m.seen.Known[i] {
 				v.Bytes += f.Size
 			}
+			if w := x.work; w != nil && w.of.key == m.key && w.files[0] == i && !m.seen.Known[i] {
+				v.Bytes += w.point.Offset // of what this node reads just now
+			}
 			own, judged := mine[f.SHA256]
 			if acc != nil && !judged {
 				own, judged = acc.Contested[strconv.Itoa(i)][x.node]

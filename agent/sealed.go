@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -32,9 +33,9 @@ func (p *planner) sealed(m Model) {
 	case !s.Wanted:
 		s.State, s.Reason = StateSkipped, notSelected
 	case !published:
-		s.Reason, s.Hint = "it is not on the volume, into which no agent writes", populate
+		s.State, s.Reason, s.Hint = StateFailed, "it is not on the volume, into which no agent writes", populate
 	case !mine:
-		s.Reason, s.Hint = fmt.Sprintf("the volume has a model of this name from %s", have.Manifest.Source), populate
+		s.State, s.Reason, s.Hint = StateFailed, "the volume has a model of this name from "+have.Manifest.Source, populate
 	case p.Store.Value.Leaving[m.Name]:
 		s.State, s.Reason = StateEvicting, "whoever writes into the volume takes it away"
 	case have.Err == nil:
@@ -48,8 +49,8 @@ func (p *planner) sealed(m Model) {
 	case read.Contested != "":
 		s.State, s.Reason = StateVerifying, fmt.Sprintf("another node found the content of %s wrong, and this one is about to read it", read.Contested)
 	case errors.Is(have.Err, store.ErrUnverified):
-		s.State = StateVerifying
-		s.Reason = fmt.Sprintf("it was not verified as this volume shows it; the agents read it, and know %s of %s to be right", sizeText(read.Bytes), sizeText(s.Bytes))
+		s.State, s.Reason = StateVerifying, "it was not verified as this volume shows it, so the agents read all of it"
+		s.Progress = &pulling{Phase: fetcher.PhaseVerifying, Done: read.Bytes, Total: s.Bytes}
 	case errors.Is(have.Err, store.ErrCorrupt):
 		s.State, s.Reason = StateFailed, "its files are not as they were published: "+errText(have.Err)
 		s.Hint = "populate another volume and mount that one"

@@ -45,7 +45,7 @@ func TestPlanOnAReadOnlyVolume(t *testing.T) {
 		},
 		"what is not there is said": {
 			f:    with(map[string]storedModel{"a": published(a, nil)}, a, b),
-			want: "a warm +label\nb absent\n", reason: "it is not on the volume, into which no agent writes",
+			want: "a warm +label\nb failed\n", reason: "it is not on the volume, into which no agent writes",
 		},
 		"a pod that waits for it makes no pull": {
 			f: func() facts {
@@ -53,17 +53,17 @@ func TestPlanOnAReadOnlyVolume(t *testing.T) {
 				f.Pods = []pod{podFor("b")}
 				return f
 			}(),
-			want: "b absent\n", reason: "it is not on the volume",
+			want: "b failed\n", reason: "it is not on the volume",
 		},
 		"another source's": {
-			f: with(map[string]storedModel{"a": published(other, nil)}, a), want: "a absent\n", reason: "from hf://other/a@",
+			f: with(map[string]storedModel{"a": published(other, nil)}, a), want: "a failed\n", reason: "from hf://other/a@",
 		},
 		"another revision is warm at that": {
 			f: with(map[string]storedModel{"a": published(a, nil)}, pinnedElse), want: "a warm +label\n", reason: "and the list asks for eeeeeeeeeeee",
 		},
 		"not selected":           {f: with(map[string]storedModel{"a": published(a, nil)}, elsewhere), want: "a skipped\n", reason: notSelected},
 		"damaged":                {f: with(map[string]storedModel{"a": published(a, missing)}, a), want: "a failed\n", reason: "is missing"},
-		"nobody has read it yet": {f: read(with(map[string]storedModel{"a": published(a, unread)}, a), inspected{Bytes: 3}), want: "a verifying\n", reason: "know 3 B of 7 B"},
+		"nobody has read it yet": {f: read(with(map[string]storedModel{"a": published(a, unread)}, a), inspected{Bytes: 3}), want: "a verifying\n", reason: "the agents read all of it"},
 		"read, and found wrong": {
 			f: read(with(map[string]storedModel{"a": published(a, unread)}, a), inspected{Wrong: "x/y"}), want: "a failed\n", reason: "has read x/y from the volume",
 		},
@@ -101,6 +101,9 @@ func TestPlanOnAReadOnlyVolume(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			last := d.Models[len(d.Models)-1]
+			if p := last.Progress; p != nil && (last.State != StateVerifying || p.Total != 7) {
+				t.Errorf("%s, it is at %d of %d bytes", last.State, p.Done, p.Total)
+			}
 			if !strings.Contains(last.Reason, tc.reason) {
 				t.Errorf("the reason is %q", last.Reason)
 			}

@@ -244,7 +244,7 @@ func testSealedCopy(t *testing.T, c *cluster.Cluster, binary string) {
 	f, size := newSealed(t, c, binary, volume{nodes: many, files: 32, size: 1 << 20, bare: true, rate: "1Mi", cycle: "1h"})
 	began := time.Now()
 	f.startAll()
-	f.wait("a node to say how far it is", func() bool { return strings.Contains(f.members[0].status(), "the agents read it, and know") })
+	f.wait("a node to say how far it is", func() bool { return strings.Contains(f.members[0].status(), "so the agents read all of it") })
 	f.waitLabels("model", "shared")
 	t.Logf("all %d nodes were labelled after %s, at 1 MiB/s each", many, since(began))
 	f.check()
