@@ -47,7 +47,7 @@ func TestPullThroughFaults(t *testing.T) {
 			commit := e.push(repoID, tree)
 			e.hub.Inject(c.fault)
 			f := e.fetcher(func(o *fetcher.Options) {
-				o.Jobs = 1 // a connection that has nothing to do may take a part of what is slow
+				o.Jobs = 1           // a connection that has nothing to do may take a part of what is slow
 				if name == "stall" { // others would take a busy machine for one
 					o.StallTimeout = 500 * time.Millisecond
 				}
