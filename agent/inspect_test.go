@@ -573,6 +573,36 @@ func TestLedgerStaysSmall(t *testing.T) {
 	}
 }
 
+// What a ledger may hold that no agent has written well, or that another version has.
+func TestLedgerThatIsOdd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVolume(t, 4, mib, true)
+		s, err := store.OpenSealed(v.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.Published()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen, err := s.Survey(t.Context(), all[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := fmt.Sprintf(`"model":"m","revision":%q,"print":%q`, shortRevision(all[0].Revision), seen.Print)
+		v.ledger.text = `{"version":1,"accounts":[null,{` + key + `,"began":"9999-01-01T00:00:00Z","whole":"0001-01-01T00:00:00Z",
+			"contested":{"x":null,"-1":{"n":{"right":false}},"1":null,"99999999999999999999":{"n":{}}},
+			"claims":[{"node":"other","from":-5,"to":1000000000,"until":"9999-01-01T00:00:00Z"},{"node":"n0","from":9,"to":-9,"until":"9999-01-01T00:00:00Z"}],
+			"done":"AAAAAAAAAAAAAAAAAAAA","later":{"field":1}}]}`
+		readers := v.startMany(2)
+		time.Sleep(5 * time.Minute)
+		rightEverywhere(t, readers)
+		if got := total(readers); got != v.size {
+			t.Errorf("%d bytes were read of %d", got, v.size)
+		}
+	})
+}
+
 func TestLedgerThatCannotBeUsed(t *testing.T) {
 	for _, text := range []string{"{", "[]", `{"version":2,"accounts":[]}`, `{"version":1,"accounts":[{"done":"%"}]}`} {
 		if l, err := parseLedger(text); err == nil || len(l.Accounts) != 0 || l.Version != ledgerVersion {

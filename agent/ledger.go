@@ -131,11 +131,15 @@ func (l *ledger) find(k sealedKey) *account {
 	return nil
 }
 
-// tidy drops accounts that nobody goes on with, and claims that have ended.
+// longestClaim is more than an agent claims for; where a cycle is longer, that is.
+const longestClaim = 10 * time.Minute
+
+// tidy drops accounts that nobody goes on with, and claims that have ended, or that go
+// on for so long that no agent with a right clock has made them.
 func (l *ledger) tidy(now time.Time, cycle time.Duration) {
 	l.Accounts = slices.DeleteFunc(l.Accounts, func(p *account) bool { return now.Sub(p.Began) > ledgerRounds*cycle })
 	for _, p := range l.Accounts {
-		p.Claims = slices.DeleteFunc(p.Claims, func(c claim) bool { return !now.Before(c.Until) })
+		p.Claims = slices.DeleteFunc(p.Claims, func(c claim) bool { return !now.Before(c.Until) || c.Until.Sub(now) > max(cycle, longestClaim) })
 	}
 }
 
