@@ -194,8 +194,12 @@ func (x *inspector) survey(ctx context.Context, zone string) error {
 		if errors.Is(err, store.ErrCorrupt) {
 			continue // the look at the store tells it
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
-			return err
+			x.tell("look at "+m.Name, err) // and at the others
+			continue
 		}
 		models = append(models, surveyed{Manifest: m, seen: seen, key: sealedKey{Model: m.Name, Revision: shortRevision(m.Revision), Print: seen.Print, Zone: zone}})
 	}
@@ -330,7 +334,7 @@ func (x *inspector) read(ctx context.Context) time.Duration {
 	default:
 		x.tell("read", err)
 		if x.failed++; x.failed >= scrubTries {
-			x.passOver(file)
+			x.passOver(ctx, file)
 		}
 		return x.pause()
 	}
@@ -353,7 +357,7 @@ func (x *inspector) judge(ctx context.Context, file int, right bool) {
 		m.seen.Known[file], m.seen.Doubted[file] = right, !right
 	}
 	w.files, w.point = w.files[1:], store.ScrubPoint{}
-	if len(w.files) == 0 || !right {
+	if len(w.files) == 0 || !right && !w.own {
 		x.work, x.idle = nil, false // tell it, and take more
 	}
 	x.show(nil)
@@ -363,9 +367,13 @@ func (x *inspector) judge(ctx context.Context, file int, right bool) {
 }
 
 // passOver leaves a file that cannot be read alone for some time: others are to be
-// read as well.
-func (x *inspector) passOver(file int) {
+// read as well. One that somebody else has found wrong is not promised for it.
+func (x *inspector) passOver(ctx context.Context, file int) {
 	k := x.work.of.key
+	if x.work.own {
+		x.store.Doubt(x.work.of.Manifest, x.work.of.seen, file)
+		x.hooks.look(ctx)
+	}
 	if x.passed[k] == nil {
 		x.passed[k] = map[int]time.Time{}
 	}

@@ -82,7 +82,7 @@ func (r *reader) Scrub(ctx context.Context, p store.ScrubPoint) (store.ScrubPoin
 	r.bytes += next.Offset - p.Offset
 	r.mu.Unlock()
 	if err == nil && blind && next.Done {
-		m, seen, i := r.where(ctx, p.SHA256)
+		m, seen, i := r.where(context.WithoutCancel(ctx), p.SHA256)
 		r.Doubt(m, seen, i)
 		return p, store.ErrCorrupt
 	}
@@ -599,6 +599,81 @@ func TestLedgerThatIsOdd(t *testing.T) {
 		rightEverywhere(t, readers)
 		if got := total(readers); got != v.size {
 			t.Errorf("%d bytes were read of %d", got, v.size)
+		}
+	})
+}
+
+// However much was found wrong by however many, that it was stays in the ledger.
+func TestLedgerForgetsNothingWrong(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	l := ledger{Version: ledgerVersion}
+	for i := range 500 {
+		l.open(sealedKey{Model: "calm-" + strconv.Itoa(i), Print: strings.Repeat("f", 32)}, 200, now, time.Hour)
+	}
+	acc := l.open(sealedKey{Model: "bad"}, 200, now.Add(-time.Hour), time.Hour)
+	for file := range 200 {
+		for node := range 100 {
+			acc.found(file, fmt.Sprintf("a-node-with-a-name-of-some-length-%d", node), node%2 == 0, now)
+		}
+	}
+	text, err := l.encode()
+	if err != nil || len(text) > maxLedger {
+		t.Fatalf("%d bytes, %v", len(text), err)
+	}
+	back, err := parseLedger(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acc = back.find(sealedKey{Model: "bad"})
+	for file := range 200 {
+		if acc == nil || !acc.wrong(file) {
+			t.Fatalf("that file %d was found wrong is forgotten", file)
+		}
+	}
+
+	// So it does over rounds in which nobody was there to read it again.
+	for range 8 {
+		now = now.Add(3 * time.Hour)
+		back.tidy(now, time.Hour)
+		if acc = back.open(sealedKey{Model: "bad"}, 200, now, time.Hour); !acc.wrong(7) {
+			t.Fatal("what nobody has read again counts as right")
+		}
+	}
+	// A node whose clock is years behind takes nothing away.
+	back.open(sealedKey{Model: "bad"}, 200, time.Unix(0, 0), time.Hour)
+	back.tidy(now, time.Hour)
+	if acc = back.find(sealedKey{Model: "bad"}); acc == nil || !acc.wrong(7) {
+		t.Fatal("it is forgotten for a clock that is wrong")
+	}
+	// When others have found it right since, and whoever found it wrong is gone, it is.
+	acc.found(7, "other", true, now)
+	now = now.Add(3 * time.Hour)
+	for file := range 200 {
+		acc.found(file, "other", true, now)
+	}
+	if acc = back.open(sealedKey{Model: "bad"}, 200, now.Add(2*time.Hour), time.Hour); acc.wrong(7) {
+		t.Error("a node that is gone is believed for ever")
+	}
+}
+
+// A contested file that a node cannot read is not promised there, and keeps it from
+// reading nothing else.
+func TestAContestedFileThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newVolume(t, 6, mib, false)
+		_, sum := v.blob(3)
+		v.blind = map[string]string{"bad": sum}
+		r := v.start("n0")
+		r.mu.Lock()
+		r.stuck = sum
+		r.mu.Unlock()
+		bad := v.start("bad")
+		time.Sleep(2 * time.Hour)
+		if bad.says(t) == nil || r.says(t) == nil {
+			t.Errorf("what it cannot read and another found wrong: %v, %v", bad.says(t), r.says(t))
+		}
+		if r.read() == 0 {
+			t.Error("it has read nothing else")
 		}
 	})
 }

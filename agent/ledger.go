@@ -3,8 +3,8 @@ package agent
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -84,6 +84,13 @@ func (b bits) with(i int) bits {
 	return b
 }
 
+func (b bits) without(i int) bits {
+	if b.has(i) {
+		b[i/8] &^= 1 << (i % 8)
+	}
+	return b
+}
+
 // parseLedger reads the annotation; what cannot be used is an empty ledger, and an
 // error to be told.
 func parseLedger(text string) (ledger, error) {
@@ -108,16 +115,47 @@ func (l *ledger) encode() (string, error) {
 	for _, p := range l.Accounts {
 		slices.SortStableFunc(p.Claims, func(a, b claim) int { return cmp.Compare(a.Node, b.Node) })
 	}
-	for {
+	for step := 0; ; step++ {
 		data, err := json.Marshal(l)
 		if err != nil || len(data) <= maxLedger {
 			return string(data), err
 		}
-		if len(l.Accounts) == 0 {
-			return "", errors.New("an empty ledger is too large")
+		calm := slices.DeleteFunc(slices.Clone(l.Accounts), func(p *account) bool { return len(p.Contested) > 0 })
+		switch {
+		case step == 0:
+			l.shorten()
+		case len(calm) == 0:
+			return "", fmt.Errorf("what was found wrong takes %d bytes of a ledger, which is too much", len(data))
+		default:
+			// The oldest ones. What was found wrong is never forgotten for room.
+			slices.SortStableFunc(calm, func(a, b *account) int { return a.Began.Compare(b.Began) })
+			drop := map[*account]bool{}
+			for _, p := range calm[:(len(calm)+3)/4] {
+				drop[p] = true
+			}
+			l.Accounts = slices.DeleteFunc(l.Accounts, func(p *account) bool { return drop[p] })
 		}
-		slices.SortStableFunc(l.Accounts, func(a, b *account) int { return b.Began.Compare(a.Began) })
-		l.Accounts = l.Accounts[:len(l.Accounts)*3/4]
+	}
+}
+
+// mostFindings is of how many nodes a ledger that is too large keeps that they found a
+// file wrong.
+const mostFindings = 4
+
+// shorten keeps that files are contested, and not by whom: a node that finds itself no
+// more reads again.
+func (l *ledger) shorten() {
+	for _, p := range l.Accounts {
+		for _, nodes := range p.Contested {
+			kept := 0
+			for _, node := range slices.Sorted(maps.Keys(nodes)) {
+				if nodes[node].Right || kept == mostFindings {
+					delete(nodes, node)
+				} else {
+					kept++
+				}
+			}
+		}
 	}
 }
 
@@ -137,7 +175,13 @@ const longestClaim = 10 * time.Minute
 // tidy drops accounts that nobody goes on with, and claims that have ended, or that go
 // on for so long that no agent with a right clock has made them.
 func (l *ledger) tidy(now time.Time, cycle time.Duration) {
-	l.Accounts = slices.DeleteFunc(l.Accounts, func(p *account) bool { return now.Sub(p.Began) > ledgerRounds*cycle })
+	l.Accounts = slices.DeleteFunc(l.Accounts, func(p *account) bool {
+		rounds := time.Duration(ledgerRounds)
+		if len(p.Contested) > 0 {
+			rounds *= 10 // nobody may have been there to read it again
+		}
+		return now.Sub(p.Began) > rounds*cycle
+	})
 	for _, p := range l.Accounts {
 		p.Claims = slices.DeleteFunc(p.Claims, func(c claim) bool { return !now.Before(c.Until) || c.Until.Sub(now) > max(cycle, longestClaim) })
 	}
@@ -151,15 +195,17 @@ func (l *ledger) open(k sealedKey, files int, now time.Time, cycle time.Duration
 		p = &account{sealedKey: k, Began: now}
 		l.Accounts = append(l.Accounts, p)
 	}
-	if p.Began.After(now) {
-		p.Began = now // somebody's clock is ahead
+	if p.Began.Sub(now) > cycle {
+		// Somebody's clock is ahead, or this node's is behind: then what others have
+		// written since is no reason to take it for long ago.
+		p.Began = p.latest(now)
 	}
 	p.settle(files)
 	if now.Sub(p.Began) >= cycle && p.over(files) {
 		p.Began, p.Done, p.Claims = now, nil, nil
 		for file, nodes := range p.Contested {
 			for node, f := range nodes {
-				if now.Sub(f.At) > 2*cycle {
+				if now.Sub(f.At) > 2*cycle && (f.Right || rightSince(nodes, f.At)) {
 					delete(nodes, node) // it is gone, or reads no more
 				}
 			}
@@ -193,6 +239,32 @@ func (p *account) settle(files int) {
 	}
 }
 
+// latest is the last time that the account tells of, and no earlier than now.
+func (p *account) latest(now time.Time) time.Time {
+	at := now
+	if p.Whole.After(at) {
+		at = p.Whole
+	}
+	for _, nodes := range p.Contested {
+		for _, f := range nodes {
+			if f.At.After(at) {
+				at = f.At
+			}
+		}
+	}
+	return at
+}
+
+// rightSince says whether any node has found the file right later than that.
+func rightSince(nodes map[string]finding, at time.Time) bool {
+	for _, f := range nodes {
+		if f.Right && f.At.After(at) {
+			return true
+		}
+	}
+	return false
+}
+
 func contested(nodes map[string]finding) bool {
 	for _, f := range nodes {
 		if !f.Right {
@@ -209,6 +281,8 @@ func (p *account) wrong(file int) bool { return contested(p.Contested[strconv.It
 func (p *account) found(file int, node string, right bool, now time.Time) {
 	if right {
 		p.Done = p.Done.with(file)
+	} else {
+		p.Done = p.Done.without(file)
 	}
 	key := strconv.Itoa(file)
 	nodes := p.Contested[key]

@@ -38,6 +38,7 @@ func (p *planner) sealed(m Model) {
 		s.State, s.Reason, s.Hint = StateFailed, "the volume has a model of this name from "+have.Manifest.Source, populate
 	case p.Store.Value.Leaving[m.Name]:
 		s.State, s.Reason = StateEvicting, "whoever writes into the volume takes it away"
+		s.Hint = "wait until it is gone; on a copy of a volume from which a model was just being removed, it stays so: make another copy"
 	case have.Err == nil:
 		s.State, s.Warm = StateWarm, true
 		if pin := m.Source.Revision; m.Source.Pinned() && pin != s.Revision {

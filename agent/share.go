@@ -48,7 +48,7 @@ func (x *inspector) goOn(l *ledger, now time.Time) *share {
 	}
 	cycle := x.setting.Load().scrub.Cycle
 	for _, m := range x.models {
-		if x.mustRead(m, l.open(m.key, len(m.Files), now, cycle)) >= 0 {
+		if len(x.mustRead(m, l.open(m.key, len(m.Files), now, cycle), now)) > 0 {
 			return nil
 		}
 	}
@@ -82,8 +82,8 @@ func (x *inspector) take(l *ledger, zone string, now time.Time) *share {
 	}
 	calm := x.calm(l, zone, now)
 	for i, m := range x.models {
-		if file := x.mustRead(m, accounts[i]); file >= 0 {
-			return &share{of: m, files: []int{file}, rate: float64(set.scrub.Rate), own: true}
+		if files := x.mustRead(m, accounts[i], now); len(files) > 0 {
+			return &share{of: m, files: files, rate: float64(set.scrub.Rate), own: true}
 		}
 	}
 	for _, unknown := range []bool{true, false} {
@@ -102,11 +102,12 @@ func (x *inspector) take(l *ledger, zone string, now time.Time) *share {
 	return nil
 }
 
-// mustRead is a file that somebody has found wrong and that this node has not read
-// in this round; -1: none.
-func (x *inspector) mustRead(m surveyed, p *account) int {
+// mustRead are the files that somebody has found wrong and that this node has not read
+// in this round.
+func (x *inspector) mustRead(m surveyed, p *account, now time.Time) []int {
+	var files []int
 	for i := range m.Files {
-		if !p.wrong(i) {
+		if !p.wrong(i) || now.Before(x.passed[m.key][i]) {
 			continue
 		}
 		own, read := x.judged[m.key][i]
@@ -114,10 +115,10 @@ func (x *inspector) mustRead(m surveyed, p *account) int {
 			own, read = p.Contested[strconv.Itoa(i)][x.node]
 		}
 		if !read || own.At.Before(p.Began) {
-			return i
+			files = append(files, i)
 		}
 	}
-	return -1
+	return files
 }
 
 // free are some files in a row of which nobody has read any in this round, or does

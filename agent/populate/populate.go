@@ -93,7 +93,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	_ = g.Wait() // what failed stands in the outcomes
 	var errs []error
 	for _, out := range report.Outcomes {
-		if out.Err != nil && !errors.Is(out.Err, context.Canceled) {
+		if out.Err != nil && (ctx.Err() == nil || !errors.Is(out.Err, context.Canceled)) {
 			errs = append(errs, fmt.Errorf("%s: %w", out.Model.Name, out.Err))
 		}
 	}
