@@ -103,7 +103,7 @@ func TestPopulateJob(t *testing.T) {
 	if *pod.AutomountServiceAccountToken || pod.RestartPolicy != corev1.RestartPolicyNever || *job.Spec.BackoffLimit != 3 {
 		t.Errorf("the Job's pod is %+v", pod)
 	}
-	if c := pod.Containers[0]; !slices.Contains(c.Args, "--prune") || *c.SecurityContext.AllowPrivilegeEscalation || !*c.SecurityContext.ReadOnlyRootFilesystem || c.SecurityContext.Capabilities.Drop[0] != "ALL" {
+	if c := pod.Containers[0]; slices.Contains(c.Args, "--prune") || *c.SecurityContext.AllowPrivilegeEscalation || !*c.SecurityContext.ReadOnlyRootFilesystem || c.SecurityContext.Capabilities.Drop[0] != "ALL" {
 		t.Errorf("its container is %+v", c)
 	}
 	var claim corev1.PersistentVolumeClaim
@@ -121,6 +121,10 @@ func TestPopulateJob(t *testing.T) {
 		same   bool
 	}{
 		"list":     {func(v map[string]any) { v["models"] = []any{map[string]any{"source": "hf://a/b"}} }, false},
+		"log":      {func(v map[string]any) { v["log"] = map[string]any{"verbose": true} }, false},
+		"account":  {func(v map[string]any) { v["serviceAccount"] = map[string]any{"name": "other"} }, false},
+		"mount":    {func(v map[string]any) { v["extraVolumes"] = []any{map[string]any{"name": "x", "emptyDir": map[string]any{}}} }, false},
+		"secret":   {func(v map[string]any) { v["imagePullSecrets"] = []any{map[string]any{"name": "x"}} }, false},
 		"image":    {func(v map[string]any) { v["image"] = map[string]any{"tag": "other"} }, false},
 		"volume":   {func(v map[string]any) { v["volume"] = map[string]any{"mode": "readOnly"} }, true},
 		"selector": {func(v map[string]any) { v["nodeSelector"] = map[string]any{"a": "b"} }, true},
@@ -147,6 +151,15 @@ func TestPopulateJob(t *testing.T) {
 		if obj.GetKind() == "PersistentVolumeClaim" && strings.HasSuffix(obj.GetName(), "populate") {
 			t.Error("a claim is made beside the one that is named")
 		}
+	}
+}
+
+func TestPopulatePrunes(t *testing.T) {
+	job := populateJob(t, renderAll(t, with(t, unpopulated(t), func(v map[string]any) {
+		v["populate"] = map[string]any{"enabled": true, "claim": "mine", "prune": true}
+	})))
+	if !slices.Contains(job.Spec.Template.Spec.Containers[0].Args, "--prune") {
+		t.Error("it does not prune")
 	}
 }
 

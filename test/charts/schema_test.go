@@ -89,6 +89,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"populating where agents pull", "populate: {enabled: true, size: 1Ti}", "populate.enabled is true, but volume.mode is node"},
 		{"populating nothing", "{volume: {mode: readOnly}, populate: {enabled: true}}", "neither populate.claim nor populate.size"},
 		{"populating a volume without a unit's size", "{volume: {mode: readOnly}, populate: {enabled: true, size: big}}", "'/populate/size'"},
+		{"pruning what is read", "{volume: {mode: readOnly, readOnly: {source: {nfs: {server: a, path: /b}}}}, populate: {enabled: true, size: 1Ti, prune: true}}", "populate.prune is true while"},
 		{"populating forever", "{volume: {mode: readOnly}, populate: {enabled: true, size: 1Ti, backoffLimit: -1}}", "'/populate/backoffLimit'"},
 		{"shared volume that is not named", "volume: {mode: shared}", "'/volume/shared/source': minProperties"},
 		{"volume that is not shared", "volume: {shared: {source: {nfs: {server: a, path: /b}}}}", "'/volume/shared/source': maxProperties"},

@@ -122,6 +122,9 @@ stoker.validate refuses what a schema cannot see: entries that contradict one an
 {{- if and .Values.populate.enabled (ne $mode "readOnly") -}}
 {{- fail (printf "populate.enabled is true, but volume.mode is %s, where agents pull models themselves; set volume.mode to readOnly, or populate.enabled to false" $mode) -}}
 {{- end -}}
+{{- if and .Values.populate.enabled .Values.populate.prune .Values.volume.readOnly.source -}}
+{{- fail "populate.prune is true while volume.readOnly.source names a volume that agents and pods read: if that is the claim's own, files would go under them; set populate.prune to false, or leave the source out while the Job runs" -}}
+{{- end -}}
 {{- if and .Values.populate.enabled (not .Values.populate.claim) (not .Values.populate.size) -}}
 {{- fail "populate.enabled is true, but neither populate.claim nor populate.size is set; name a claim of this namespace, or the size of one for the chart to make" -}}
 {{- end -}}
