@@ -176,11 +176,11 @@ const longestClaim = 10 * time.Minute
 // on for so long that no agent with a right clock has made them.
 func (l *ledger) tidy(now time.Time, cycle time.Duration) {
 	l.Accounts = slices.DeleteFunc(l.Accounts, func(p *account) bool {
-		rounds := time.Duration(ledgerRounds)
+		after := ledgerRounds * cycle
 		if len(p.Contested) > 0 {
-			rounds *= 10 // nobody may have been there to read it again
+			after *= 10 // nobody may have been there to read it again
 		}
-		return now.Sub(p.Began) > rounds*cycle
+		return now.Sub(p.Began) > after
 	})
 	for _, p := range l.Accounts {
 		p.Claims = slices.DeleteFunc(p.Claims, func(c claim) bool { return !now.Before(c.Until) || c.Until.Sub(now) > max(cycle, longestClaim) })
