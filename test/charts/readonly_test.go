@@ -120,10 +120,12 @@ func TestPopulateJob(t *testing.T) {
 		change func(map[string]any)
 		same   bool
 	}{
-		"list":     {func(v map[string]any) { v["models"] = []any{map[string]any{"source": "hf://a/b"}} }, false},
-		"log":      {func(v map[string]any) { v["log"] = map[string]any{"verbose": true} }, false},
-		"account":  {func(v map[string]any) { v["serviceAccount"] = map[string]any{"name": "other"} }, false},
-		"mount":    {func(v map[string]any) { v["extraVolumes"] = []any{map[string]any{"name": "x", "emptyDir": map[string]any{}}} }, false},
+		"list":    {func(v map[string]any) { v["models"] = []any{map[string]any{"source": "hf://a/b"}} }, false},
+		"log":     {func(v map[string]any) { v["log"] = map[string]any{"verbose": true} }, false},
+		"account": {func(v map[string]any) { v["serviceAccount"] = map[string]any{"name": "other"} }, false},
+		"mount": {func(v map[string]any) {
+			v["extraVolumes"] = []any{map[string]any{"name": "x", "emptyDir": map[string]any{}}}
+		}, false},
 		"secret":   {func(v map[string]any) { v["imagePullSecrets"] = []any{map[string]any{"name": "x"}} }, false},
 		"image":    {func(v map[string]any) { v["image"] = map[string]any{"tag": "other"} }, false},
 		"volume":   {func(v map[string]any) { v["volume"] = map[string]any{"mode": "readOnly"} }, true},
