@@ -645,6 +645,14 @@ func TestLedgerForgetsNothingWrong(t *testing.T) {
 	if acc = back.find(sealedKey{Model: "bad"}); acc == nil || !acc.wrong(7) {
 		t.Fatal("it is forgotten for a clock that is wrong")
 	}
+	// Who found it wrong first, and right later, both long ago, does not matter.
+	old := ledger{Version: ledgerVersion}
+	long := old.open(sealedKey{Model: "old"}, 1, now, time.Hour)
+	long.found(0, "a", false, now)
+	long.found(0, "b", true, now.Add(time.Minute))
+	if long = old.open(sealedKey{Model: "old"}, 1, now.Add(3*time.Hour), time.Hour); long.wrong(0) {
+		t.Error("that it was found right since is forgotten before that it was found wrong")
+	}
 	// When others have found it right since, and whoever found it wrong is gone, it is.
 	acc.found(7, "other", true, now)
 	now = now.Add(3 * time.Hour)

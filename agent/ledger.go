@@ -24,8 +24,9 @@ const ledgerRounds = 4
 
 // ledger is what agents that mount one volume, into which nobody writes, tell each
 // other of its content, so that each file is read and hashed once for all of them.
-// It is kept in an annotation of a Lease. Nobody's clock is relied upon but for the
-// length of rounds and claims: those being wrong, a file is read twice.
+// It is kept in an annotation of a Lease. Clocks are relied upon for the length of
+// rounds and claims: where one is wrong by hours, files are read twice; one that is
+// years ahead drops accounts, which agents that run add again from what they know.
 type ledger struct {
 	Version  int        `json:"version"`
 	Accounts []*account `json:"accounts"`
@@ -204,11 +205,11 @@ func (l *ledger) open(k sealedKey, files int, now time.Time, cycle time.Duration
 	if now.Sub(p.Began) >= cycle && p.over(files) {
 		p.Began, p.Done, p.Claims = now, nil, nil
 		for file, nodes := range p.Contested {
-			for node, f := range nodes {
-				if now.Sub(f.At) > 2*cycle && (f.Right || rightSince(nodes, f.At)) {
-					delete(nodes, node) // it is gone, or reads no more
-				}
-			}
+			all := maps.Clone(nodes)
+			maps.DeleteFunc(nodes, func(_ string, f finding) bool {
+				// It is gone, or reads no more.
+				return now.Sub(f.At) > 2*cycle && (f.Right || rightSince(all, f.At))
+			})
 			if !contested(nodes) {
 				delete(p.Contested, file)
 			}
