@@ -7,15 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"sync"
 
 	"github.com/stoker-project/stoker/fetcher/store"
 )
-
-// readBack is how much is read at once of what could not be hashed from the
-// buffer that it came in. It comes from the page cache.
-const readBack = 256 << 10
 
 // dropBytes is how much leaves the page cache at a time.
 const dropBytes = 32 << 20
@@ -44,21 +39,26 @@ type inOrder struct {
 	err     error // of reading back
 }
 
-// newInOrder continues where the partial's last checkpoint was. With drop, what
-// is hashed leaves the page cache.
-func newInOrder(file File, partial *store.Partial, drop bool, moved func()) *inOrder {
+// newInOrder continues where the partial's last checkpoint was. States of hashes
+// that cannot be used cost what was transferred: nothing else is known of it. With
+// drop, what is hashed leaves the page cache.
+func newInOrder(file File, partial *store.Partial, drop bool, moved func()) (*inOrder, error) {
 	o := &inOrder{partial: partial, file: file, moved: moved, drop: drop}
 	o.idle = sync.NewCond(&o.mu)
 	o.newHashes()
-	if err := o.restore(partial.Hashes); err == nil {
-		o.at = partial.Hashed
-	} else {
-		o.newHashes() // the bytes are good all the same: they are read back
+	if partial.Hashed > 0 {
+		if err := o.restore(partial.Hashes); err == nil {
+			o.at = partial.Hashed
+		} else if err := partial.Reset(); err != nil {
+			return nil, err
+		} else {
+			o.newHashes()
+		}
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.follow()
-	return o
+	return o, nil
 }
 
 func (o *inOrder) newHashes() {
@@ -159,27 +159,22 @@ func (o *inOrder) follow() {
 	}
 }
 
-// catchUp hashes what is written without a gap and ends when that is done.
+// catchUp hashes what is written without a gap and ends when that is done. It
+// comes from the page cache, and is compared with what was written: else a file
+// whose source states no digest would be right whatever became of it there.
 func (o *inOrder) catchUp() {
-	buf := make([]byte, readBack)
+	buf := make([]byte, store.PieceSize)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for !o.stopped && o.err == nil {
-		ready := o.partial.Front() - o.at
-		if ready <= 0 {
-			break
-		}
+	for !o.stopped && o.err == nil && o.partial.Front() > o.at {
 		at := o.at
 		o.mu.Unlock()
-		n, err := o.partial.ReadAt(buf[:min(readBack, ready)], at)
-		if n > 0 {
+		n, err := o.partial.ReadBack(buf, at)
+		if err == nil {
 			o.hash(buf[:n])
 		}
 		o.mu.Lock()
-		if n == 0 {
-			if err == nil || errors.Is(err, io.EOF) {
-				err = fmt.Errorf("the partial file became shorter: %w", store.ErrCorrupt)
-			}
+		if o.err == nil {
 			o.err = err
 		}
 	}
@@ -214,13 +209,15 @@ func (o *inOrder) wait(ctx context.Context) ([]byte, hash.Hash, error) {
 	return o.sum.Sum(nil), o.stated, nil
 }
 
-// reset forgets everything: the file begins anew. Nothing is written meanwhile.
+// reset forgets everything: the file begins anew. Nothing is written meanwhile,
+// and the hashing has ended.
 func (o *inOrder) reset() {
 	o.hashing.Lock()
 	defer o.hashing.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.newHashes()
+	o.err = nil
 }
 
 // stop ends the hashing and returns when nobody reads the partial any more.

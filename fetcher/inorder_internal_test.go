@@ -37,6 +37,15 @@ func openTestPartial(t *testing.T, dir string, size int64) *store.Partial {
 	return p
 }
 
+func newTestInOrder(t *testing.T, file File, p *store.Partial, drop bool) *inOrder {
+	t.Helper()
+	o, err := newInOrder(file, p, drop, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
 // pieces cuts size bytes into spans of random lengths.
 func pieces(r *rand.Rand, size, longest int64) []store.Span {
 	var spans []store.Span
@@ -79,7 +88,7 @@ func TestInOrder(t *testing.T) {
 					part := min(len(spans), 1+r.IntN(40))
 					stop = part == len(spans)
 					p := openTestPartial(t, dir, size)
-					o := newInOrder(file, p, false, func() {})
+					o := newTestInOrder(t, file, p, false)
 					writeAll(t, o, p, content, spans[:part], writers)
 					spans = spans[part:]
 					if r.IntN(2) == 0 {
@@ -132,7 +141,7 @@ func writeAll(t *testing.T, o *inOrder, p *store.Partial, content []byte, spans 
 // What is not there yet is not taken for hashed.
 func TestInOrderIncomplete(t *testing.T) {
 	p := openTestPartial(t, filepath.Join(t.TempDir(), "store"), 100)
-	o := newInOrder(File{Path: "x", Size: 100}, p, false, func() {})
+	o := newTestInOrder(t, File{Path: "x", Size: 100}, p, false)
 	if _, err := p.WriteAt(make([]byte, 50), 50); err != nil {
 		t.Fatal(err)
 	}
@@ -142,14 +151,18 @@ func TestInOrderIncomplete(t *testing.T) {
 	}
 }
 
-// States of other hashes, or none, cost a read, not the truth.
+// States of other hashes, or none, cost the transfer, not the truth: no digest is
+// left of what they were about.
 func TestInOrderWithForeignStates(t *testing.T) {
 	for name, states := range map[string][][]byte{"none": nil, "too many": {nil, nil, nil}, "garbage": {[]byte("x")}} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "store")
 			content := []byte(strings.Repeat("abc", 1000))
 			p := openTestPartial(t, dir, 3000)
-			_, err := p.WriteAt(content, 0)
+			_, err := p.WriteAt(content[:1000], 0)
+			if err == nil {
+				_, err = p.WriteAt(content[1000:2000], 1000)
+			}
 			if err == nil {
 				err = p.Checkpoint(1000, states)
 			}
@@ -159,7 +172,15 @@ func TestInOrderWithForeignStates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := newInOrder(File{Path: "x", Size: 3000}, openTestPartial(t, dir, 3000), false, func() {})
+			p = openTestPartial(t, dir, 3000)
+			o := newTestInOrder(t, File{Path: "x", Size: 3000}, p, false)
+			if p.Front() > 0 || o.front() > 0 {
+				t.Errorf("%d bytes count, %d are hashed", p.Front(), o.front())
+			}
+			if _, err := p.WriteAt(content, 0); err != nil {
+				t.Fatal(err)
+			}
+			o.wrote(content, 0)
 			want := sha256.Sum256(content)
 			if sum, _, err := o.wait(t.Context()); err != nil || string(sum) != string(want[:]) {
 				t.Errorf("%x, %v", sum, err)
@@ -174,7 +195,7 @@ func TestInOrderDropsPages(t *testing.T) {
 	_, _ = rand.NewChaCha8([32]byte{2}).Read(content) // never fails
 	size := int64(len(content))
 	p := openTestPartial(t, filepath.Join(t.TempDir(), "store"), size)
-	o := newInOrder(File{Path: "x", Size: size}, p, true, func() {})
+	o := newTestInOrder(t, File{Path: "x", Size: size}, p, true)
 	writeAll(t, o, p, content, pieces(rand.New(rand.NewPCG(3, 4)), size, 2<<20), 4)
 	want := sha256.Sum256(content)
 	if sum, _, err := o.wait(t.Context()); err != nil || string(sum) != string(want[:]) {

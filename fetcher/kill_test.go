@@ -191,7 +191,7 @@ func (e *env) kept() int64 {
 }
 
 // readJournal reads a transfer's journal: a first line with what was synced, and
-// a line for each span that was written since.
+// a line for each piece that was written since.
 func readJournal(t *testing.T, path string) (size, written int64) {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -207,11 +207,11 @@ func readJournal(t *testing.T, path string) (size, written int64) {
 		t.Fatalf("%s: %v", text, err)
 	}
 	for _, line := range lines[1:] {
-		var numbers [3]int64
+		var numbers [4]uint64 // from, to, two checksums
 		if json.Unmarshal([]byte(line), &numbers) != nil {
 			break // cut by the kill
 		}
-		first.Synced = first.Synced.Add(store.Span{From: numbers[0], To: numbers[1]})
+		first.Synced = first.Synced.Add(store.Span{From: int64(numbers[0]), To: int64(numbers[1])})
 	}
 	return first.Size, first.Synced.Bytes()
 }

@@ -37,7 +37,7 @@ func (p *pull) fetchSmall(ctx context.Context, f File) (store.Small, error) {
 		if try == verifyTries {
 			return store.Small{}, wrongBytes(f, err)
 		}
-		p.tellFetchingAgain(f)
+		p.tellFetchingAgain(f, err)
 	}
 }
 

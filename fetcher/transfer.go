@@ -52,7 +52,10 @@ func (t *transfer) open(ctx context.Context, waiting func()) (string, error) {
 	if sum, err := t.doneMeanwhile(ctx); sum != "" || err != nil {
 		return sum, err
 	}
-	t.order = newInOrder(t.file, partial, p.dropCache, p.wake)
+	t.order, err = newInOrder(t.file, partial, p.dropCache, p.wake)
+	if err != nil {
+		return "", t.local("start over", err)
+	}
 	p.meter.add(partial.Written().Bytes())
 	return "", nil
 }
@@ -108,37 +111,58 @@ func (t *transfer) finish(ctx context.Context) (string, error) {
 	if err == nil && p.dropCache {
 		err = t.partial.DropCache(store.Span{To: t.file.Size})
 	}
+	t.settling.Lock()
+	defer t.settling.Unlock()
+	if errors.Is(err, store.ErrLost) {
+		return "", t.startOver(lostBytes(t.file, err))
+	}
 	if err != nil {
 		return "", t.local("read back", err)
 	}
-	t.settling.Lock()
-	defer t.settling.Unlock()
 	sha256Hex := hex.EncodeToString(sum)
-	err = t.file.Digest.verify(sha256Hex, stated)
-	if err == nil {
-		if err := p.staging.Admit(ctx, t.partial, sha256Hex, p.key(t.file)); err != nil {
-			return "", fmt.Errorf("admit %s: %w", t.file.Path, err)
-		}
-		t.settled = true
-		return sha256Hex, nil
+	if err := t.file.Digest.verify(sha256Hex, stated); err != nil {
+		return "", t.startOver(wrongBytes(t.file, err))
 	}
+	err = p.staging.Admit(ctx, t.partial, sha256Hex, p.key(t.file))
+	if errors.Is(err, store.ErrLost) {
+		return "", t.startOver(lostBytes(t.file, err))
+	}
+	if err != nil {
+		return "", fmt.Errorf("admit %s: %w", t.file.Path, err)
+	}
+	t.settled = true
+	return sha256Hex, nil
+}
+
+// startOver forgets every byte, to fetch them once more; if that was done before,
+// it returns err. t.settling is held.
+func (t *transfer) startOver(err error) error {
+	p := t.pull
 	p.meter.add(-t.file.Size)
 	t.order.reset()
 	if resetErr := t.partial.Reset(); resetErr != nil {
-		return "", errors.Join(err, t.local("start over", resetErr))
+		return errors.Join(err, t.local("start over", resetErr))
 	}
 	if t.tries++; t.tries < verifyTries {
-		p.tellFetchingAgain(t.file)
-		return "", nil
+		p.tellFetchingAgain(t.file, err)
+		return nil
 	}
-	return "", wrongBytes(t.file, err)
+	return err
 }
 
 // verifyTries is how often a content is fetched whose bytes do not verify.
 const verifyTries = 2
 
-func (p *pull) tellFetchingAgain(f File) {
-	p.f.o.Logger.Warn("fetching again what did not verify", "source", p.req.Source.String(), "file", f.Path)
+func (p *pull) tellFetchingAgain(f File, err error) {
+	p.f.o.Logger.Warn("fetching again what did not verify", "source", p.req.Source.String(), "file", f.Path, "error", err)
+}
+
+// lostBytes is a content that the store's file system did not keep.
+func lostBytes(f File, err error) error {
+	return &Error{
+		Kind: ErrCorrupt, Op: "read back", Origin: f.Path, Err: err,
+		Hint: "the file was fetched twice and nothing was published; ask whoever runs the store's file system",
+	}
 }
 
 // wrongBytes is a content that never verified.

@@ -67,6 +67,11 @@ func (g *Staging) admitBatch(ctx context.Context, contents []Small) (err error) 
 	if err := g.store.syncFiles(b.files); err != nil {
 		return asStoreError(err)
 	}
+	for i, c := range contents {
+		if err := g.store.readBackSmall(b.path(i), c); err != nil {
+			return err
+		}
+	}
 	return g.store.withLayout(ctx, func() error { return g.admitFiles(b, contents) })
 }
 
@@ -163,17 +168,6 @@ func (b *batch) close() error {
 // the whole file system is, if that is not dearer.
 const syncFew = 8
 
-// syncsWhole says that syncfs brings everything to the disk and that what it
-// waits for is the machine's own: elsewhere it may do nothing (FUSE) or wait for
-// others.
-func (v Volume) syncsWhole() bool {
-	switch v.Type {
-	case "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "tmpfs":
-		return true
-	}
-	return false
-}
-
 // syncFiles makes the files' bytes durable.
 func (s *Store) syncFiles(files []*os.File) error {
 	if whole, err := s.syncWhole(len(files)); err != nil || !whole {
@@ -248,7 +242,7 @@ func (s *Store) syncWhole(things int) (bool, error) {
 		return false, nil
 	}
 	volume, err := s.findVolume()
-	if err != nil || !volume.syncsWhole() {
+	if err != nil || !volume.Local { // elsewhere it may do nothing (FUSE), or wait for others
 		return false, err
 	}
 	dir, err := os.Open(s.dir)

@@ -14,6 +14,9 @@ var (
 	// before they are trusted: it was changed since they were, is gone, or was
 	// found wrong.
 	ErrUnverified = fmt.Errorf("its bytes are not known to be right: %w", ErrCorrupt)
+	// ErrLost is an ErrCorrupt of a file system that gives back other bytes than
+	// were written to it.
+	ErrLost = fmt.Errorf("the file system lost what was written: %w", ErrCorrupt)
 	// ErrNoSpace is a full disk, a used-up quota, or a reserve that would be
 	// crossed.
 	ErrNoSpace = errors.New("no room on the disk")

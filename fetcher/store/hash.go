@@ -40,7 +40,9 @@ func (s *Store) showBlob(sha256Hex string, info fs.FileInfo) error {
 }
 
 // hashBlob reads a whole blob and says whether its content is its name: then it
-// is recorded as right, if the store is writable. What was judged is returned
+// is recorded as right, if the store is writable. Where the file system is not
+// [Volume.Local], or the blob was found wrong before, it is read past the page
+// cache, as other machines would read it. What was judged is returned
 // also with ErrCorrupt, nil if there was nothing. onRead, if not nil, is told
 // the bytes of each read.
 func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)) (fs.FileInfo, error) {
@@ -75,7 +77,7 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 	var content io.Reader = f
 	buf := s.takeBuffer()
 	defer s.buffers.Put(buf)
-	if r, err := s.readRecord(sha256Hex); err == nil && r.Distrusted || s.doubts(sha256Hex, info) {
+	if r, err := s.readRecord(sha256Hex); err == nil && r.Distrusted || s.doubts(sha256Hex, info) || !s.isLocal() {
 		content = &diskReader{store: s, path: f.Name(), info: info}
 	}
 	got, err := hashReader(ctx, content, *buf, onRead)

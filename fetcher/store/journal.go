@@ -7,33 +7,32 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+	"slices"
 )
 
 // journalVersion is the format of a transfer's journal; one of another format
 // costs the transfer.
-const journalVersion = 2
+const journalVersion = 3
 
 // journal is the first line of a transfer's journal: its last checkpoint. Each
-// further line is a span that was written since. It holds no URL.
+// further line is a piece that was written since. It holds no URL.
 type journal struct {
 	FormatVersion int `json:"formatVersion"`
 	// Content says what is being transferred: a digest, or source, revision
 	// and path. A journal about other content is not used.
 	Content string `json:"content"`
 	Size    int64  `json:"size"`
-	// Boot is the machine's boot in which the further lines are written:
-	// within one boot, bytes that reached the page cache are there for certain.
-	Boot string `json:"boot"`
 	// Epoch is the writer's term in a shared store. Foreign says that the file was
 	// begun in an earlier one.
 	Epoch   int64 `json:"epoch,omitempty"`
 	Foreign bool  `json:"foreign,omitempty"`
-	// Synced is what reached the disk.
+	// Synced is what the file system has said is on the disk: the first Hashed
+	// bytes and Pieces.
 	Synced Spans `json:"synced"`
-	// Hashes are the states of the hashes over the first Hashed bytes, which
-	// are synced; opaque here.
+	// Hashes are the states of the hashes over the first Hashed bytes; opaque here.
 	Hashed int64    `json:"hashed"`
 	Hashes [][]byte `json:"hashes"`
+	Pieces []piece  `json:"pieces"`
 	// Check is a CRC-32C of the line without it. A damaged state would
 	// otherwise go unnoticed where the source states no digest.
 	Check string `json:"check"`
@@ -58,27 +57,26 @@ func (j journal) line() ([]byte, error) {
 	return append(line, '\n'), err
 }
 
-// spanLine is the line that says that a span was written: its ends and their
-// CRC-32C.
-func spanLine(s Span) []byte {
-	ends := fmt.Sprintf("%d,%d", s.From, s.To)
-	return fmt.Appendf(nil, "[%s,%d]\n", ends, crc32c([]byte(ends)))
+// appendLine appends the line that a piece was written: where, the checksum of
+// its bytes, and the CRC-32C of these three numbers as text.
+func (c piece) appendLine(to []byte) []byte {
+	numbers := fmt.Sprintf("%d,%d,%d", c.From, c.To, c.sum)
+	return fmt.Appendf(to, "[%s,%d]\n", numbers, crc32c([]byte(numbers)))
 }
 
-func parseSpanLine(line []byte) (Span, bool) {
-	var numbers [3]int64
+func parsePieceLine(line []byte) (piece, bool) {
+	var numbers [4]uint64
 	if json.Unmarshal(line, &numbers) != nil {
-		return Span{}, false
+		return piece{}, false
 	}
-	s := Span{numbers[0], numbers[1]}
-	ok := s.From >= 0 && s.From < s.To && bytes.Equal(append(line, '\n'), spanLine(s))
-	return s, ok
+	c := piece{Span{int64(numbers[0]), int64(numbers[1])}, numbers[2]}
+	return c, c.check() && bytes.Equal(append(line, '\n'), c.appendLine(nil))
 }
 
-// readJournal returns the last checkpoint and the spans written since. A
+// readJournal returns the last checkpoint and the pieces written since. A
 // journal that is damaged, or none, is ErrCorrupt; of the further lines, those
 // before the first damaged one count.
-func readJournal(path string) (journal, Spans, error) {
+func readJournal(path string) (journal, []piece, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return journal{}, nil, err
@@ -91,17 +89,30 @@ func readJournal(path string) (journal, Spans, error) {
 	if sum, err := j.sum(); err != nil || sum != j.Check {
 		return journal{}, nil, errors.Join(fmt.Errorf("read %s: its checkpoint is damaged: %w", path, ErrCorrupt), err)
 	}
-	if j.FormatVersion != journalVersion || !j.Synced.check(j.Size) || j.Hashed < 0 || j.Hashed > j.Synced.Front() {
+	if j.FormatVersion != journalVersion || !j.Synced.check(j.Size) || !j.consistent() {
 		return journal{}, nil, fmt.Errorf("read %s: it is no journal of format %d: %w", path, journalVersion, ErrCorrupt)
 	}
-	var since Spans
+	var since []piece
 	for len(rest) > 0 {
 		line, after, complete := bytes.Cut(rest, []byte("\n"))
-		s, ok := parseSpanLine(line)
-		if !ok || !complete || s.To > j.Size {
+		c, ok := parsePieceLine(line)
+		if !ok || !complete || c.To > j.Size {
 			break
 		}
-		since, rest = since.Add(s), after
+		since, rest = append(since, c), after
 	}
 	return j, since, nil
+}
+
+// consistent reports whether what is synced is exactly what is hashed and the
+// pieces: no byte is taken over without a digest of it.
+func (j journal) consistent() bool {
+	known := Spans{}.Add(Span{0, j.Hashed})
+	for _, c := range j.Pieces {
+		if !c.check() || known.overlap(c.Span) {
+			return false
+		}
+		known = known.Add(c.Span)
+	}
+	return j.Hashed >= 0 && slices.Equal(known, j.Synced)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,8 +16,14 @@ import (
 )
 
 // Partial is a transfer under way: a file, written in any order, and its
-// journal. One process at a time has it. WriteAt, ReadAt, Written and
+// journal. One process at a time has it. WriteAt, ReadBack, Written and
 // Checkpoint are safe for concurrent use, the rest is not.
+//
+// A file system may take bytes and lose them later: it tells one caller, once,
+// or nobody if that one was killed. So every error of writing, syncing or closing
+// ends trust in what was not synced, what an earlier process wrote and did not
+// sync is used only if its bytes are still there ([journal.Pieces]), and what was
+// written is never taken for right because it was written.
 type Partial struct {
 	// Waited says that somebody else had the transfer when OpenPartial was
 	// called, and may have finished it.
@@ -33,43 +40,49 @@ type Partial struct {
 	file    *os.File
 	content string
 	size    int64
-	boot    string
+	volume  Volume
 	epoch   int64 // of the term; 0 where machines do not take turns
 	// foreign: it was begun in another term, and whoever did may still have it open.
 	foreign bool
-	hashed  fs.FileInfo // what it looked like before it was read back whole because of that
+	judged  fs.FileInfo // how it looked before it was read back, nil if it was not
 
 	checkpointing sync.Mutex // one at a time; taken before mu
 
 	mu      sync.Mutex
 	log     *os.File // the journal, to append to
 	written Spans
-	since   Spans // what the checkpoint being written does not cover
-	synced  Spans // as the journal's checkpoint has it
+	pieces  map[int64]piece // of what is written and not hashed at the last checkpoint, by where they begin
+	since   []piece         // what the checkpoint being written does not cover
+	synced  Spans           // as the journal's checkpoint has it
 	// checkpointed is how long the journal's first line is.
 	checkpointed int64
-	broken       error // of the disk, which tells an error once
+	broken       error // the first of the disk, which reports an error once
 }
 
 // OpenPartial opens or continues the transfer with this id, which is a sha256
 // in hex. While another process has it, waiting is called once and OpenPartial
 // waits until ctx ends. A damaged journal, or one about other content, begins
 // anew. Disk blocks for size bytes are reserved now, so that a full disk shows
-// before the transfer (ErrNoSpace).
+// before the transfer (ErrNoSpace). What was not synced is read, and used where
+// its bytes are still those that were written: up to a checkpoint's interval.
 func (g *Staging) OpenPartial(ctx context.Context, id, content string, size int64, waiting func()) (*Partial, error) {
 	if err := checkSHA256(id); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(g.store.dir, "partial", id)
-	o, err := g.store.openLocked(ctx, path, waiting)
+	volume, err := g.store.findVolume()
 	if err != nil {
 		return nil, err
 	}
-	p := &Partial{Waited: o.waited, path: path, store: g.store, lock: o.lock, file: o.file, content: content, size: size, boot: bootID()}
+	path := filepath.Join(g.store.dir, "partial", id)
+	o, failed, err := g.store.openClean(ctx, path, waiting)
+	if err != nil {
+		return nil, err
+	}
+	p := &Partial{Waited: o.waited, path: path, store: g.store, lock: o.lock, file: o.file, content: content, size: size, volume: volume}
 	if t := g.store.term.Load(); t != nil {
 		p.epoch = t.epoch
 	}
-	if err := p.restore(); err != nil {
+	if err := p.restore(ctx, failed); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	if err := p.reserve(); err != nil {
@@ -90,39 +103,62 @@ const writePiece = 64 << 10
 
 func (p *Partial) journalPath() string { return p.path + ".json" }
 
-// ReadAt reads back what was written.
-func (p *Partial) ReadAt(b []byte, off int64) (int, error) { return p.file.ReadAt(b, off) }
+// ReadBack reads the piece that was written at off into b, which holds PieceSize
+// bytes, and returns how many bytes it has. ErrLost if they are not those that
+// were written. off is where a call of WriteAt began, or PieceSize bytes behind
+// another such place.
+func (p *Partial) ReadBack(b []byte, off int64) (int, error) {
+	p.mu.Lock()
+	c, ok := p.pieces[off]
+	p.mu.Unlock()
+	if !ok {
+		return 0, fmt.Errorf("read back: no piece was written at %d", off)
+	}
+	b = b[:c.Bytes()]
+	if err := p.readPiece(c, b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
 
-// WriteAt writes, and notes in the journal what is written: a kill loses
+// WriteAt writes, and records in the journal what is written: a kill loses
 // nothing of it, a power cut what came after the last checkpoint.
 func (p *Partial) WriteAt(b []byte, off int64) (int, error) {
-	var n int
-	var err error
-	for n < len(b) && err == nil {
-		var m int
-		m, err = p.file.WriteAt(b[n:min(n+writePiece, len(b))], off+int64(n))
-		n += m
-	}
-	if n == 0 {
-		return 0, asStoreError(err)
+	for at := 0; at < len(b); at += writePiece {
+		if _, err := p.file.WriteAt(b[at:min(at+writePiece, len(b))], off+int64(at)); err != nil {
+			return 0, p.fail(err)
+		}
 	}
 	// The disk is to work while the network does, not when all has come. It is no
 	// promise of durability, and where it cannot be, nothing is lost.
-	if from, to := off/writeBack*writeBack, (off+int64(n))/writeBack*writeBack; to > from {
+	if from, to := off/writeBack*writeBack, (off+int64(len(b)))/writeBack*writeBack; to > from {
 		_ = unix.SyncFileRange(int(p.file.Fd()), from, to-from, unix.SYNC_FILE_RANGE_WRITE)
 	}
-	s := Span{off, off + int64(n)}
+	written := piecesOf(b, off)
+	var lines []byte
+	for _, c := range written {
+		lines = c.appendLine(lines)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.broken != nil {
 		return 0, p.broken
 	}
-	p.written = p.written.Add(s)
-	p.since = p.since.Add(s)
-	if _, logErr := p.log.Write(spanLine(s)); err == nil {
-		err = logErr
+	p.add(written)
+	if _, err := p.log.Write(lines); err != nil {
+		return 0, p.breakOff(err)
 	}
-	return n, asStoreError(err)
+	return len(b), nil
+}
+
+// add takes over pieces that are written and not covered by a checkpoint; p.mu is
+// held.
+func (p *Partial) add(written []piece) {
+	for _, c := range written {
+		p.written = p.written.Add(c.Span)
+		p.pieces[c.From] = c
+	}
+	p.since = append(p.since, written...)
 }
 
 // Written is what is in the file.
@@ -146,22 +182,37 @@ func (p *Partial) Checkpoint(hashed int64, hashes [][]byte) error {
 	p.checkpointing.Lock()
 	defer p.checkpointing.Unlock()
 	p.mu.Lock()
-	synced := slices.Clone(p.written)
+	// The states of the hashes stand for what they cover.
+	maps.DeleteFunc(p.pieces, func(_ int64, c piece) bool { return c.To <= hashed })
+	c := checkpoint{synced: slices.Clone(p.written), pieces: slices.Collect(maps.Values(p.pieces)), hashed: hashed, hashes: hashes}
 	p.since = nil
 	p.mu.Unlock()
 	if err := p.fail(unix.Fdatasync(int(p.file.Fd()))); err != nil {
 		return err
 	}
-	return p.writeJournal(synced, hashed, hashes)
+	return p.writeJournal(c)
 }
 
-// fail keeps an error of writing back. The kernel takes such pages for clean and
-// reports the error to one caller, so what was written since the last checkpoint
-// counts no longer, neither here nor for the next try, and every later sync
-// fails as well.
+// checkpoint is what a journal's first line has.
+type checkpoint struct {
+	synced Spans
+	pieces []piece
+	hashed int64
+	hashes [][]byte
+}
+
+// fail keeps an error of the file. The kernel takes pages that it could not write
+// for clean and reports the error to one caller, so what was written since the
+// last checkpoint counts no longer, neither here nor for the next try, and every
+// later call fails as well.
 func (p *Partial) fail(err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.breakOff(err)
+}
+
+// breakOff is fail for whoever holds p.mu.
+func (p *Partial) breakOff(err error) error {
 	if p.broken == nil && err != nil {
 		p.broken = asStoreError(err)
 		p.written, p.since = slices.Clone(p.synced), nil
@@ -176,10 +227,10 @@ func (p *Partial) fail(err error) error {
 // writeJournal replaces the journal. What was written meanwhile is in its
 // further lines. If a power cut undoes the renaming, the checkpoint before is
 // as true as this one.
-func (p *Partial) writeJournal(synced Spans, hashed int64, hashes [][]byte) (err error) {
+func (p *Partial) writeJournal(c checkpoint) (err error) {
 	j := journal{
-		FormatVersion: journalVersion, Content: p.content, Size: p.size, Boot: p.boot, Epoch: p.epoch, Foreign: p.foreign,
-		Synced: synced, Hashed: hashed, Hashes: hashes,
+		FormatVersion: journalVersion, Content: p.content, Size: p.size, Epoch: p.epoch, Foreign: p.foreign,
+		Synced: c.synced, Hashed: c.hashed, Hashes: c.hashes, Pieces: c.pieces,
 	}
 	line, err := j.line()
 	if err != nil {
@@ -199,7 +250,7 @@ func (p *Partial) writeJournal(synced Spans, hashed int64, hashes [][]byte) (err
 	if _, err = log.Write(line); err == nil {
 		err = log.Chmod(fileMode)
 	}
-	if err == nil && len(synced) > 0 {
+	if err == nil && len(c.synced) > 0 {
 		err = log.Sync() // before it replaces one that is on the disk
 	}
 	if err != nil {
@@ -210,16 +261,18 @@ func (p *Partial) writeJournal(synced Spans, hashed int64, hashes [][]byte) (err
 	if p.broken != nil {
 		return p.broken
 	}
-	for _, s := range p.since {
-		if _, err = log.Write(spanLine(s)); err != nil {
-			return err
-		}
+	var lines []byte
+	for _, c := range p.since {
+		lines = c.appendLine(lines)
+	}
+	if _, err = log.Write(lines); err != nil {
+		return err
 	}
 	if err = p.store.rename(log.Name(), p.journalPath()); err != nil {
 		return err
 	}
 	old := p.log
-	p.log, p.synced, p.checkpointed = log, synced, int64(len(line))
+	p.log, p.synced, p.checkpointed = log, c.synced, int64(len(line))
 	if old != nil {
 		_ = old.Close() // it has no name any more
 	}
@@ -251,22 +304,29 @@ func (p *Partial) Reset() error {
 	}
 	p.mu.Lock()
 	p.written, p.since, p.Hashed, p.Hashes = nil, nil, 0, nil
+	clear(p.pieces)
 	p.mu.Unlock()
-	if err := p.writeJournal(nil, 0, nil); err != nil {
+	if err := p.writeJournal(checkpoint{}); err != nil {
 		return err
 	}
 	return p.reserve()
 }
 
-// Close lets go of the partial; bytes and journal stay for the next try. Closing
-// again does nothing.
+// Close lets go of the partial; bytes and journal stay for the next try, unless
+// closing reports bytes that were lost. Closing again does nothing.
 func (p *Partial) Close() error {
-	if p.log != nil {
-		_ = p.log.Close() // its lines are in the page cache, or an error was told
-	}
+	failed := p.fail(nil)
 	err := p.file.Close()
-	if errors.Is(err, fs.ErrClosed) {
+	switch {
+	case errors.Is(err, fs.ErrClosed):
 		err = nil
+	case failed != nil:
+		err = nil // the same again, which was returned to whoever wrote
+	default:
+		err = p.fail(err) // a file system across a network writes now
+	}
+	if p.log != nil {
+		_ = p.log.Close() // a line that is lost costs its piece
 	}
 	return errors.Join(err, p.lock.Unlock())
 }

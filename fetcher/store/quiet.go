@@ -133,7 +133,11 @@ type residency struct {
 func cachedPages(fd int, off int64, n int) residency {
 	page := int64(os.Getpagesize())
 	from := off / page * page
-	return residency{off: from, pages: mincore(fd, from, int((off+int64(n)-from+page-1)/page*page))}
+	pages, err := mincore(fd, from, int((off+int64(n)-from+page-1)/page*page))
+	if err != nil {
+		return residency{off: from}
+	}
+	return residency{off: from, pages: pages}
 }
 
 // none says that the page cache is known to have held nothing of the range.
@@ -157,16 +161,16 @@ func (r residency) restore(fd int) {
 }
 
 // mincore asks for each page of a range whether the page cache holds it: the
-// lowest bit of its byte. nil where that cannot be told.
-func mincore(fd int, off int64, n int) []byte {
+// lowest bit of its byte. ENODEV says that the file cannot be mapped.
+func mincore(fd int, off int64, n int) ([]byte, error) {
 	mapped, err := unix.Mmap(fd, off, n, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	pages := make([]byte, (n+os.Getpagesize()-1)/os.Getpagesize())
 	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(mapped))), uintptr(n), uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
-	if err := unix.Munmap(mapped); err != nil || errno != 0 {
-		return nil
+	if errno != 0 {
+		err = errno
 	}
-	return pages
+	return pages, errors.Join(err, unix.Munmap(mapped))
 }

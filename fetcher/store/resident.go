@@ -128,8 +128,8 @@ func minResident(fd int, info fs.FileInfo, off, n int64, known bool) (int64, err
 	page := int64(os.Getpagesize())
 	var resident int64
 	for at := off / page * page; at < off+n; at += minWindow {
-		pages := mincore(fd, at, int(min(minWindow, off+n-at)))
-		if pages == nil {
+		pages, err := mincore(fd, at, int(min(minWindow, off+n-at)))
+		if err != nil {
 			return 0, fmt.Errorf("it cannot be mapped: %w", ErrUnmeasurable)
 		}
 		for _, p := range pages {

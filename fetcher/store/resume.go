@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +61,33 @@ func (s *Store) openLocked(ctx context.Context, path string, waiting func()) (o 
 	}
 }
 
+// openClean is openLocked for whoever is going to write. A file whose write-back
+// failed while nobody had it open says so to whoever has it next: failed says that
+// it did, and that it was opened anew since.
+func (s *Store) openClean(ctx context.Context, path string, waiting func()) (o opened, failed bool, err error) {
+	o, err = s.openLocked(ctx, path, waiting)
+	if err != nil {
+		return opened{}, false, err
+	}
+	if syncErr := unix.Fdatasync(int(o.file.Fd())); syncErr == nil {
+		return o, false, nil
+	}
+	waited := o.waited
+	_ = o.file.Close() // it may report the same once more
+	if err := o.lock.Unlock(); err != nil {
+		return opened{}, true, err
+	}
+	o, err = s.openLocked(ctx, path, waiting)
+	if err != nil {
+		return opened{}, true, err
+	}
+	o.waited = o.waited || waited
+	if err := unix.Fdatasync(int(o.file.Fd())); err != nil {
+		return opened{}, true, errors.Join(fmt.Errorf("sync %s: %w", path, asStoreError(err)), o.lock.Unlock(), o.file.Close())
+	}
+	return o, true, nil
+}
+
 // openTransfer opens a transfer's file, made if it is not there. Nothing is written
 // into it before a journal went through the fence of a shared store: so what was
 // open by then was there before any later writer could begin.
@@ -84,8 +110,10 @@ func sameFile(f *os.File, path string) (bool, error) {
 	return os.SameFile(mine, named), nil
 }
 
-// restore decides how much of what is in the file can be used.
-func (p *Partial) restore() error {
+// restore decides how much of what is in the file can be used. failed says that
+// bytes which were not synced have been lost.
+func (p *Partial) restore(ctx context.Context, failed bool) error {
+	p.pieces = map[int64]piece{}
 	info, err := p.file.Stat()
 	if err != nil {
 		return err
@@ -103,18 +131,43 @@ func (p *Partial) restore() error {
 		}
 		// From the first byte on, the journal says whose bytes these are, so
 		// that a kill before the first checkpoint loses none of them.
-		return p.writeJournal(nil, 0, nil)
+		return p.writeJournal(checkpoint{})
 	}
 	p.written, p.Hashed, p.Hashes = slices.Clone(j.Synced), j.Hashed, j.Hashes
-	if j.Boot == p.boot && p.boot != "" && since.check(length) {
-		for _, s := range since {
-			p.written = p.written.Add(s)
-		}
-		p.since = since
+	for _, c := range j.Pieces {
+		p.pieces[c.From] = c
 	}
-	// After a power cut only what was synced counts. What is written from here
-	// on is of this boot: a kill must not lose it.
-	return p.writeJournal(j.Synced, j.Hashed, j.Hashes)
+	if !failed {
+		if since, err = p.intact(ctx, since, length); err != nil {
+			return err
+		}
+		p.add(since)
+	}
+	return p.writeJournal(checkpoint{synced: j.Synced, pieces: j.Pieces, hashed: j.Hashed, hashes: j.Hashes})
+}
+
+// intact returns those of the pieces that an earlier process wrote and did not
+// sync, of which the file of length bytes still has what was written. Where the
+// file system is not [Volume.Local], what the page cache holds proves nothing, and
+// they are read from where another machine would read them.
+func (p *Partial) intact(ctx context.Context, since []piece, length int64) ([]piece, error) {
+	if len(since) == 0 || !p.volume.Local && !evict(p.file, length) {
+		return nil, nil
+	}
+	var kept []piece
+	known := slices.Clone(p.written)
+	b := make([]byte, PieceSize)
+	for _, c := range since {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		// What cannot be read is as lost as what is something else.
+		if known.overlap(c.Span) || p.readPiece(c, b[:c.Bytes()]) != nil {
+			continue
+		}
+		known, kept = known.Add(c.Span), append(kept, c)
+	}
+	return kept, nil
 }
 
 // empty begins the file anew. In a shared store another file takes its place,
@@ -132,17 +185,18 @@ func (p *Partial) empty() error {
 		return errors.Join(err, f.Close(), dropTemp(f.Name()))
 	}
 	old := p.file
-	p.file, p.foreign, p.hashed = f, false, nil
+	p.file, p.foreign, p.judged = f, false, nil
 	return old.Close()
 }
 
-// reserve allocates the blocks without changing the file's length.
+// reserve allocates the blocks; where the file system can do so only together with
+// the file's length, it gets its length as well.
 func (p *Partial) reserve() error {
 	if p.size == 0 {
 		return nil
 	}
-	err := unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, p.size)
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+	err := fallocate(p.file, p.size)
+	if unsupported(err) {
 		return nil // the disk will say so later instead of now
 	}
 	if err != nil {
@@ -155,14 +209,4 @@ func (p *Partial) reserve() error {
 		return errors.Join(fmt.Errorf("reserve %d bytes: %w", p.size, asStoreError(err)), statErr)
 	}
 	return nil
-}
-
-// bootID identifies this boot of the machine; empty where the kernel does not
-// tell, which makes every resume take the cautious way.
-func bootID() string {
-	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(data))
 }

@@ -132,7 +132,7 @@ func TestResumesWhatAnotherWriterBegan(t *testing.T) {
 			}
 			err = g2.Admit(t.Context(), p2, sum, "k")
 			if late != "" {
-				if err == nil || !strings.Contains(err.Error(), "another agent") {
+				if !errors.Is(err, store.ErrLost) || !strings.Contains(err.Error(), "another agent") {
 					t.Errorf("admitted: %v", err)
 				}
 				return

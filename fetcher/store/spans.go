@@ -45,6 +45,11 @@ func (s Spans) Add(more Span) Spans {
 	return slices.Replace(s, first, last, more)
 }
 
+// overlap reports whether any byte of one is in the spans.
+func (s Spans) overlap(one Span) bool {
+	return slices.ContainsFunc(s, func(have Span) bool { return have.From < one.To && one.From < have.To })
+}
+
 // Bytes is how many bytes the spans have together.
 func (s Spans) Bytes() int64 {
 	var n int64

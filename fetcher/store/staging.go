@@ -115,14 +115,16 @@ func (g *Staging) Has(ctx context.Context, sha256Hex string, size int64, onRead 
 }
 
 // Admit turns a finished, synced partial into a blob named by its sha256. The
-// caller has verified the bytes. Content that is already here is kept and the
-// partial dropped. The key, one line without control characters, is how
-// Finished tells the content again.
+// caller has verified the bytes as they came; where the file system is not
+// [Volume.Local], or another agent may have written into the partial, they are read
+// back first. ErrLost says that they are others: reset the partial.
+// Content that is already here is kept and the partial dropped. The key, one line
+// without control characters, is how Finished tells the content again.
 func (g *Staging) Admit(ctx context.Context, p *Partial, sha256Hex, key string) error {
 	if err := checkSHA256(sha256Hex); err != nil {
 		return err
 	}
-	if err := g.hashForeign(ctx, p, sha256Hex); err != nil {
+	if err := g.readBack(ctx, p, sha256Hex); err != nil {
 		return err
 	}
 	lock, err := g.store.lockLayout(ctx)
@@ -160,44 +162,10 @@ func (g *Staging) admit(p *Partial, sha256Hex, key string) error {
 	if err := g.store.removeIfExists(p.journalPath()); err != nil {
 		return err
 	}
-	if p.hashed != nil {
-		info = p.hashed
+	if p.judged != nil {
+		info = p.judged
 	} else if info, err = os.Lstat(blob); err != nil {
 		return err
 	}
 	return errors.Join(g.store.writeRecord(sha256Hex, info), p.Close())
-}
-
-// hashForeign reads a transfer back whole that another writer has begun: whoever
-// that was may still have the file open, and write into it late what it had
-// received. What comes before the read is judged by it, what comes after shows in
-// the file's time, which is taken before, and takes the label away. What is wrong
-// is forgotten, and fetched again by the next pull.
-func (g *Staging) hashForeign(ctx context.Context, p *Partial, sha256Hex string) (err error) {
-	if !p.foreign {
-		return nil
-	}
-	if err := p.Sync(); err != nil {
-		return err
-	}
-	f, err := os.Open(p.path) // anew: on a network, that looks whether others have written
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	buf := g.store.takeBuffer()
-	defer g.store.buffers.Put(buf)
-	got, err := hashReader(ctx, &diskReader{store: g.store, path: p.path, info: info}, *buf, nil)
-	if err != nil {
-		return fmt.Errorf("read back what another agent has begun: %w", err)
-	}
-	if got != sha256Hex {
-		return errors.Join(fmt.Errorf("content with sha256 %s was written to by another agent after it had been verified; it is fetched again", sha256Hex), p.Reset())
-	}
-	p.hashed = info
-	return nil
 }

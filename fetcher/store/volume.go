@@ -20,6 +20,11 @@ type Volume struct {
 	// Mount where it is mounted. Where the kernel does not tell, Type is a number
 	// and Mount the store.
 	Type, Mount string
+	// Local says that the file system is this machine's own, and of those that
+	// report each write that failed to whoever syncs the file. Elsewhere (NFS, FUSE,
+	// whatever is not known) a server or another program may lose what it has taken,
+	// so what was written there is read back before it is published.
+	Local bool
 	// Reserves says that blocks can be reserved before they are written
 	// (fallocate), so that a full disk shows before a transfer and not in it.
 	Reserves bool
@@ -120,7 +125,32 @@ func probeVolume(dir string, locks bool) (v Volume, err error) {
 func volumeAt(path string) Volume {
 	v := Volume{MaxFile: math.MaxInt64}
 	v.Type, v.Mount = mountOf(path)
+	v.Local = isLocal(v.Type)
 	return v
+}
+
+// isLocal tells [Volume.Local] by the file system's type.
+func isLocal(fsType string) bool {
+	switch fsType {
+	case "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "bcachefs", "tmpfs":
+		return true
+	}
+	return false
+}
+
+// isLocal is [Volume.Local] of a store that may be open to be read only.
+func (s *Store) isLocal() bool {
+	s.probe.Lock()
+	defer s.probe.Unlock()
+	if s.volume != nil {
+		return s.volume.Local
+	}
+	return volumeAt(s.dir).Local
+}
+
+// lost is the error of a file system that gives back other bytes than it took.
+func (v Volume) lost(what string) error {
+	return &worded{ErrLost, fmt.Sprintf("%s, mounted at %s, gave back something else than was written: %s", v.Type, v.Mount, what)}
 }
 
 func (v Volume) unfit(lacks string) error {
@@ -303,11 +333,17 @@ func cause(err error) error {
 	return err
 }
 
-// fallocate reserves blocks for size bytes and leaves the file's length.
+// fallocate reserves blocks for size bytes. It leaves the file's length where the
+// file system can; NFS (ALLOCATE, RFC 7862) makes the file as long as that.
 func fallocate(f *os.File, size int64) error {
+	mode := uint32(unix.FALLOC_FL_KEEP_SIZE)
 	for {
-		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
-		if !errors.Is(err, unix.EINTR) {
+		err := unix.Fallocate(int(f.Fd()), mode, 0, size)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case unsupported(err) && mode != 0:
+			mode = 0
+		default:
 			return err
 		}
 	}

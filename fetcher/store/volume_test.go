@@ -65,10 +65,11 @@ func TestProbe(t *testing.T) {
 	for name, c := range map[string]struct {
 		mount    func(*testing.T) string
 		fsType   string
+		local    bool
 		reserves bool
 		maxFile  int64
 	}{
-		"tmpfs": {func(t *testing.T) string { t.Helper(); return mount(t, "none", "tmpfs", "") }, "tmpfs", true, math.MaxInt64},
+		"tmpfs": {func(t *testing.T) string { t.Helper(); return mount(t, "none", "tmpfs", "") }, "tmpfs", true, true, math.MaxInt64},
 		"overlay": {func(t *testing.T) string {
 			t.Helper()
 			layers := mount(t, "none", "tmpfs", "")
@@ -76,17 +77,17 @@ func TestProbe(t *testing.T) {
 				must(t, os.Mkdir(filepath.Join(layers, dir), 0o755))
 			}
 			return mount(t, "none", "overlay", "lowerdir="+layers+"/lower,upperdir="+layers+"/upper,workdir="+layers+"/work")
-		}, "overlay", true, math.MaxInt64},
-		"ext4": {func(t *testing.T) string { t.Helper(); return mountImage(t, "mkfs.ext4", "-q", "-b", "4096") }, "ext4", true, 16<<40 - 4096},
+		}, "overlay", false, true, math.MaxInt64},
+		"ext4": {func(t *testing.T) string { t.Helper(); return mountImage(t, "mkfs.ext4", "-q", "-b", "4096") }, "ext4", true, true, 16<<40 - 4096},
 		// Files of blocks listed one by one: none can be reserved, and the list ends.
-		"ext2": {func(t *testing.T) string { t.Helper(); return mountImage(t, "mkfs.ext2", "-q", "-b", "1024") }, "ext2", false, (12 + 256 + 256*256 + 256*256*256) << 10},
+		"ext2": {func(t *testing.T) string { t.Helper(); return mountImage(t, "mkfs.ext2", "-q", "-b", "1024") }, "ext2", true, false, (12 + 256 + 256*256 + 256*256*256) << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := c.mount(t)
 			s := open(t, filepath.Join(dir, "store"))
 			v, err := s.Probe()
 			must(t, err)
-			want := store.Volume{Type: c.fsType, Mount: dir, Reserves: c.reserves, MaxFile: c.maxFile}
+			want := store.Volume{Type: c.fsType, Mount: dir, Local: c.local, Reserves: c.reserves, MaxFile: c.maxFile}
 			if v != want {
 				t.Errorf("the volume is %+v, want %+v", v, want)
 			}
