@@ -30,7 +30,8 @@ const batchMost = 256
 
 // AdmitSmall makes contents blobs, as [Staging.Admit] does with one that was
 // transferred, and waits for the disk once for many of them instead of three
-// times for each. The caller has verified the bytes. Until they are on the disk
+// times for each. The caller has verified the bytes; ErrLost says that the file
+// system lost some of them. Until they are on the disk
 // they have no blob's name: a kill or a power cut before AdmitSmall has returned
 // costs the batch, or a part of it, and leaves nothing half-written. Content that
 // is here already is kept.
@@ -67,12 +68,20 @@ func (g *Staging) admitBatch(ctx context.Context, contents []Small) (err error) 
 	if err := g.store.syncFiles(b.files); err != nil {
 		return asStoreError(err)
 	}
-	for i, c := range contents {
-		if err := g.store.readBackSmall(b.path(i), c); err != nil {
-			return err
-		}
+	if err := g.store.readBackFiles(b, contents); err != nil {
+		return err
 	}
 	return g.store.withLayout(ctx, func() error { return g.admitFiles(b, contents) })
+}
+
+// readBackFiles is readBackFile for all files of a batch.
+func (s *Store) readBackFiles(b *batch, contents []Small) error {
+	var group errgroup.Group
+	group.SetLimit(syncFew)
+	for i, c := range contents {
+		group.Go(func() error { return s.readBackFile(b.path(i), c.Content) })
+	}
+	return group.Wait()
 }
 
 // admitFiles gives the batch's files, which are on the disk, their blobs' names.

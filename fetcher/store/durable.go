@@ -112,7 +112,8 @@ func syncDir(dir string) error {
 }
 
 // writeFile replaces a file atomically: a reader sees the old content or the
-// new. With durable, it survives a power cut once writeFile has returned.
+// new. With durable, it survives a power cut once writeFile has returned, and was
+// read back where the file system is not [Volume.Local].
 func (s *Store) writeFile(path string, data []byte, durable bool) (err error) {
 	dir := filepath.Dir(path)
 	tmp, err := s.tempFile(dir)
@@ -133,6 +134,11 @@ func (s *Store) writeFile(path string, data []byte, durable bool) (err error) {
 	}
 	if err = errors.Join(err, tmp.Close()); err != nil {
 		return asStoreError(err)
+	}
+	if durable {
+		if err = s.readBackFile(tmp.Name(), data); err != nil {
+			return fmt.Errorf("write %s: %w", path, err)
+		}
 	}
 	err = s.rename(tmp.Name(), path)
 	if errors.Is(err, fs.ErrExist) {

@@ -70,18 +70,17 @@ func (s *Store) hashWritten(ctx context.Context, path string) (info fs.FileInfo,
 	return info, sha256Hex, err
 }
 
-// readBackSmall is readBack for a small file, whose content is here.
-func (s *Store) readBackSmall(path string, c Small) error {
-	volume, err := s.findVolume()
-	if err != nil || volume.Local || len(c.Content) == 0 {
-		return err
+// readBackFile is readBack for a file that is synced and small enough to be here.
+func (s *Store) readBackFile(path string, content []byte) error {
+	if s.isLocal() {
+		return nil
 	}
 	_, got, err := s.hashWritten(context.Background(), path)
 	if err != nil {
 		return fmt.Errorf("read back what was written: %w", err)
 	}
-	if sum := sha256.Sum256(c.Content); got != hex.EncodeToString(sum[:]) {
-		return volume.lost("content with sha256 " + c.SHA256)
+	if sum := sha256.Sum256(content); got != hex.EncodeToString(sum[:]) {
+		return volumeAt(s.dir).lost(fmt.Sprintf("a file of %d bytes", len(content)))
 	}
 	return nil
 }

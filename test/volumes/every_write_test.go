@@ -45,8 +45,21 @@ func (c *changes) told() (seen, failed int) {
 	return c.seen, c.failed
 }
 
-// next is asked before each change.
+// loses is a failure that nobody is told of: zeros are kept instead of the bytes
+// that were written. Nothing but writing can fail like that.
+const loses = fuse.Status(-1)
+
+// next is asked before each change that is no write.
 func (c *changes) next() fuse.Status {
+	status := c.nextWrite()
+	if status == loses {
+		return fuse.OK
+	}
+	return status
+}
+
+// nextWrite is asked before each write.
+func (c *changes) nextWrite() fuse.Status {
 	if c == nil {
 		return fuse.OK
 	}
@@ -76,6 +89,8 @@ func TestDiskThatFailsAtEveryWrite(t *testing.T) {
 		"no room since": {fuse.Status(syscall.ENOSPC), every, 5},
 		"an I/O error":  {fuse.EIO, 1, 1},
 		"I/O errors":    {fuse.EIO, every, 1},
+		"a lost write":  {loses, 1, 4},
+		"lost writes":   {loses, every, 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

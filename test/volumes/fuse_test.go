@@ -207,7 +207,9 @@ func (f *faulty) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 	if f.disk.fails(in.NodeId) {
 		return 0, fuse.EIO
 	}
-	if status := f.changes.next(); !status.Ok() {
+	if status := f.changes.nextWrite(); status == loses {
+		data = make([]byte, len(data))
+	} else if !status.Ok() {
 		return 0, status
 	}
 	return f.RawFileSystem.Write(cancel, in, data)
