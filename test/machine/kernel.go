@@ -1,0 +1,125 @@
+//go:build linux
+
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// startKernel starts a kernel and waits for its end in a goroutine. The parent-death signal comes when the thread that
+// forked ends, so the goroutine keeps it.
+func startKernel(cmd *exec.Cmd) (*kernel, error) {
+	k := &kernel{exited: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		k.process = cmd.Process
+		started <- err
+		if err != nil {
+			return
+		}
+		_ = cmd.Wait() // the state has how it ended
+		k.state = cmd.ProcessState
+		close(k.exited)
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start the kernel: %w", err)
+	}
+	return k, nil
+}
+
+// Kill ends the machine as a power cut does: no process in it is asked, and nothing is written any more. A machine that
+// has ended stays so. It returns when the kernel is gone.
+func (m *Machine) Kill() error {
+	k := m.running()
+	if k == nil {
+		return nil
+	}
+	// A stopped process dies of this signal too.
+	if err := k.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill machine %s: %w", m.config.Name, err)
+	}
+	select {
+	case <-k.exited:
+		return nil
+	case <-time.After(killTimeout):
+		return fmt.Errorf("kill machine %s: the kernel still runs after %s", m.config.Name, killTimeout)
+	}
+}
+
+// Exited returns a channel that is closed when the kernel that was booted last has ended.
+func (m *Machine) Exited() <-chan struct{} {
+	k := m.running()
+	if k == nil {
+		closed := make(chan struct{})
+		close(closed)
+		return closed
+	}
+	return k.exited
+}
+
+func (m *Machine) running() *kernel {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.kernel
+}
+
+// Pause stops every process of the machine's kernel, as a hypervisor pauses a machine. Its clock goes on.
+func (m *Machine) Pause() error { return m.signalAll(syscall.SIGSTOP) }
+
+// Resume lets a paused machine go on.
+func (m *Machine) Resume() error { return m.signalAll(syscall.SIGCONT) }
+
+// signalAll signals the kernel first, because it starts the others, then every other process of its namespace.
+func (m *Machine) signalAll(s syscall.Signal) error {
+	k := m.running()
+	if k == nil {
+		return fmt.Errorf("signal machine %s: %w", m.config.Name, os.ErrProcessDone)
+	}
+	if err := k.process.Signal(s); err != nil {
+		return fmt.Errorf("signal machine %s: %w", m.config.Name, err)
+	}
+	pids, err := namespaceOf(k.process.Pid)
+	if err != nil {
+		return fmt.Errorf("signal machine %s: %w", m.config.Name, err)
+	}
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, s) // it may have ended
+	}
+	return nil
+}
+
+// namespaceOf returns the other processes of a process's process namespace.
+func namespaceOf(pid int) ([]int, error) {
+	namespace, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "ns/pid"))
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, entry := range entries {
+		other, err := strconv.Atoi(entry.Name())
+		if err != nil || other == pid {
+			continue
+		}
+		if link, err := os.Readlink(filepath.Join("/proc", entry.Name(), "ns/pid")); err == nil && link == namespace {
+			pids = append(pids, other)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
