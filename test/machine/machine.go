@@ -54,13 +54,13 @@ func (n *Network) Boot(ctx context.Context, config Config) (*Machine, error) {
 		return nil, fmt.Errorf("boot machine %q: %w", config.Name, err)
 	}
 	m := &Machine{network: n, config: config, console: n.path(config.Name + ".console")}
-	if err := n.plug(ctx, config); err != nil {
+	if err := n.add(ctx, m); err != nil {
 		return nil, fmt.Errorf("boot machine %s: %w", config.Name, err)
 	}
-	n.mu.Lock()
-	n.machines = append(n.machines, m)
-	n.mu.Unlock()
-	return m, m.boot(ctx)
+	if err := m.boot(ctx); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 // Restart ends the machine as a power cut does, if it runs, and boots it again with the same disks, address and shares.

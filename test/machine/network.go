@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,9 +81,32 @@ func (n *Network) path(elements ...string) string {
 	return filepath.Join(append([]string{n.dir}, elements...)...)
 }
 
-// plug makes the two interfaces of a machine: one on the bridge and one for commands.
-func (n *Network) plug(ctx context.Context, config Config) error {
+// add registers a machine, unless one that runs has its name or number, and makes its two interfaces: one on the bridge
+// and one for commands.
+func (n *Network) add(ctx context.Context, m *Machine) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	config := m.config
+	for _, other := range n.machines {
+		if other.config.Name != config.Name && other.config.N != config.N {
+			continue
+		}
+		select {
+		case <-other.Exited():
+		default:
+			return fmt.Errorf("%s (10.9.0.%d) runs already", other.config.Name, other.config.N)
+		}
+	}
 	data, control := config.tap(), config.controlTap()
+	for _, name := range []string{data, control} {
+		// An earlier machine's.
+		if _, err := net.InterfaceByName(name); err == nil {
+			if err := runIP(ctx, "link delete "+name); err != nil {
+				return err
+			}
+		}
+	}
+	n.machines = append(n.machines, m)
 	return runIP(ctx,
 		"tuntap add dev "+data+" mode tap",
 		"link set "+data+" master "+bridge,

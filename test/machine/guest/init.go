@@ -21,6 +21,7 @@ func runInit() error {
 	}
 	// Only now: the server's Go runtime must not see the old root.
 	server := exec.Command("/proc/self/exe", serveArg) //nolint:noctx // it lives as long as the machine
+	server.Args[0] = "guest"
 	server.Env = []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8",
 		addressEnv + "=" + parameters["control"],
