@@ -126,6 +126,21 @@ node-parts:
 	@$(BUILD_IMAGE) -program bin/e2e/tool -name localhost/tool:e2e -out bin/e2e/tool-image 2>>bin/image.log || { tail -n 40 bin/image.log >&2; exit 1; }
 	@$(BEGIN) "tests"
 
+# Machines with kernels of their own: the kernel and the root directory are made once.
+MACHINE = $(CACHE)/machine/$(shell test/machine/build.sh key)
+MACHINE_TEST = STOKER_E2E_UML_KERNEL=$(MACHINE)/kernel STOKER_E2E_UML_ROOT=$(MACHINE)/root exec go -C test test -tags e2e -count 1
+
+.PHONY: e2e-machine
+e2e-machine: ## the machines that other tests boot: commands, power cuts, NFS; about a minute, as root (RUN= picks a test)
+	@$(MAKE) --no-print-directory machine-parts
+	@$(MACHINE_TEST) -v -timeout 10m -run '$(or $(RUN),.)' ./machine
+
+.PHONY: machine-parts
+machine-parts:
+	@hindrance=$$(test/machine/hindrance.sh); test -z "$$hindrance" || { echo "no machines can be booted here: $$hindrance" >&2; exit 1; }
+	@$(BEGIN) "kernel and root directory (about 80 s, once)" && test/machine/build.sh $(CACHE)/machine >/dev/null
+	@$(BEGIN) "tests"
+
 # What scales charts/vllm: KEDA, of the version whose definitions the charts' tests read, the Prometheus adapter, and
 # metrics-server, by which HPAs scale on CPU. Each is built inside of its own module, whose go.mod and go.sum pin the rest.
 KEDA_VERSION := $(shell sed -n 's/.*KEDAVersion *= "\(.*\)"/\1/p' test/charts/crds.go)

@@ -22,7 +22,7 @@ var ErrLost = errors.New("the machine was lost while the command ran")
 // Result is what a command wrote and how it ended.
 type Result struct {
 	Stdout, Stderr string
-	// Output is both, in the order in which they arrived.
+	// Output is both, in the order in which they arrived: that of one stream against the other is not exact.
 	Output string
 	// ExitCode is 128 and the signal's number for a command that a signal ended.
 	ExitCode int

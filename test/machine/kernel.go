@@ -9,8 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -75,13 +75,14 @@ func (m *Machine) running() *kernel {
 	return m.kernel
 }
 
-// Pause stops every process of the machine's kernel, as a hypervisor pauses a machine. Its clock goes on.
+// Pause stops the machine's kernel, as a hypervisor pauses a machine. Its clock goes on.
 func (m *Machine) Pause() error { return m.signalAll(syscall.SIGSTOP) }
 
 // Resume lets a paused machine go on.
 func (m *Machine) Resume() error { return m.signalAll(syscall.SIGCONT) }
 
-// signalAll signals the kernel first, because it starts the others, then every other process of its namespace.
+// signalAll signals every process of the kernel's namespace but those that the kernel traces: they stand for the
+// machine's processes and do nothing without it, and it takes a signal to them for the machine's.
 func (m *Machine) signalAll(s syscall.Signal) error {
 	k := m.running()
 	if k == nil {
@@ -90,18 +91,18 @@ func (m *Machine) signalAll(s syscall.Signal) error {
 	if err := k.process.Signal(s); err != nil {
 		return fmt.Errorf("signal machine %s: %w", m.config.Name, err)
 	}
-	pids, err := namespaceOf(k.process.Pid)
+	helpers, err := helpersOf(k.process.Pid)
 	if err != nil {
 		return fmt.Errorf("signal machine %s: %w", m.config.Name, err)
 	}
-	for _, pid := range pids {
+	for _, pid := range helpers {
 		_ = syscall.Kill(pid, s) // it may have ended
 	}
 	return nil
 }
 
-// namespaceOf returns the other processes of a process's process namespace.
-func namespaceOf(pid int) ([]int, error) {
+// helpersOf returns the other processes of a process's process namespace that nobody traces.
+func helpersOf(pid int) ([]int, error) {
 	namespace, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "ns/pid"))
 	if err != nil {
 		return nil, err
@@ -116,10 +117,13 @@ func namespaceOf(pid int) ([]int, error) {
 		if err != nil || other == pid {
 			continue
 		}
-		if link, err := os.Readlink(filepath.Join("/proc", entry.Name(), "ns/pid")); err == nil && link == namespace {
+		if link, err := os.Readlink(filepath.Join("/proc", entry.Name(), "ns/pid")); err != nil || link != namespace {
+			continue
+		}
+		status, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "status"))
+		if err == nil && strings.Contains(string(status), "\nTracerPid:\t0\n") {
 			pids = append(pids, other)
 		}
 	}
-	slices.Sort(pids)
 	return pids, nil
 }

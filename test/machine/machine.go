@@ -96,6 +96,10 @@ func (m *Machine) boot(ctx context.Context) error {
 // start starts the kernel as the first process of a process namespace of its own: the host's processes that stand for
 // the machine's end with it.
 func (m *Machine) start() (*kernel, error) {
+	// The sockets of an earlier boot make the kernel take another name.
+	if err := os.RemoveAll(m.network.path("sockets", m.config.Name)); err != nil {
+		return nil, err
+	}
 	console, err := os.OpenFile(m.console, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -137,7 +141,8 @@ func (m *Machine) mountShares(ctx context.Context) error {
 		if !share.Writable {
 			options = "ro," + options
 		}
-		script := fmt.Sprintf("mkdir -p %[1]s && mount -t hostfs -o %[2]s none %[1]s", quote(share.Guest), quote(options))
+		// The new system calls know hostfs's path by a name that only new kernels have.
+		script := fmt.Sprintf("mkdir -p %[1]s && LIBMOUNT_FORCE_MOUNT2=always mount -t hostfs -o %[2]s none %[1]s", quote(share.Guest), quote(options))
 		if _, err := m.Output(ctx, script); err != nil {
 			return fmt.Errorf("mount %s at %s: %w", share.Host, share.Guest, err)
 		}

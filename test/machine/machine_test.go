@@ -21,7 +21,8 @@ func TestCommands(t *testing.T) {
 		script string
 		want   machine.Result
 	}{
-		{"echo out; echo err >&2; exit 7", machine.Result{Stdout: "out\n", Stderr: "err\n", Output: "out\nerr\n", ExitCode: 7}},
+		{"echo out; exit 7", machine.Result{Stdout: "out\n", Output: "out\n", ExitCode: 7}},
+		{"echo err >&2", machine.Result{Stderr: "err\n", Output: "err\n"}},
 		{"hostname", machine.Result{Stdout: "first\n", Output: "first\n"}},
 		{"kill -9 $$", machine.Result{ExitCode: 137, Signal: syscall.SIGKILL}},
 		{"touch /etc/written && rm /etc/hostname", machine.Result{}},

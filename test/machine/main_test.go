@@ -70,7 +70,7 @@ func boot(t *testing.T, config machine.Config) *machine.Machine {
 		}
 		if t.Failed() {
 			console := m.Console()
-			t.Logf("console of %s:\n%s", config.Name, console[max(0, len(console)-3000):])
+			t.Logf("console of %s:\n%s", config.Name, console[max(0, len(console)-1500):])
 		}
 	})
 	return m

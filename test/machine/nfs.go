@@ -60,9 +60,11 @@ mkdir -p %[3]s
 %[4]s
 [ -d %[1]s/state ] || { cp -a /var/lib/nfs %[1]s/state.new; mv %[1]s/state.new %[1]s/state; }
 mount --bind %[1]s/state /var/lib/nfs
-mkdir -p /var/lib/nfs/rpc_pipefs /var/lib/nfs/nfsdcld
+mkdir -p /run/rpc_pipefs /var/lib/nfs/nfsdcld
+# Without Debian's manage-gids: the groups of a call are those that the client says.
+printf '[general]\npipefs-directory=/run/rpc_pipefs\n' > /etc/nfs.conf
 modprobe nfsd
-mount -t rpc_pipefs rpc_pipefs /var/lib/nfs/rpc_pipefs
+mountpoint -q /run/rpc_pipefs || mount -t rpc_pipefs rpc_pipefs /run/rpc_pipefs
 mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd
 echo %[5]d > /proc/fs/nfsd/nfsv4leasetime
 echo %[5]d > /proc/fs/nfsd/nfsv4gracetime
@@ -109,7 +111,7 @@ exportfs -ua
 pkill -x rpc.mountd
 pkill -x nfsdcld
 for i in $(seq 200); do pgrep -x 'rpc.mountd|nfsdcld' >/dev/null || break; read -t .05 <> <(:) || true; done
-umount /var/lib/nfs/rpc_pipefs /var/lib/nfs ` + diskDir
+umount /var/lib/nfs ` + diskDir
 	if _, err := m.Output(ctx, script); err != nil {
 		return fmt.Errorf("stop the NFS server: %w", err)
 	}

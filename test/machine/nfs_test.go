@@ -76,6 +76,9 @@ func TestNFS(t *testing.T) {
 	if err := server.Unexport(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := a.DropCaches(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if got, err := a.Run(t.Context(), "stat /mnt/nfs/file"); err != nil || got.ExitCode == 0 {
 		t.Errorf("a file of an export that has ended: %+v, %v", got, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -52,6 +53,9 @@ func serve() error {
 // serveCommand runs one command. When the connection ends first, the command is killed.
 func serveCommand(conn net.Conn) error {
 	kind, payload, err := wire.Read(conn)
+	if errors.Is(err, io.EOF) { // somebody asked whether this machine is up
+		return nil
+	}
 	if err != nil {
 		return err
 	}
