@@ -217,8 +217,13 @@ func (t *transfer) close() error {
 	if t.partial == nil {
 		return nil
 	}
+	var err error
 	if t.spoiled.Load() {
-		return errors.Join(t.partial.Reset(), t.partial.Close())
+		err = t.partial.Reset()
 	}
-	return t.partial.Close()
+	// The pull has failed for another reason, and what is lost here counts no longer.
+	if closeErr := t.partial.Close(); closeErr != nil {
+		t.pull.f.o.Logger.Debug("closing an unfinished transfer", "file", t.file.Path, "error", closeErr)
+	}
+	return err
 }
