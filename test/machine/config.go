@@ -43,7 +43,7 @@ func (c Config) validate() error {
 		errs = append(errs, fmt.Errorf("the name %q has other characters than lower-case letters, digits and hyphens, or more than 32", c.Name))
 	}
 	if c.N < 1 || c.N > 253 {
-		errs = append(errs, fmt.Errorf("N is %d, not from 1 to 253", c.N))
+		errs = append(errs, fmt.Errorf("the number N is %d, not from 1 to 253", c.N))
 	}
 	if c.Memory != 0 && c.Memory < 64 {
 		errs = append(errs, fmt.Errorf("%d MiB of memory are too few to boot", c.Memory))

@@ -105,7 +105,7 @@ func (m *Machine) start() (*kernel, error) {
 		return nil, err
 	}
 	defer func() { _ = console.Close() }()
-	cmd := exec.Command(m.network.image.Kernel, m.config.arguments(m.network)...) //nolint:noctx,gosec // Kill ends it
+	cmd := exec.Command(m.network.image.Kernel, m.config.arguments(m.network)...) //nolint:noctx // Kill ends it
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + m.network.dir, "TMPDIR=" + m.network.path("memory")}
 	cmd.Dir = m.network.dir
 	cmd.Stdout, cmd.Stderr = console, console

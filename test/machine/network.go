@@ -44,7 +44,7 @@ type Network struct {
 func NewNetwork(ctx context.Context, image Image, dir string) (*Network, error) {
 	n := &Network{image: image, dir: dir}
 	for _, path := range []string{n.path("memory"), n.path("sockets")} {
-		if err := os.MkdirAll(path, 0o755); err != nil { //nolint:gosec // nothing secret
+		if err := os.MkdirAll(path, 0o755); err != nil {
 			return nil, err
 		}
 	}
@@ -122,7 +122,7 @@ func (n *Network) add(ctx context.Context, m *Machine) error {
 // runIP runs commands of ip, in order.
 func runIP(ctx context.Context, commands ...string) error {
 	for _, command := range commands {
-		if out, err := exec.CommandContext(ctx, "ip", strings.Fields(command)...).CombinedOutput(); err != nil { //nolint:gosec // fixed words and numbers
+		if out, err := exec.CommandContext(ctx, "ip", strings.Fields(command)...).CombinedOutput(); err != nil {
 			return fmt.Errorf("set up the machines' network: ip %s: %w: %s", command, err, out)
 		}
 	}

@@ -19,11 +19,13 @@ const (
 	leaseSeconds = 10
 	// DefaultExportOptions lets root write.
 	DefaultExportOptions = "rw,no_root_squash"
+	// exporter is the command that exports directories.
+	exporter = "exportfs" //nolint:misspell // its name
 )
 
 // MakeDisk writes a file with an empty ext4 of size bytes, without a reserve for root.
 func MakeDisk(ctx context.Context, path string, size int64) error {
-	cmd := exec.CommandContext(ctx, "mke2fs", "-q", "-F", "-m", "0", "-t", "ext4", path, strconv.FormatInt(size>>10, 10)+"k") //nolint:gosec // a test's path
+	cmd := exec.CommandContext(ctx, "mke2fs", "-q", "-F", "-m", "0", "-t", "ext4", path, strconv.FormatInt(size>>10, 10)+"k")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make a disk: %w: %s", err, out)
 	}
@@ -34,7 +36,7 @@ func MakeDisk(ctx context.Context, path string, size int64) error {
 type Export struct {
 	// Device holds an ext4, such as one that MakeDisk wrote; "" means /dev/ubda.
 	Device string
-	// Options are exportfs's; "" means DefaultExportOptions.
+	// Options are those of exports(5); "" means DefaultExportOptions.
 	Options string
 	// ForgetClients removes what the server wrote down of its clients, so that they cannot take their locks back after
 	// a restart.
@@ -82,13 +84,13 @@ nfsdcld
 	return nil
 }
 
-// Reexport replaces the export's options, exportfs's; "" means DefaultExportOptions. Clients notice at their next call.
+// Reexport replaces the export's options, those of exports(5); "" means DefaultExportOptions. Clients notice at their next call.
 func (m *Machine) Reexport(ctx context.Context, options string) error {
 	if options == "" {
 		options = DefaultExportOptions
 	}
 	options += ",sync,fsid=0,no_subtree_check"
-	script := fmt.Sprintf("exportfs -i -o %s %s && exportfs -f", quote(options), quote(Subnet+":"+ExportDir))
+	script := fmt.Sprintf("%[1]s -i -o %[2]s %[3]s && %[1]s -f", exporter, quote(options), quote(Subnet+":"+ExportDir))
 	if _, err := m.Output(ctx, script); err != nil {
 		return fmt.Errorf("export a directory: %w", err)
 	}
@@ -97,7 +99,8 @@ func (m *Machine) Reexport(ctx context.Context, options string) error {
 
 // Unexport ends the export while the server goes on: clients get ESTALE.
 func (m *Machine) Unexport(ctx context.Context) error {
-	if _, err := m.Output(ctx, "exportfs -u "+quote(Subnet+":"+ExportDir)+" && exportfs -f"); err != nil {
+	script := fmt.Sprintf("%[1]s -u %[2]s && %[1]s -f", exporter, quote(Subnet+":"+ExportDir))
+	if _, err := m.Output(ctx, script); err != nil {
 		return fmt.Errorf("end an export: %w", err)
 	}
 	return nil
@@ -107,7 +110,7 @@ func (m *Machine) Unexport(ctx context.Context) error {
 func (m *Machine) StopNFS(ctx context.Context) error {
 	script := `set -e
 rpc.nfsd 0
-exportfs -ua
+` + exporter + ` -ua
 pkill -x rpc.mountd
 pkill -x nfsdcld
 for i in $(seq 200); do pgrep -x 'rpc.mountd|nfsdcld' >/dev/null || break; read -t .05 <> <(:) || true; done

@@ -70,7 +70,7 @@ func setUp() (map[string]string, error) {
 	if err := unix.Sethostname([]byte(parameters["name"])); err != nil {
 		return nil, fmt.Errorf("set the host name: %w", err)
 	}
-	if err := os.WriteFile("/etc/hostname", []byte(parameters["name"]+"\n"), 0o644); err != nil { //nolint:gosec // everybody reads it
+	if err := os.WriteFile("/etc/hostname", []byte(parameters["name"]+"\n"), 0o644); err != nil {
 		return nil, err
 	}
 	return parameters, setUpNetwork(parameters)
@@ -109,7 +109,7 @@ func enterRoot(dir string) error {
 		return err
 	}
 	for _, path := range []string{"/layer/upper", "/layer/work"} {
-		if err := os.Mkdir(path, 0o755); err != nil { //nolint:gosec // a root directory
+		if err := os.Mkdir(path, 0o755); err != nil {
 			return err
 		}
 	}
@@ -144,7 +144,7 @@ func loadModule(name string) error {
 		return err
 	}
 	defer func() { _ = file.Close() }()
-	if err := unix.FinitModule(int(file.Fd()), "", 0); err != nil { //nolint:gosec // a descriptor fits
+	if err := unix.FinitModule(int(file.Fd()), "", 0); err != nil {
 		return fmt.Errorf("load the module %s: %w", name, err)
 	}
 	return nil
@@ -158,7 +158,7 @@ type mount struct {
 
 func mountAll(mounts ...mount) error {
 	for _, m := range mounts {
-		if err := os.MkdirAll(m.target, 0o755); err != nil { //nolint:gosec // mount points
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
 			return err
 		}
 		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.options); err != nil && !errors.Is(err, unix.EBUSY) {

@@ -65,7 +65,7 @@ func Write(w io.Writer, kind Kind, payload []byte) error {
 	}
 	frame := make([]byte, 5, 5+len(payload))
 	frame[0] = byte(kind)
-	binary.BigEndian.PutUint32(frame[1:], uint32(len(payload))) //nolint:gosec // at most maxPayload
+	binary.BigEndian.PutUint32(frame[1:], uint32(len(payload)))
 	_, err := w.Write(append(frame, payload...))
 	return err
 }
