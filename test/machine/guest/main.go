@@ -1,8 +1,10 @@
 //go:build linux
 
-// The program guest is the first process of a test's machine. From the kernel's initial file system it mounts the root
+// The program guest is the first process of a machine of package machine. From the kernel's initial file system it mounts the root
 // directory below a layer in memory, brings the network up, and then serves commands in the protocol of package wire.
-// The kernel's command line has its parameters, see package boot.
+// The kernel's command line has its parameters: stoker.name, the
+// host name; stoker.root, the root directory's path on the host; stoker.address, on the network of the machines; and
+// stoker.control, on the link that carries commands.
 package main
 
 import (
