@@ -92,6 +92,15 @@ func TestNFS(t *testing.T) {
 	if err := server.StopNFS(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := server.ServeNFS(t.Context(), machine.Export{Options: "ro"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.MountNFS(t.Context(), server, "/mnt/nfs", "vers=4.2,ro"); err != nil {
+		t.Fatal(err)
+	}
+	if got := output(t, a, "cat /mnt/nfs/file"); got != "one\n" {
+		t.Errorf("after the server was stopped and started: %q", got)
+	}
 }
 
 // lockScript holds a lock and reports when it has it. It ends when the lock's file is unusable.
