@@ -48,6 +48,7 @@ Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage or configuration.`,
 	flags := cmd.Flags()
 	flags.StringVar(&f.config, "config", "", "read the model list and the settings from `FILE` (required)")
 	storeFlag(cmd, &f.store)
+	flags.Lookup("store").Annotations = map[string][]string{unwatched: {}}
 	flags.StringVar(&f.nodeName, "node-name", os.Getenv("NODE_NAME"), "this machine's Node is called `NAME`; NODE_NAME sets the default")
 	gpusFlag(cmd, &f.gpus)
 	flags.StringVar(&f.listen, "listen", ":9808", "serve /metrics, /healthz and /readyz on `ADDRESS`; empty for none")

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
 	"github.com/stoker-project/stoker/gpu"
 )
 
@@ -23,8 +25,8 @@ var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal ends the work in good order, a second one the process:
-	// a read from a volume that hangs can be ended in no other way.
+	// The first signal ends the work in good order, or the process if the store's
+	// volume hangs; a second one ends the process whatever it is doing.
 	context.AfterFunc(ctx, stop)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -40,10 +42,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return exitOK
 	}
-	c := &cli{stdout: stdout, stderr: stderr}
-	cmd := c.root() //nolint:contextcheck // cobra hands ctx to the commands
-	cmd.SetArgs(args)
-	executed, err := cmd.ExecuteContextC(ctx)
+	c := &cli{stdout: stdout, stderr: serialize(stderr), volume: newVolumeWatch()}
+	executed, err := c.execute(ctx, args)
+	var hung *hungError
+	if errors.As(err, &hung) {
+		// Nothing else of the command may be looked at: it has not ended.
+		c.complain(err, exitInterrupted, executed.CommandPath())
+		return exitInterrupted
+	}
 	if err != nil && !c.started {
 		// cobra refused the command line before any command ran.
 		err = usage(err)
@@ -56,6 +62,36 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		c.complain(err, code, executed.CommandPath())
 	}
 	return code
+}
+
+// hungError is a command that was interrupted and cannot end, because its volume
+// does not answer.
+type hungError struct{ volume string }
+
+func (h *hungError) Error() string { return "interrupted; " + h.volume + ", does not answer" }
+
+// execute runs the command to its end; a hungError says that it has none.
+func (c *cli) execute(ctx context.Context, args []string) (*cobra.Command, error) {
+	cmd := c.root() //nolint:contextcheck // cobra hands ctx to the commands
+	cmd.SetArgs(args)
+	type end struct {
+		executed *cobra.Command
+		err      error
+	}
+	ended := make(chan end, 1)
+	// Left behind if it hangs in the kernel: main ends the process, which is all
+	// that ends a call into a hard mount.
+	go func() {
+		executed, err := cmd.ExecuteContextC(ctx)
+		ended <- end{executed, err}
+	}()
+	select {
+	case e := <-ended:
+		c.volume.stop()
+		return e.executed, e.err
+	case volume := <-c.volume.givenUp:
+		return c.command, &hungError{volume}
+	}
 }
 
 // complain says what went wrong: a sentence a line, or with --log-format json

@@ -95,9 +95,6 @@ func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f p
 	if f.jobs < 1 {
 		jobsErr = fmt.Errorf("--jobs %d is too few; it takes at least one connection", f.jobs)
 	}
-	if f.progress == "json" && !flags.Changed("log-format") {
-		c.logFormat = "json" // each line of standard error is an object then
-	}
 	show, progressErr := newProgress(f.progress, c.stderr)
 	if err := c.check(err, jobsErr, rateErr, progressErr, checkOutput(f.output), checkStore(f.store)); err != nil {
 		return err

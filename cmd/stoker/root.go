@@ -20,6 +20,10 @@ type cli struct {
 	// started says that a command's own code began: errors before it are
 	// wrong usage.
 	started bool
+	// command is the one that runs, set when its own code begins.
+	command *cobra.Command
+	// volume watches the store's volume while the command runs.
+	volume *volumeWatch
 	// interrupted is what a command adds to the word "interrupted".
 	interrupted string
 }
@@ -52,12 +56,9 @@ Environment:
 		Example: `  stoker pull hf://Qwen/Qwen2.5-7B-Instruct     Bring a model here.
   stoker ls                                     See what is here.
   stoker fit qwen2.5-7b-instruct                Would it fit on these GPUs?`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			c.started = true
-			return nil
-		},
+		SilenceErrors:    true,
+		SilenceUsage:     true,
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) { c.begin(cmd) },
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !showVersion {
 				return cmd.Help()
@@ -84,6 +85,18 @@ Environment:
 		c.sweepCommand(), c.unlabelCommand(),
 	)
 	return cmd
+}
+
+// begin is called before a command's own code. What the watch reads of c must not
+// change after it.
+func (c *cli) begin(cmd *cobra.Command) {
+	c.started, c.command = true, cmd
+	if f := cmd.Flags().Lookup("progress"); f != nil && f.Value.String() == "json" && !cmd.Flags().Changed("log-format") {
+		c.logFormat = "json" // each line of standard error is an object then
+	}
+	if f := cmd.Flags().Lookup("store"); f != nil && f.Value.String() != "" && f.Annotations[unwatched] == nil {
+		c.volume.start(f.Value.String(), cmd.Context().Done(), c.tellVolume)
+	}
 }
 
 // check joins everything that is wrong with how a command was called, so that

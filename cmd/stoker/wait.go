@@ -57,7 +57,12 @@ refuses, 5 the model finds no room on this node, 130 interrupted.`,
 			if cmd.Flags().Changed("pin") && f.pin == "" {
 				pinErr = errors.New("--pin is empty; name a directory")
 			}
-			if err := c.check(checkNames(args), timeoutErr, pinErr, checkStore(f.store)); err != nil {
+			w := &waiter{name: args[0], dir: f.store, out: c.stderr, began: time.Now(), timeout: f.timeout, rate: newRate()}
+			storeErr := w.within(cmd.Context(), func() error { return checkStore(f.store) })
+			if timeoutErr == nil && (errors.Is(storeErr, errNoAnswer) || cmd.Context().Err() != nil) {
+				return w.failed(c.volume, storeErr)
+			}
+			if err := c.check(checkNames(args), timeoutErr, pinErr, storeErr); err != nil {
 				return err
 			}
 			if f.pin != "" { // not only after an hour
@@ -65,10 +70,9 @@ refuses, 5 the model finds no room on this node, 130 interrupted.`,
 					return err
 				}
 			}
-			w := &waiter{name: args[0], dir: f.store, out: c.stderr, began: time.Now(), rate: newRate()}
-			path, err := w.wait(cmd.Context(), f.timeout)
+			path, err := w.wait(cmd.Context())
 			if err != nil {
-				return fmt.Errorf("wait for %s in %s: %w", w.name, w.dir, err)
+				return w.failed(c.volume, err)
 			}
 			if f.pin != "" {
 				if path, err = pin(f.pin, path); err != nil {
@@ -90,6 +94,7 @@ type waiter struct {
 	name, dir string
 	out       io.Writer
 	began     time.Time
+	timeout   time.Duration
 	rate      *rateMeter
 
 	said      time.Time
@@ -103,26 +108,54 @@ type sight struct {
 	text  string // the same, with how far it is
 }
 
+// failed words why a wait has failed.
+func (w *waiter) failed(volume *volumeWatch, err error) error {
+	if errors.Is(err, errNoAnswer) {
+		err = fmt.Errorf("not published after %s: %s, does not answer; see to its server, or wait longer with --timeout", w.timeout, volume.volume())
+	}
+	return fmt.Errorf("wait for %s in %s: %w", w.name, w.dir, err)
+}
+
+// within calls what touches the store, which may hang, and waits for it until the
+// wait is over, but for volumeGrace at least, so that there is one look; errNoAnswer.
+func (w *waiter) within(ctx context.Context, call func() error) error {
+	return within(ctx, max(time.Until(w.began.Add(w.timeout)), volumeGrace), call)
+}
+
 // wait returns the published revision's directory.
-func (w *waiter) wait(ctx context.Context, timeout time.Duration) (string, error) {
-	deadline := time.NewTimer(timeout)
+func (w *waiter) wait(ctx context.Context) (string, error) {
+	deadline := time.NewTimer(time.Until(w.began.Add(w.timeout)))
 	defer deadline.Stop()
 	ticker := time.NewTicker(waitPoll)
 	defer ticker.Stop()
 	for {
-		seen, err := w.look(ctx)
-		if err != nil || seen.path != "" {
-			return seen.path, err
+		var seen sight
+		err := w.within(ctx, func() (err error) {
+			seen, err = w.look(ctx)
+			return err
+		})
+		if err != nil {
+			return "", err
+		}
+		if seen.path != "" {
+			return seen.path, nil
 		}
 		w.say(seen)
 		select {
 		case <-ctx.Done():
 			return "", ctx.Err()
 		case <-deadline.C:
-			return "", fmt.Errorf("not published after %s; last seen: %s; ask the agent's log, or wait longer with --timeout", timeout, seen.text)
+			return "", w.late(seen)
 		case <-ticker.C:
 		}
+		if time.Since(w.began) >= w.timeout {
+			return "", w.late(seen)
+		}
 	}
+}
+
+func (w *waiter) late(seen sight) error {
+	return fmt.Errorf("not published after %s; last seen: %s; ask the agent's log, or wait longer with --timeout", w.timeout, seen.text)
 }
 
 // look returns the published model, or what it waits for, or an error that

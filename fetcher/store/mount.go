@@ -9,16 +9,57 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// mountTable is where the kernel lists this process's mounts. Reading it touches
+// none of their file systems. Its lines are
+// ID PARENT MAJOR:MINOR ROOT MOUNT OPTIONS [TAG...] - TYPE SOURCE OPTIONS.
+const mountTable = "/proc/self/mountinfo"
+
+// Mount is a mounted file system, as /proc/self/mountinfo names it.
+type Mount struct {
+	// Type is the kernel's name of the file system ("ext4", "nfs4", "fuse.sshfs").
+	Type string
+	// Source is what is mounted ("/dev/sda1", "10.9.0.1:/models"); it may be empty.
+	Source string
+	// Point is the directory where it is mounted.
+	Point string
+}
+
+// String names the mount for people: "nfs4 10.9.0.1:/models, mounted at /mnt".
+func (m Mount) String() string {
+	what := m.Type
+	if m.Source != "" && m.Source != m.Type && m.Source != "none" {
+		what += " " + m.Source
+	}
+	return what + ", mounted at " + m.Point
+}
+
+// MountAbove returns the mount on which a clean absolute path lies, judged by its
+// name alone: nothing of the path is touched, so symlinks are not followed and a
+// server that does not answer delays nothing. Without /proc, Type is "unknown"
+// and Point is the path.
+func MountAbove(path string) Mount {
+	found := Mount{Type: "unknown", Point: path}
+	table, err := os.ReadFile(mountTable)
+	if err != nil {
+		return found
+	}
+	longest := -1
+	for line := range strings.Lines(string(table)) {
+		_, m, ok := parseMount(line)
+		below := m.Point == "/" || path == m.Point || strings.HasPrefix(path, m.Point+"/")
+		// The last of several at one point hides the others.
+		if ok && below && len(m.Point) >= longest {
+			longest, found = len(m.Point), m
+		}
+	}
+	return found
+}
+
 // mountOf names the file system that dir is on and where it is mounted, for
 // people. Without /proc it is the number of the type, and dir.
 func mountOf(dir string) (fsType, mount string) {
-	if table, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
-		var st unix.Statx_t
-		if err := unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_MNT_ID, &st); err == nil && st.Mask&unix.STATX_MNT_ID != 0 {
-			if fsType, mount, ok := findMount(string(table), st.Mnt_id); ok {
-				return fsType, mount
-			}
-		}
+	if m, ok := mountHolding(dir); ok {
+		return m.Type, m.Point
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -27,21 +68,45 @@ func mountOf(dir string) (fsType, mount string) {
 	return fmt.Sprintf("a file system of type %#x", st.Type), dir
 }
 
-// findMount looks up a mount in the text of /proc/PID/mountinfo, whose lines are
-// ID PARENT MAJOR:MINOR ROOT MOUNT OPTIONS [TAG...] - TYPE SOURCE OPTIONS.
-func findMount(table string, id uint64) (fsType, mount string, ok bool) {
-	for line := range strings.Lines(table) {
-		place, what, found := strings.Cut(line, " - ")
-		fields, kind := strings.Fields(place), strings.Fields(what)
-		if !found || len(fields) < 5 || len(kind) == 0 || fields[0] != strconv.FormatUint(id, 10) {
-			continue
-		}
-		return kind[0], unescapeMount(fields[4]), true
+// mountHolding asks the kernel on which mount dir is, following symlinks.
+func mountHolding(dir string) (Mount, bool) {
+	table, err := os.ReadFile(mountTable)
+	if err != nil {
+		return Mount{}, false
 	}
-	return "", "", false
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, dir, 0, unix.STATX_MNT_ID, &st); err != nil || st.Mask&unix.STATX_MNT_ID == 0 {
+		return Mount{}, false
+	}
+	return findMount(string(table), st.Mnt_id)
 }
 
-// unescapeMount undoes the octal escapes of space, tab, newline and backslash.
+// findMount looks up a mount by its number in the text of a mount table.
+func findMount(table string, id uint64) (Mount, bool) {
+	for line := range strings.Lines(table) {
+		if number, m, ok := parseMount(line); ok && number == strconv.FormatUint(id, 10) {
+			return m, true
+		}
+	}
+	return Mount{}, false
+}
+
+// parseMount reads one line of a mount table.
+func parseMount(line string) (number string, m Mount, ok bool) {
+	place, what, found := strings.Cut(line, " - ")
+	fields, kind := strings.Fields(place), strings.Fields(what)
+	if !found || len(fields) < 5 || len(kind) == 0 {
+		return "", Mount{}, false
+	}
+	m = Mount{Type: kind[0], Point: unescapeMount(fields[4])}
+	// An empty source is two spaces: the options then come second.
+	if len(kind) > 1 && !strings.HasPrefix(what, kind[0]+"  ") {
+		m.Source = unescapeMount(kind[1])
+	}
+	return fields[0], m, true
+}
+
+// unescapeMount undoes the octal escapes of space, tab, newline, backslash and #.
 func unescapeMount(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#").Replace(s)
 }
