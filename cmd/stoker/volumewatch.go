@@ -27,6 +27,9 @@ const (
 	// volumeGrace is what an interrupted command's volume has to answer in. While it
 	// answers, the command has all the time it needs to end in good order.
 	volumeGrace = time.Second
+	// volumeLastWord is what an interrupted command has to end in where its volume is
+	// known to hang: it may not need the volume for that.
+	volumeLastWord = 200 * time.Millisecond
 )
 
 // volumeWatch reports when the volume of a command's store stops answering, and
@@ -157,7 +160,7 @@ func (s silence) due(now time.Time) time.Duration {
 	case !s.asking:
 		return s.asked.Add(volumeAskEnding).Sub(now)
 	case !s.interrupted.IsZero() && s.reported:
-		return 0
+		return s.interrupted.Add(volumeLastWord).Sub(now)
 	case !s.interrupted.IsZero():
 		from := s.interrupted
 		if s.asked.After(from) {

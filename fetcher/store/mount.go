@@ -38,21 +38,25 @@ func (m Mount) String() string {
 // server that does not answer delays nothing. Without /proc, Type is "unknown"
 // and Point is the path.
 func MountAbove(path string) Mount {
-	found := Mount{Type: "unknown", Point: path}
-	table, err := os.ReadFile(mountTable)
-	if err != nil {
-		return found
-	}
-	longest := -1
-	for line := range strings.Lines(string(table)) {
-		_, m, ok := parseMount(line)
-		below := m.Point == "/" || path == m.Point || strings.HasPrefix(path, m.Point+"/")
-		// The last of several at one point hides the others.
-		if ok && below && len(m.Point) >= longest {
-			longest, found = len(m.Point), m
+	if table, err := os.ReadFile(mountTable); err == nil {
+		if m, ok := mountInTable(string(table), path); ok {
+			return m
 		}
 	}
-	return found
+	return Mount{Type: "unknown", Point: path}
+}
+
+// mountInTable finds the mount with the longest point above path; of several at
+// one point, the last hides the others.
+func mountInTable(table, path string) (found Mount, ok bool) {
+	for line := range strings.Lines(table) {
+		_, m, isMount := parseMount(line)
+		above := m.Point == "/" || path == m.Point || strings.HasPrefix(path, m.Point+"/")
+		if isMount && above && len(m.Point) >= len(found.Point) {
+			found, ok = m, true
+		}
+	}
+	return found, ok
 }
 
 // mountOf names the file system that dir is on and where it is mounted, for

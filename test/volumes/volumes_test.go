@@ -15,12 +15,19 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"go.uber.org/goleak"
+
+	"github.com/stoker-project/stoker/test/weakfs"
 )
 
 // binary is the stoker that TestMain built.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if code, ran := weakfs.Main(); ran {
+		os.Exit(code)
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "stoker-volumes")
