@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -22,6 +23,11 @@ import (
 // version is what --version prints; the linker sets it
 // (-ldflags "-X main.version=...").
 var version = "dev"
+
+// init keeps the process's main thread for the main goroutine, which only waits.
+// The kernel offers a signal to the main thread first, and where that sleeps in a
+// call into a hung volume, the signal stays there: Ctrl-C would reach nobody.
+func init() { runtime.LockOSThread() } //nolint:gochecknoinits // main itself may begin on another thread
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
