@@ -141,15 +141,29 @@ func (f *Fetcher) Resolve(ctx context.Context, req Request) (string, error) {
 // After an error nothing of this revision is newly published, and what was
 // transferred stays for the next try.
 func (f *Fetcher) Pull(ctx context.Context, req Request) (Result, error) {
-	res, err := f.pull(ctx, req)
-	if err != nil {
-		return Result{}, fmt.Errorf("pull %s: %w", req.Source, err)
+	start, downloaded := time.Now(), int64(0)
+	for try := 1; ; try++ {
+		res, err := f.pull(ctx, req)
+		downloaded += res.DownloadedBytes
+		if err == nil {
+			res.DownloadedBytes, res.Duration = downloaded, time.Since(start)
+			return res, nil
+		}
+		if try == volumeTries || ctx.Err() != nil || !f.o.Store.MayPass(err) {
+			return Result{}, fmt.Errorf("pull %s: %w", req.Source, err)
+		}
+		f.o.Logger.Warn("beginning again what the store's file server failed", "source", req.Source.String(), "error", err)
+		if err := sleep(ctx, backoff(try)); err != nil {
+			return Result{}, fmt.Errorf("pull %s: %w", req.Source, err)
+		}
 	}
-	return res, nil
 }
 
+// volumeTries is how often a pull is begun whose store's file server fails.
+const volumeTries = 3
+
+// pull is one try. After an error the result has what was downloaded.
 func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error) {
-	start := time.Now()
 	if err := CheckName(req.Name); err != nil {
 		return Result{}, err
 	}
@@ -183,20 +197,18 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	}
 	p := &pull{f: f, req: req, revision: listing.Revision, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
 	if err := p.run(ctx, listing.Files, known); err != nil {
-		return Result{}, err
+		return Result{DownloadedBytes: p.downloaded.Load()}, err
 	}
 	meter.phase(PhasePublishing)
 	m := p.manifest(listing.Files)
-	if err := f.checkWhole(req, m); err != nil {
-		return Result{}, err
-	}
-	if err := f.publish(ctx, staging, m); err != nil {
-		return Result{}, err
-	}
-	return Result{
+	res = Result{
 		Name: req.Name, Source: req.Source.String(), Revision: m.Revision, Path: f.o.Store.Path(m.Name, m.Revision),
-		Bytes: m.Bytes, DownloadedBytes: p.downloaded.Load(), Duration: time.Since(start),
-	}, nil
+		Bytes: m.Bytes, DownloadedBytes: p.downloaded.Load(),
+	}
+	if err := f.checkWhole(req, m); err != nil {
+		return res, err
+	}
+	return res, f.publish(ctx, staging, m)
 }
 
 // otherProgress is how far another pull of the model is, if it says so.

@@ -194,7 +194,7 @@ func (t *transfer) local(op string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return &Error{Kind: errLocal, Op: op, Origin: t.file.Path, Err: err, Hint: "check the store's disk"}
+	return &Error{Kind: errLocal, Op: op, Origin: t.file.Path, Err: err, Hint: t.pull.f.o.Store.FailureHint()}
 }
 
 // refused drops what is here of a file whose source says that it is not what was

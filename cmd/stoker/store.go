@@ -47,7 +47,7 @@ func probeStore(s *store.Store, logger *slog.Logger) error {
 		logger.Warn("cannot find out what the store's file system can do", "error", err)
 	case !volume.Reserves:
 		logger.Warn("the file system reserves no room: a full disk shows in the middle of a transfer, not before it",
-			"store", s.Dir(), "type", volume.Type, "mount", volume.Mount)
+			"store", s.Dir(), "type", volume.Type, "mount", volume.Point)
 	}
 	return nil
 }

@@ -35,6 +35,30 @@ func unreadable(err error) bool {
 	return false
 }
 
+// MayPass reports whether an error of the store may be gone when the same work is
+// begun anew, with files opened and locks taken again. Across a network that is so
+// for a server that restarted: one that lost its clients' locks has their writes
+// fail with EIO, and may give a file another time than it had been seen with.
+func (s *Store) MayPass(err error) bool {
+	if s.isLocal() {
+		return false
+	}
+	for _, passing := range []error{unix.EIO, unix.ESTALE, unix.ENOLCK, unix.ETIMEDOUT, unix.EREMOTEIO, ErrUnverified} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
+}
+
+// FailureHint says what to do about an error of reading or writing the store.
+func (s *Store) FailureHint() string {
+	if s.isLocal() {
+		return "check the store's disk"
+	}
+	return fmt.Sprintf("the store is on %s: ask whoever runs the file server whether it restarted, or lost its clients' locks", volumeAt(s.dir))
+}
+
 // answers says, with an error if not, whether the volume writes and reads: a new
 // file, or, where none can be written, a manifest.
 func (s *Store) answers() error {

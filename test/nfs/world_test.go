@@ -301,5 +301,11 @@ func (w *world) pullAgain(writer, reader *machine.Machine, source, dir string, w
 	if got := w.run(reader, w.stoker("verify --store "+dir)); got.ExitCode != 0 {
 		w.Errorf("verify: exit code %d: %s", got.ExitCode, got.Output)
 	}
+	w.remove(dir)
+}
+
+// remove takes a store off the server's disk.
+func (w *world) remove(dir string) {
+	w.Helper()
 	w.output(w.server, "rm -rf "+w.onServer(dir))
 }
