@@ -135,6 +135,12 @@ e2e-machine: ## the machines that other tests boot: commands, power cuts, NFS; a
 	@$(MAKE) --no-print-directory machine-parts
 	@$(MACHINE_TEST) -v -timeout 10m -run '$(or $(RUN),.)' ./machine
 
+.PHONY: e2e-nfs
+e2e-nfs: control-plane ## stores on a real NFS server, and agents that share one, in about 8 minutes, as root (RUN= picks a test)
+	@$(MAKE) --no-print-directory --silent $(VERSITYGW)
+	@$(MAKE) --no-print-directory machine-parts
+	@STOKER_TEST_VERSITYGW=$(VERSITYGW) $(MACHINE_TEST) -v -timeout 40m -run '$(or $(RUN),.)' ./nfs
+
 .PHONY: machine-parts
 machine-parts:
 	@hindrance=$$(test/machine/hindrance.sh); test -z "$$hindrance" || { echo "no machines can be booted here: $$hindrance" >&2; exit 1; }

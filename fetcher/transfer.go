@@ -194,7 +194,11 @@ func (t *transfer) local(op string, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return &Error{Kind: errLocal, Op: op, Origin: t.file.Path, Err: err, Hint: t.pull.f.o.Store.FailureHint()}
+	e := &Error{Kind: errLocal, Op: op, Origin: t.file.Path, Err: err}
+	if !errors.Is(err, ErrNoSpace) { // what to do about that does not depend on the disk
+		e.Hint = t.pull.f.o.Store.FailureHint()
+	}
+	return e
 }
 
 // refused drops what is here of a file whose source says that it is not what was

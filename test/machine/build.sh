@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the kernel and the root directory that the tests' machines boot, once, below the directory given as the
 # argument, and prints the directory that holds them. Progress goes to standard error. With the argument key it prints
-# the name of that directory only.
+# the name of that directory only. The exit code is 3 when Debian no longer serves a kernel that can run here.
 #
 #   kernel         user-mode Linux: a kernel that runs as a process
 #   kernel.sha256  its checksum, checked before every boot
@@ -33,6 +33,8 @@ place=$(cd "$1" && pwd)/$key
 start=$(date +%s)
 step() { echo "[$(date +%T)] machine: $*" >&2; }
 die() { echo "build the machines' kernel and root directory: $*" >&2; exit 1; }
+# no_kernel ends with code 3: there is nothing to boot, and nothing here can change that.
+no_kernel() { echo "build the machines' kernel: $*" >&2; exit 3; }
 
 new=$place.new.$$
 mkdir "$new"
@@ -65,8 +67,8 @@ if fetch_kernel $SUITE $VERSION $SHA256 2>&1; then
   version=$VERSION
 else
   step "Debian has no user-mode-linux $VERSION any more; using $OLD_VERSION"
-  ! grep -qw amx_tile /proc/cpuinfo || die "user-mode-linux $OLD_VERSION crashes on processors with AMX, which this one has"
-  fetch_kernel $OLD_SUITE $OLD_VERSION $OLD_SHA256 2>&1 || die "user-mode-linux $OLD_VERSION cannot be downloaded"
+  ! grep -qw amx_tile /proc/cpuinfo || no_kernel "user-mode-linux $OLD_VERSION crashes on processors with AMX, which this one has"
+  fetch_kernel $OLD_SUITE $OLD_VERSION $OLD_SHA256 2>&1 || no_kernel "Debian has no user-mode-linux $OLD_VERSION either"
   version=$OLD_VERSION
 fi
 

@@ -100,7 +100,7 @@ func TestServerPowerCut(t *testing.T) {
 		for kind, source := range map[string]string{"file": m.file, "hub": m.hub} {
 			t.Run(kind+" "+name, func(t *testing.T) {
 				w := w.in(t)
-				dir := store(strings.ReplaceAll(kind+"-"+name, " ", "-"))
+				dir := store(path(kind, name))
 				pull := w.start(a, w.pull(source, dir, "--max-rate 8MB"))
 				w.waitWritten(pull, dir, modelBytes)
 				if err := w.server.Restart(t.Context()); err != nil {

@@ -12,13 +12,18 @@ import (
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t)
 	m := w.newModel("tiny", 1, modelBytes)
+	bucket := w.newBucket()
+	w.env = bucket.env
+	sources := map[string]string{
+		"file": m.file, "hub": m.hub, "s3": bucket.put(t, m, true), "s3 without checksums": bucket.put(t, m, false),
+	}
 	reader := w.client(3, "")
 	for _, version := range []string{"4.1", "4.2"} {
 		writer := w.client(2, "hard,vers="+version)
-		for kind, source := range map[string]string{"file": m.file, "hub": m.hub} {
+		for kind, source := range sources {
 			t.Run(kind+" before, NFS "+version, func(t *testing.T) {
 				w := w.in(t)
-				dir := store(strings.ReplaceAll(kind+version, ".", "-") + "-before")
+				dir := store(path(kind, version, "before"))
 				w.fill("fill", modelBytes/2)
 				got := w.run(writer, w.pull(source, dir, ""))
 				if got.ExitCode != 5 {
@@ -32,7 +37,7 @@ func TestFullDisk(t *testing.T) {
 			})
 			t.Run(kind+" in the middle, NFS "+version, func(t *testing.T) {
 				w := w.in(t)
-				dir := store(strings.ReplaceAll(kind+version, ".", "-") + "-middle")
+				dir := store(path(kind, version, "middle"))
 				pull := w.start(writer, w.pull(source, dir, "--max-rate 4MB"))
 				w.waitWritten(pull, dir, modelBytes/3)
 				w.fill("fill", 0)
@@ -49,4 +54,9 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// path makes a file's name of words.
+func path(words ...string) string {
+	return strings.NewReplacer(" ", "-", ".", "-").Replace(strings.Join(words, "-"))
 }

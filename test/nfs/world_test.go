@@ -34,6 +34,8 @@ type world struct {
 	*testing.T
 	server *machine.Machine
 	hub    *fetchertest.Hub
+	// env is what else the program has in its environment, as words of a shell.
+	env string
 }
 
 // newWorld boots a server with an empty disk.
@@ -124,7 +126,7 @@ func (w *world) output(m *machine.Machine, script string) string {
 
 // stoker is the command line of the program in a machine.
 func (w *world) stoker(args string) string {
-	return "HF_ENDPOINT=" + w.hub.URL() + " " + programDir + "/stoker " + args
+	return w.env + "HF_ENDPOINT=" + w.hub.URL() + " " + programDir + "/stoker " + args
 }
 
 // store is the path of a store on the export.
@@ -139,6 +141,8 @@ func (w *world) pull(source, dir, flags string) string {
 type model struct {
 	// hub and file are sources of it.
 	hub, file string
+	// dir is where the test has its files.
+	dir string
 	// sums are the SHA-256 of its files by path.
 	sums map[string]string
 }
@@ -157,9 +161,11 @@ func (w *world) newModel(name string, seed uint64, bytes int64) model {
 	if _, err := w.hub.Push(w.Context(), repo, "main", tree); err != nil {
 		w.Fatal(err)
 	}
-	m := model{hub: "hf://" + repo, file: "file://" + programDir + "/" + w.Name() + "/" + name, sums: map[string]string{}}
+	m := model{
+		hub: "hf://" + repo, file: "file://" + programDir + "/" + w.Name() + "/" + name, dir: filepath.Join(shared, w.Name(), name), sums: map[string]string{},
+	}
 	for path, content := range tree {
-		at := filepath.Join(shared, w.Name(), name, filepath.FromSlash(path))
+		at := filepath.Join(m.dir, filepath.FromSlash(path))
 		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 			w.Fatal(err)
 		}
@@ -244,7 +250,7 @@ func (w *world) free(files ...string) {
 // in is the same world for a part of its test.
 func (w *world) in(t *testing.T) *world {
 	t.Helper()
-	return &world{T: t, server: w.server, hub: w.hub}
+	return &world{T: t, server: w.server, hub: w.hub, env: w.env}
 }
 
 // onServer is the server's path of what clients have at path.
