@@ -16,8 +16,27 @@ import (
 // bytes: every file is linked to its blob, every blob is a regular file of the
 // right size that has not changed since it was verified, and pods may read all
 // of that, whatever uid they run as. ErrCorrupt tells the first thing that is
-// wrong; other errors are the file system's.
+// wrong, and ErrNotFound that the revision was removed since m was read, which is
+// nothing wrong; other errors are the file system's. If the revision was published
+// anew since, that is what is looked at.
 func (s *Store) Check(ctx context.Context, m Manifest) error {
+	for {
+		err := s.check(ctx, m)
+		if err == nil || !mayBeRemoved(err) && !errors.Is(err, ErrCorrupt) {
+			return err
+		}
+		now, nowErr := s.publishedNow(m)
+		if errors.Is(nowErr, ErrNotFound) {
+			return nowErr
+		}
+		if nowErr != nil || now.PublishedAt.Equal(m.PublishedAt) {
+			return err
+		}
+		m = now
+	}
+}
+
+func (s *Store) check(ctx context.Context, m Manifest) error {
 	if err := s.checkShown(m); err != nil {
 		return err
 	}
@@ -76,8 +95,8 @@ func (s *Store) Present(ctx context.Context, m Manifest) error {
 			return err
 		}
 		info, err := os.Stat(filepath.Join(s.Path(m.Name, m.Revision), filepath.FromSlash(f.Path)))
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s@%s: %s is missing: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
+		if s.removed(err) {
+			return fmt.Errorf("%s@%s: %s is missing: %w", m.Name, m.Revision, f.Path, errMissing)
 		}
 		if err != nil {
 			return err
@@ -98,7 +117,7 @@ func (s *Store) checkLink(m Manifest, f ManifestFile, folders map[string]bool) e
 		info, err := os.Lstat(dir)
 		switch err = s.blame(err); {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), err == nil && !info.IsDir():
-			return fmt.Errorf("%s@%s: the folder of %s is missing: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
+			return fmt.Errorf("%s@%s: the folder of %s is missing: %w", m.Name, m.Revision, f.Path, errMissing)
 		case err != nil:
 			return fmt.Errorf("%s@%s: the folder of %s cannot be seen: %w", m.Name, m.Revision, f.Path, err)
 		case !shown(info, shownDir):
@@ -112,7 +131,7 @@ func (s *Store) checkLink(m Manifest, f ManifestFile, folders map[string]bool) e
 	}
 	got, err := os.Readlink(link)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s@%s: %s is missing: %w", m.Name, m.Revision, f.Path, ErrCorrupt)
+		return fmt.Errorf("%s@%s: %s is missing: %w", m.Name, m.Revision, f.Path, errMissing)
 	}
 	// EINVAL is a file that is no link, ENOTDIR a file on the way.
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTDIR) {

@@ -62,7 +62,7 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 	// A link or a pipe may take the blob's place after the look at it.
 	f, err := openToRead(s.BlobPath(sha256Hex), 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, ErrCorrupt)
+		return nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, errMissing)
 	}
 	if err != nil {
 		return info, fmt.Errorf("open blob %s: %w", sha256Hex, s.blame(err))
@@ -89,6 +89,11 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 	}
 	if !s.canWrite() {
 		return info, nil
+	}
+	// Removed meanwhile, and perhaps pulled again: a record of the old file would say
+	// that the new one was changed.
+	if now, err := os.Lstat(f.Name()); err != nil || !os.SameFile(now, info) {
+		return nil, fmt.Errorf("blob %s is missing: it was removed while it was read: %w", sha256Hex, errMissing)
 	}
 	return info, s.writeRecord(sha256Hex, info)
 }

@@ -95,7 +95,7 @@ func TestEmptied(t *testing.T) {
 			s := newStore(t)
 			m := publish(t, s, "tiny", repo, commitA, tiny)
 			empty(t, s.Dir())
-			if err := s.Check(t.Context(), m); !errors.Is(err, store.ErrCorrupt) {
+			if err := s.Check(t.Context(), m); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("Check: %v", err)
 			}
 			must(t, s.Ensure(t.Context()))

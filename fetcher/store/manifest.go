@@ -110,15 +110,15 @@ func (s *Store) Manifest(name, revision string) (Manifest, error) {
 		return Manifest{}, err
 	}
 	real, err := isRealDir(s.manifestDir(name))
-	if err != nil {
+	if err != nil && !s.removed(err) {
 		return Manifest{}, err
 	}
 	if !real { // a link could lead anywhere: what it shows is not published
 		return Manifest{}, fmt.Errorf("%s@%s: %w", name, revision, ErrNotFound)
 	}
 	path := s.manifestPath(name, revision)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := readFile(path)
+	if s.removed(err) {
 		return Manifest{}, fmt.Errorf("%s@%s: %w", name, revision, ErrNotFound)
 	}
 	if errors.Is(err, unix.EISDIR) {
@@ -206,11 +206,15 @@ func (s *Store) manifestNames(name string) ([]string, error) {
 	if err := checkFolder(name); err != nil {
 		return nil, err
 	}
-	if real, err := isRealDir(s.manifestDir(name)); err != nil || !real {
+	real, err := isRealDir(s.manifestDir(name))
+	if s.removed(err) {
+		return nil, nil
+	}
+	if err != nil || !real {
 		return nil, err
 	}
 	entries, err := os.ReadDir(s.manifestDir(name))
-	if errors.Is(err, fs.ErrNotExist) {
+	if s.removed(err) {
 		return nil, nil
 	}
 	if err != nil {

@@ -116,7 +116,7 @@ func (s *Store) statBlob(sha256Hex string, size int64) error {
 func (s *Store) blobInfo(sha256Hex string) (fs.FileInfo, error) {
 	info, err := os.Lstat(s.BlobPath(sha256Hex))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, ErrCorrupt)
+		return nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, errMissing)
 	}
 	if err != nil {
 		return nil, s.blame(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -56,8 +57,15 @@ func TestStorm(t *testing.T) {
 	forever(11, func(s *store.Store, _ *rand.Rand, _ int) error {
 		all, err := s.Published()
 		for _, m := range all {
-			if _, err := s.Verify(ctx, m, nil); err != nil {
+			res, err := s.Verify(ctx, m, nil)
+			if errors.Is(err, store.ErrNotFound) {
+				continue
+			}
+			if err != nil {
 				return err
+			}
+			if len(res.Problems) > 0 {
+				return fmt.Errorf("verify %s@%s: %+v", m.Name, m.Revision, res.Problems)
 			}
 		}
 		return err
@@ -69,6 +77,16 @@ func TestStorm(t *testing.T) {
 		}
 		if err := s.Check(ctx, m); err != nil {
 			return err
+		}
+		all, err := s.Published()
+		if err != nil {
+			return err
+		}
+		for _, m := range all {
+			// Links are moved before a manifest is replaced; nothing is missing ever.
+			if err := s.Check(ctx, m); err != nil && strings.Contains(err.Error(), "missing") {
+				return err
+			}
 		}
 		_, err = s.Usage()
 		return err

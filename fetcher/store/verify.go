@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,18 +34,14 @@ type VerifyResult struct {
 // blobs are quarantined and every revision that uses them is withdrawn, so
 // that nothing says any longer that they are published; the next pull fetches
 // just those. onRead, if not nil, is told the bytes of each read.
+// Others may work in the store meanwhile, on this machine or another: a revision
+// that was removed when something of it is found missing is ErrNotFound, and one
+// that was published anew is verified as it is then.
 // The error is about the work itself: what is wrong with files is in Problems.
 func (s *Store) Verify(ctx context.Context, m Manifest, onRead func(int)) (VerifyResult, error) {
-	v := &verification{store: s, onRead: onRead, res: VerifyResult{Problems: []Problem{}}}
+	v := &verification{store: s, onRead: onRead, judged: map[string]judgement{}}
 	err := v.run(ctx, m)
-	// What was found bad is, also when the rest could not be looked at.
-	if failed := v.quarantine(ctx); failed != nil || v.failed != nil {
-		err = errors.Join(err, v.failed, failed)
-	}
-	if err == nil && len(v.res.Problems) > 0 && s.canWrite() {
-		err = s.withLayout(ctx, func() error { return s.withdrawSame(m) })
-	}
-	if err != nil {
+	if err = errors.Join(err, v.failed); err != nil {
 		return v.res, fmt.Errorf("verify %s: %w", m.Name, err)
 	}
 	return v.res, nil
@@ -52,35 +49,56 @@ func (s *Store) Verify(ctx context.Context, m Manifest, onRead func(int)) (Verif
 
 // verification is one look at every byte of a revision.
 type verification struct {
-	store  *Store
-	onRead func(int)
-	res    VerifyResult
+	store   *Store
+	onRead  func(int)
+	res     VerifyResult
+	judged  map[string]judgement // by digest
+	folders map[string]bool      // seen to be real
 	// bad blobs wait to be quarantined: each time costs a look at all manifests,
 	// so that many within a second are one.
-	bad    map[string]fs.FileInfo
-	last   time.Time // that some were
-	failed error     // to be quarantined
+	bad     map[string]fs.FileInfo
+	settled int       // how many problems are known to be the revision's
+	last    time.Time // that some were settled
+	failed  error     // to be quarantined
 }
 
-// How long bad blobs wait at most, and which blob takes longer than that to hash.
+// judgement is what hashing a blob gave, and the file that was hashed.
+type judgement struct {
+	err  error
+	info fs.FileInfo
+}
+
+// How long problems wait at most to be settled, and which blob takes longer than
+// that to hash.
 const (
 	quarantineEvery = time.Second
 	slowToHash      = 64 << 20
 )
 
+// run verifies the revision until it was the same from the begin to the end.
 func (v *verification) run(ctx context.Context, m Manifest) error {
-	judged, folders := map[string]error{}, map[string]bool{}
-	for _, f := range m.Files {
-		err := v.store.checkLink(m, f, folders)
-		if err == nil {
-			var done bool
-			if err, done = judged[f.SHA256]; !done {
-				err = v.verifyBlob(ctx, f)
-				judged[f.SHA256] = err
-			}
+	for {
+		now, err := v.pass(ctx, m)
+		if now.PublishedAt.Equal(m.PublishedAt) {
+			return err
 		}
+		m = now
+	}
+}
+
+// pass verifies the revision, and returns m, or what was published in its place
+// meanwhile.
+func (v *verification) pass(ctx context.Context, m Manifest) (Manifest, error) {
+	v.res, v.folders, v.bad, v.settled = VerifyResult{Problems: []Problem{}}, map[string]bool{}, map[string]fs.FileInfo{}, 0
+	maps.DeleteFunc(v.judged, func(_ string, j judgement) bool { return j.err != nil })
+	for _, f := range m.Files {
+		due := time.Since(v.last) >= quarantineEvery || f.Size >= slowToHash
+		if now, err := v.settle(ctx, m, due); err != nil || !now.PublishedAt.Equal(m.PublishedAt) {
+			return now, err
+		}
+		err := v.verifyFile(ctx, m, f)
 		if err != nil && !errors.Is(err, ErrCorrupt) {
-			return fmt.Errorf("%s: %w", f.Path, err)
+			return m, v.stopped(ctx, m, fmt.Errorf("%s: %w", f.Path, err))
 		}
 		if err != nil {
 			reason := strings.TrimSuffix(err.Error(), ": "+ErrCorrupt.Error())
@@ -92,42 +110,97 @@ func (v *verification) run(ctx context.Context, m Manifest) error {
 			v.res.Unvouched++
 		}
 	}
-	return nil
+	now, err := v.settle(ctx, m, true)
+	if err != nil || !now.PublishedAt.Equal(m.PublishedAt) || len(v.res.Problems) == 0 || v.failed != nil || !v.store.canWrite() {
+		return now, err
+	}
+	err = v.store.withLayout(ctx, func() (err error) {
+		// Nobody removes or publishes while the lock is held.
+		if now, err = v.publishedNow(m); err != nil || !now.PublishedAt.Equal(m.PublishedAt) {
+			return err
+		}
+		return v.store.withdrawSame(m)
+	})
+	return now, err
 }
 
-func (v *verification) verifyBlob(ctx context.Context, f ManifestFile) error {
-	if f.Size >= slowToHash {
-		v.failed = errors.Join(v.failed, v.quarantine(ctx))
-	}
-	info, err := v.store.hashBlob(ctx, f.SHA256, v.onRead)
-	if errors.Is(err, ErrNoSpace) {
-		// The bytes are right; only the record of that could not be written,
-		// which costs a re-hash and no more.
-		err = nil
-	}
-	if errors.Is(err, ErrCorrupt) && v.store.canWrite() {
-		if v.bad == nil {
-			v.bad = map[string]fs.FileInfo{}
-		}
-		v.bad[f.SHA256] = info
-		if time.Since(v.last) >= quarantineEvery {
-			v.failed = errors.Join(v.failed, v.quarantine(ctx))
+// stopped is why a pass cannot go on. What was found bad is, also when the rest
+// could not be looked at.
+func (v *verification) stopped(ctx context.Context, m Manifest, err error) error {
+	if mayBeRemoved(err) {
+		if _, nowErr := v.publishedNow(m); errors.Is(nowErr, ErrNotFound) {
+			return nowErr
 		}
 	}
-	if err == nil && info.Size() != f.Size {
-		return fmt.Errorf("blob %s has %d bytes, should have %d: %w", f.SHA256, info.Size(), f.Size, ErrCorrupt)
+	_, settleErr := v.settle(ctx, m, true)
+	if errors.Is(settleErr, ErrNotFound) {
+		return settleErr
+	}
+	return errors.Join(err, settleErr)
+}
+
+// settle makes sure, if that is due, that the problems since the last time are the
+// published revision's, and quarantines what is bad. It returns what is published.
+func (v *verification) settle(ctx context.Context, m Manifest, due bool) (Manifest, error) {
+	if len(v.res.Problems) == v.settled || !due {
+		return m, nil
+	}
+	now, err := v.publishedNow(m)
+	if err != nil || !now.PublishedAt.Equal(m.PublishedAt) {
+		return now, err
+	}
+	v.settled = len(v.res.Problems)
+	if len(v.bad) > 0 {
+		v.failed = errors.Join(v.failed, v.store.quarantine(ctx, v.bad))
+		clear(v.bad)
+	}
+	v.last = time.Now()
+	return m, nil
+}
+
+// publishedNow is the store's. Nothing was found wrong with what was removed.
+func (v *verification) publishedNow(m Manifest) (Manifest, error) {
+	now, err := v.store.publishedNow(m)
+	if errors.Is(err, ErrNotFound) {
+		v.res = VerifyResult{Problems: []Problem{}}
+	}
+	return now, err
+}
+
+// verifyFile looks at one file. What seems to be missing is looked up anew, because
+// a network file system remembers for a while what was not there.
+func (v *verification) verifyFile(ctx context.Context, m Manifest, f ManifestFile) error {
+	err := v.look(ctx, m, f)
+	if mayBeRemoved(err) {
+		v.store.revalidate(m, f)
+		clear(v.folders)
+		delete(v.judged, f.SHA256)
+		err = v.look(ctx, m, f)
+	}
+	if j := v.judged[f.SHA256]; errors.Is(j.err, ErrCorrupt) && v.store.canWrite() {
+		v.bad[f.SHA256] = j.info
 	}
 	return err
 }
 
-// quarantine puts aside what was found bad since the last time.
-func (v *verification) quarantine(ctx context.Context) error {
-	if len(v.bad) == 0 {
-		return nil
+func (v *verification) look(ctx context.Context, m Manifest, f ManifestFile) error {
+	if err := v.store.checkLink(m, f, v.folders); err != nil {
+		return err
 	}
-	err := v.store.quarantine(ctx, v.bad)
-	v.bad, v.last = nil, time.Now()
-	return err
+	j, done := v.judged[f.SHA256]
+	if !done {
+		j.info, j.err = v.store.hashBlob(ctx, f.SHA256, v.onRead)
+		if errors.Is(j.err, ErrNoSpace) {
+			// The bytes are right; only the record of that could not be written,
+			// which costs a re-hash and no more.
+			j.err = nil
+		}
+		v.judged[f.SHA256] = j
+	}
+	if j.err == nil && j.info.Size() != f.Size {
+		return fmt.Errorf("blob %s has %d bytes, should have %d: %w", f.SHA256, j.info.Size(), f.Size, ErrCorrupt)
+	}
+	return j.err
 }
 
 // withdrawSame withdraws a revision unless it was removed, or published anew,
@@ -185,6 +258,9 @@ func (s *Store) quarantine(ctx context.Context, judged map[string]fs.FileInfo) e
 // holds the layout's lock.
 func (s *Store) tryQuarantine(judged map[string]fs.FileInfo, released map[string]bool) (waiting []string, err error) {
 	bad := make(map[string]bool, len(judged))
+	if err := reopen(filepath.Join(s.dir, "blobs", "sha256")); err != nil {
+		return nil, err
+	}
 	for sha256Hex, was := range judged {
 		now, err := os.Lstat(s.BlobPath(sha256Hex))
 		if err = s.blame(err); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
@@ -319,7 +395,7 @@ func (s *Store) withdrawnOf(name string) ([]Manifest, error) {
 		return nil, err
 	}
 	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if s.removed(err) {
 		return nil, nil // published again meanwhile
 	}
 	if err != nil {
@@ -331,8 +407,8 @@ func (s *Store) withdrawnOf(name string) ([]Manifest, error) {
 			continue
 		}
 		var m Manifest
-		if err := readJSON(filepath.Join(dir, e.Name()), &m); err != nil {
-			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) {
+		if err := readReplacedJSON(filepath.Join(dir, e.Name()), &m); err != nil {
+			if s.removed(err) || errors.Is(err, ErrCorrupt) {
 				continue
 			}
 			return nil, err
