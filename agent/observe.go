@@ -118,6 +118,9 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 	for _, m := range published {
 		s := storedModel{Manifest: m, Err: o.store.Check(ctx, m)}
 		beat()
+		if errors.Is(s.Err, store.ErrNotFound) {
+			continue // removed since it was listed
+		}
 		if s.Err != nil && !errors.Is(s.Err, store.ErrCorrupt) && ctx.Err() != nil {
 			return storeView{}, s.Err
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -157,13 +158,9 @@ func sizeModel(ctx context.Context, out *fitOutput, storeDir string) (sizing.Mod
 		return sizeSource(ctx, out)
 	}
 	if fetcher.CheckName(model) == nil {
-		m, s, err := published(storeDir, model)
-		if err == nil {
-			out.Revision = m.Revision
-			return readModel(model, os.DirFS(s.Path(m.Name, m.Revision)))
-		}
-		if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, fs.ErrNotExist) {
-			return sizing.Model{}, fmt.Errorf("fit %s: %w", model, err)
+		sized, found, err := sizePublished(out, storeDir)
+		if found || err != nil {
+			return sized, err
 		}
 	}
 	info, err := os.Stat(model)
@@ -176,6 +173,32 @@ func sizeModel(ctx context.Context, out *fitOutput, storeDir string) (sizing.Mod
 		return sizing.Model{}, usage(fmt.Errorf("there is no model %q in the store %s and no directory of that name; stoker ls shows what is", model, storeDir))
 	}
 	return sizing.Model{}, fmt.Errorf("fit %s: %w", model, err)
+}
+
+// sizePublished reads what a model in the store needs. One that is removed while it
+// is read is not found, and of one that is replaced the new revision is read.
+func sizePublished(out *fitOutput, dir string) (sized sizing.Model, found bool, err error) {
+	for {
+		m, s, err := published(dir, out.Model)
+		if errors.Is(err, store.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+			out.Revision = ""
+			return sizing.Model{}, false, nil
+		}
+		if err != nil {
+			return sizing.Model{}, false, fmt.Errorf("fit %s: %w", out.Model, err)
+		}
+		out.Revision = m.Revision
+		sized, err := readModel(out.Model, os.DirFS(s.Path(m.Name, m.Revision)))
+		if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ESTALE) || stillPublished(s, m) {
+			return sized, true, err
+		}
+	}
+}
+
+// stillPublished says whether a model is published as it was when m was read.
+func stillPublished(s *store.Store, m store.Manifest) bool {
+	now, err := s.Lookup(m.Name)
+	return err != nil && !errors.Is(err, store.ErrNotFound) || err == nil && now.Revision == m.Revision && now.PublishedAt.Equal(m.PublishedAt)
 }
 
 // published looks a model up without asking that there is a store at all.

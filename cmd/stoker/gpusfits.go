@@ -47,6 +47,9 @@ func fitModels(s *store.Store, devices []gpu.Device) ([]gpusFit, error) {
 	for _, m := range published {
 		f := gpusFit{Name: m.Name, Revision: m.Revision}
 		model, err := sizing.ReadModel(os.DirFS(s.Path(m.Name, m.Revision)))
+		if err != nil && !stillPublished(s, m) {
+			continue // removed or replaced since it was listed
+		}
 		if err != nil {
 			f.Reason = err.Error()
 		} else {

@@ -82,6 +82,15 @@ func (c *cli) tellWait(what string) {
 	fmt.Fprintf(c.stderr, "stoker: waiting for %s; Ctrl-C gives up\n", what)
 }
 
+// note tells something that is no failure.
+func (c *cli) note(text string) {
+	if c.logFormat == "json" {
+		c.logger(slog.LevelInfo).Info("note", "text", text)
+		return
+	}
+	fmt.Fprintf(c.stderr, "stoker: %s\n", text)
+}
+
 // checkExisting refuses a directory that is no store, so that a slip in a path
 // is neither called an empty store nor made one. An empty directory is the
 // store that nothing was pulled into yet.

@@ -30,7 +30,8 @@ func (c *cli) verifyCommand() *cobra.Command {
 		Long: `Hash every byte of the named models, or of all, and compare it with what was
 verified when they were pulled. In a writable store a bad blob is quarantined,
 and every model that uses it is withdrawn; the next pull fetches just that. A
-read-only store is left as it is.
+read-only store is left as it is. A model that is removed meanwhile, here or on
+another machine that has the volume, is not wrong.
 
 Exit codes: 0 all is right, 1 failed, 2 wrong usage or no such model or store,
 4 something is wrong, 130 interrupted.`,
@@ -53,12 +54,24 @@ Exit codes: 0 all is right, 1 failed, 2 wrong usage or no such model or store,
 }
 
 func (c *cli) verify(ctx context.Context, s *store.Store, names []string, output string) error {
-	targets, results, err := verifyTargets(s, names)
+	targets, results, err := listTargets(s, names)
 	if err != nil {
 		return err
 	}
+	return c.verifyTargets(ctx, s, targets, results, names, output)
+}
+
+// verifyTargets hashes the targets and adds what it finds to what is known. What
+// was removed since they were listed is not wrong; of names it is told.
+func (c *cli) verifyTargets(ctx context.Context, s *store.Store, targets []store.Manifest, results []verifyOutput, names []string, output string) error {
 	for _, m := range targets {
 		res, err := c.verifyOne(ctx, s, m)
+		if errors.Is(err, store.ErrNotFound) {
+			if slices.Contains(names, m.Name) {
+				c.note(fmt.Sprintf("%s (revision %s) was removed while it was verified", m.Name, short(m.Revision)))
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -102,9 +115,9 @@ func (c *cli) verifyOne(ctx context.Context, s *store.Store, m store.Manifest) (
 	return res, err
 }
 
-// verifyTargets are all published revisions of the named models, or of all,
+// listTargets are all published revisions of the named models, or of all,
 // and what is known to be wrong without hashing.
-func verifyTargets(s *store.Store, names []string) (targets []store.Manifest, wrong []verifyOutput, err error) {
+func listTargets(s *store.Store, names []string) (targets []store.Manifest, wrong []verifyOutput, err error) {
 	all := len(names) == 0
 	withdrawn, err := s.Withdrawn()
 	if err != nil {
