@@ -36,6 +36,34 @@ type disk struct {
 	bad   map[uint64]bool // inodes
 	nodes map[uint64]uint64
 	dead  bool
+	stale map[uint64]int // inodes, and how many reads of each are answered ESTALE
+}
+
+// lose answers so many reads of a file as a server does that another client had
+// remove it.
+func (d *disk) lose(t *testing.T, path string, reads int) {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stale = map[uint64]int{st.Ino: reads}
+}
+
+func (d *disk) lost(node uint64) bool {
+	if d == nil {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	inode := d.nodes[node]
+	if d.stale[inode] == 0 {
+		return false
+	}
+	d.stale[inode]--
+	return true
 }
 
 // spoil lets nobody read the file any more; its name and size can be seen.
@@ -199,6 +227,9 @@ func (f *faulty) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name stri
 func (f *faulty) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	if f.disk.fails(in.NodeId) {
 		return nil, fuse.EIO
+	}
+	if f.disk.lost(in.NodeId) {
+		return nil, fuse.Status(syscall.ESTALE)
 	}
 	return f.RawFileSystem.Read(cancel, in, buf)
 }
