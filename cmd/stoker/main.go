@@ -89,7 +89,7 @@ func (c *cli) execute(ctx context.Context, args []string) (*cobra.Command, error
 	// that ends a call into a hard mount.
 	go func() {
 		executed, err := cmd.ExecuteContextC(ctx)
-		ended <- end{executed, err}
+		ended <- end{executed, c.explain(err)}
 	}()
 	select {
 	case e := <-ended:

@@ -27,10 +27,16 @@ func checkStore(dir string) error {
 
 // openToPull opens a store that models are pulled into, and makes it if it is
 // not there. Where the file system cannot hold one, it says so before anything
-// is looked up or begun; what a store can do without is a warning.
+// is looked up or begun, and so where it refuses this user; what a store can do
+// without is a warning.
 func openToPull(dir string, logger *slog.Logger) (*store.Store, error) {
 	s, err := store.Open(dir)
 	if err != nil {
+		return nil, err
+	}
+	_, err = s.Probe()
+	var refused *store.RefusedError
+	if err = store.ExplainRefusal(s.Dir(), err); errors.As(err, &refused) {
 		return nil, err
 	}
 	return s, probeStore(s, logger)
@@ -42,7 +48,7 @@ func probeStore(s *store.Store, logger *slog.Logger) error {
 	case errors.Is(err, store.ErrUnfit):
 		return err
 	case err != nil:
-		// A full or read-only disk: models that are here may be used all the
+		// A full disk, or for the agent a read-only one: models that are here may be used all the
 		// same, and whoever writes hears of it.
 		logger.Warn("cannot find out what the store's file system can do", "error", err)
 	case !volume.Reserves:
@@ -108,6 +114,22 @@ func checkExisting(dir string) error {
 		return usage(fmt.Errorf("%s is not a store: it has other files, and no manifests; name a store with --store or STOKER_STORE", dir))
 	}
 	return nil
+}
+
+// explain words what a command ended with where its store's file system refuses this
+// user: one sentence, whatever was being done when that showed.
+func (c *cli) explain(err error) error {
+	if c.command == nil || err == nil {
+		return err
+	}
+	if f := c.command.Flags().Lookup("store"); f != nil {
+		err = store.ExplainRefusal(f.Value.String(), err)
+	}
+	var refused *store.RefusedError
+	if errors.As(err, &refused) {
+		return advised{refused}
+	}
+	return err
 }
 
 func holdsStore(dir string) bool {

@@ -52,6 +52,9 @@ type Store struct {
 	term, last atomic.Pointer[term]
 	// sealed: nobody writes, see [OpenSealed].
 	sealed bool
+	// refused is why a store of [OpenExisting] is not writable; nil: it was not asked
+	// to be.
+	refused error
 
 	ensuring sync.Mutex
 
@@ -74,14 +77,15 @@ type Store struct {
 }
 
 // Open opens the store at dir for writing and creates what is missing. A new
-// store is made only where [Store.Probe] finds what it needs (ErrUnfit).
+// store is made only where [Store.Probe] finds what it needs (ErrUnfit). A file
+// system that refuses this user is a [RefusedError].
 func Open(dir string) (*Store, error) {
 	s, err := OpenLater(dir)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.open(); err != nil {
-		return nil, err
+		return nil, ExplainRefusal(s.dir, err)
 	}
 	return s, nil
 }
@@ -159,17 +163,27 @@ func OpenReadOnly(dir string) (*Store, error) {
 }
 
 // OpenExisting opens an existing store, writable if its file system and
-// permissions allow that.
+// permissions allow that. If they do not, what would write says why.
 func OpenExisting(dir string) (*Store, error) {
 	s, err := OpenReadOnly(dir)
 	if err != nil {
 		return nil, err
 	}
-	shared := errors.Is(s.checkUnshared(), ErrReadOnly)
-	if writable := unix.Access(s.dir, unix.W_OK) == nil; !writable || shared {
+	if err := s.checkUnshared(); errors.Is(err, ErrReadOnly) {
+		s.refused = err
 		return s, nil
 	}
-	return Open(dir)
+	if err := unix.Access(s.dir, unix.W_OK); err != nil {
+		s.refused = &fs.PathError{Op: "access", Path: s.dir, Err: err}
+		return s, nil
+	}
+	writable, err := Open(dir)
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		s.refused = err
+		return s, nil
+	}
+	return writable, err
 }
 
 func newStore(dir string) (*Store, error) {
@@ -227,6 +241,9 @@ func (s *Store) checkWritable() error {
 	if s.shared {
 		_, err := s.now()
 		return err
+	}
+	if !s.writable && s.refused != nil {
+		return refusedWrites(s.dir, s.refused)
 	}
 	if !s.writable {
 		return fmt.Errorf("store %s: %w", s.dir, ErrReadOnly)
