@@ -250,11 +250,12 @@ const unwatched = "stoker.dev/unwatched"
 func (c *cli) tellVolume(what string, state volumeState, since time.Duration) {
 	since = since.Round(time.Second)
 	if c.logFormat == "json" {
-		message := "volume does not answer"
+		logger := c.logger(slog.LevelWarn).With("volume", strings.TrimPrefix(what, "the volume "), "seconds", since.Seconds())
 		if state == volumeBack {
-			message = "volume answers again"
+			logger.Warn("volume answers again")
+		} else {
+			logger.Warn("volume does not answer")
 		}
-		c.logger(slog.LevelWarn).Warn(message, "volume", strings.TrimPrefix(what, "the volume "), "seconds", since.Seconds())
 		return
 	}
 	text := fmt.Sprintf("%s, has not answered for %s; Ctrl-C gives up", what, seconds(since))

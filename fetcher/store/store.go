@@ -173,9 +173,8 @@ func OpenExisting(dir string) (*Store, error) {
 		s.refused = err
 		return s, nil
 	}
-	if err := unix.Access(s.dir, unix.W_OK); err != nil {
-		s.refused = &fs.PathError{Op: "access", Path: s.dir, Err: err}
-		return s, nil
+	if s.refused = accessToWrite(s.dir); s.refused != nil {
+		return s, nil //nolint:nilerr // to be read it can be opened, and what would write tells
 	}
 	writable, err := Open(dir)
 	var refused *RefusedError
@@ -184,6 +183,14 @@ func OpenExisting(dir string) (*Store, error) {
 		return s, nil
 	}
 	return writable, err
+}
+
+// accessToWrite is why this user may not write in a directory, or nil.
+func accessToWrite(dir string) error {
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return &fs.PathError{Op: "access", Path: dir, Err: err}
+	}
+	return nil
 }
 
 func newStore(dir string) (*Store, error) {

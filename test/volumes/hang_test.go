@@ -125,7 +125,8 @@ func (r *running) end(t *testing.T, v *served) int {
 	late := time.After(patience)
 	for {
 		select {
-		case <-r.ended:
+		case err := <-r.ended:
+			r.ended <- err
 			return r.cmd.ProcessState.ExitCode()
 		case <-again.C:
 			if err := v.GiveUp(0); err != nil {
