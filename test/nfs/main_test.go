@@ -53,10 +53,14 @@ func run(m *testing.M) (int, error) {
 	}
 	machines := filepath.Join(box.Dir, "machines")
 	shared = filepath.Join(box.Dir, "shared")
-	for _, dir := range []string{machines, shared} {
+	temp := filepath.Join(box.Dir, "tmp") // goes with the sandbox, however this ends
+	for _, dir := range []string{machines, shared, temp} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return 1, err
 		}
+	}
+	if err := os.Setenv("TMPDIR", temp); err != nil {
+		return 1, err
 	}
 	if _, err := daemon.Build(ctx, shared); err != nil {
 		return 1, err

@@ -29,6 +29,9 @@ const (
 	modelBytes = 24 << 20
 )
 
+// slow is how long a command takes that a test's log mentions.
+const slow = 10 * time.Second
+
 // world is a server, clients of it and a Hub.
 type world struct {
 	*testing.T
@@ -107,9 +110,13 @@ func (w *world) run(m *machine.Machine, script string) machine.Result {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(w.Context(), 2*time.Minute)
 	defer cancel()
+	began := time.Now()
 	result, err := m.Run(ctx, script)
 	if err != nil {
 		w.Fatalf("run %q on %s: %v", script, m.Name(), err)
+	}
+	if took := time.Since(began); took > slow {
+		w.Logf("%s took %s for %q", m.Name(), took.Round(time.Second), script)
 	}
 	return result
 }
