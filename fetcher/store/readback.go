@@ -1,9 +1,8 @@
 package store
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -45,29 +44,41 @@ func (g *Staging) readBack(ctx context.Context, p *Partial, sha256Hex string) er
 // returns how it looked before. The page cache holds it afterwards, as it holds
 // what was written to a local disk.
 func (s *Store) hashWritten(ctx context.Context, path string) (info fs.FileInfo, sha256Hex string, err error) {
-	f, err := openToRead(path, 0) // anew: on a network, that looks whether others have written
+	f, info, err := openWritten(path)
 	if err != nil {
 		return nil, "", err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if info, err = f.Stat(); err != nil {
-		return nil, "", err
-	}
-	var content io.Reader = f
-	if evict(f, info.Size()) {
-		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL) // advice
-	} else {
-		direct, err := openToRead(path, unix.O_DIRECT)
-		if err != nil {
-			return nil, "", fmt.Errorf("its pages stay in the page cache, and past it: %w", err)
-		}
-		defer direct.Close()
-		content = direct
-	}
+	defer f.Close()
 	buf := s.takeBuffer()
 	defer s.buffers.Put(buf)
-	sha256Hex, err = hashReader(ctx, content, *buf, nil)
+	sha256Hex, err = hashReader(ctx, f, *buf, nil)
 	return info, sha256Hex, err
+}
+
+// openWritten opens a file that is synced so that what is read comes from where it
+// is kept, and returns how it looks now: its pages are taken out of the page cache,
+// or, where some stay, it is to be read past it into buffers of whole pages.
+func openWritten(path string) (*os.File, fs.FileInfo, error) {
+	f, err := openToRead(path, 0) // anew: on a network, that looks whether others have written
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	if evict(f, info.Size()) {
+		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL) // advice
+		return f, info, nil
+	}
+	if err := f.Close(); err != nil {
+		return nil, nil, err
+	}
+	f, err = openToRead(path, unix.O_DIRECT)
+	if err != nil {
+		return nil, nil, fmt.Errorf("its pages stay in the page cache, and past it: %w", err)
+	}
+	return f, info, nil
 }
 
 // readBackFile is readBack for a file that is synced and small enough to be here.
@@ -75,14 +86,26 @@ func (s *Store) readBackFile(path string, content []byte) error {
 	if s.isLocal() {
 		return nil
 	}
-	_, got, err := s.hashWritten(context.Background(), path)
+	f, _, err := openWritten(path)
 	if err != nil {
 		return fmt.Errorf("read back what was written: %w", err)
 	}
-	if sum := sha256.Sum256(content); got != hex.EncodeToString(sum[:]) {
-		return volumeAt(s.dir).lost(fmt.Sprintf("a file of %d bytes", len(content)))
+	defer f.Close()
+	buf := s.takeBuffer()
+	defer s.buffers.Put(buf)
+	for left := content; ; {
+		n, err := f.Read(*buf)
+		if n > len(left) || !bytes.Equal((*buf)[:n], left[:n]) || errors.Is(err, io.EOF) && n < len(left) {
+			return volumeAt(s.dir).lost(fmt.Sprintf("a file of %d bytes", len(content)))
+		}
+		left = left[n:]
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read back what was written: %w", err)
+		}
 	}
-	return nil
 }
 
 // evictAtOnce is how many bytes of a file are looked for in the page cache at a
