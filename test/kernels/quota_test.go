@@ -76,9 +76,9 @@ func TestProjectQuota(t *testing.T) {
 	for i, kind := range quotaKinds() {
 		t.Run(kind.name, func(t *testing.T) {
 			q := newQuota(t, kind, i+1)
-			q.T.Run("before a pull", func(t *testing.T) { q.in(t, 1).testBefore() })
-			q.T.Run("during a pull", func(t *testing.T) { q.in(t, 2).testDuring() })
-			q.T.Run("a full disk", func(t *testing.T) { q.in(t, 3).testFullDisk() })
+			q.Run("before a pull", func(t *testing.T) { q.in(t, 1).testBefore() })
+			q.Run("during a pull", func(t *testing.T) { q.in(t, 2).testDuring() })
+			q.Run("a full disk", func(t *testing.T) { q.in(t, 3).testFullDisk() })
 		})
 	}
 }
@@ -143,6 +143,23 @@ func (q *quota) testBefore() {
 	q.checkUsable(0)
 	q.limit(wideBytes)
 	q.pullAgain()
+
+	// A quota below what the store holds takes nothing away, and the model can be removed. A pull of what is there writes
+	// its plan first, for which there is no room.
+	q.limit(tightBytes)
+	if got := q.stoker(q.pull("")); got.ExitCode != 0 && got.ExitCode != 5 {
+		q.Errorf("a pull above the quota: exit code %d: %s", got.ExitCode, got.Output)
+	}
+	q.checkUsable(1)
+	for _, args := range []string{"rm m", "gc --older-than 0s"} {
+		if got := q.stoker(args); got.ExitCode != 0 {
+			q.Errorf("%s above the quota: exit code %d: %s", args, got.ExitCode, got.Output)
+		}
+	}
+	q.checkUsable(0)
+	if used := q.used(); used > weightBytes {
+		q.Errorf("%d bytes are used after the model was removed", used)
+	}
 }
 
 // testDuring has somebody else take what the quota leaves, in the middle of a pull.
@@ -233,26 +250,32 @@ func (q *quota) refusal(text string) (need, free int) {
 	return need, free
 }
 
-// waitWritten waits until files of a pull under way take so many bytes.
+// used returns the bytes that the store's files take.
+func (q *quota) used() int64 {
+	q.Helper()
+	text := output(q.T, q.machine, fmt.Sprintf("du -s -B1 %s/store 2>/dev/null | cut -f1", q.dir))
+	if text == "" { // no store yet, or a file went while du looked
+		return 0
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		q.Fatal(err)
+	}
+	return n
+}
+
+// waitWritten waits until the store's files take so many bytes, for a minute at most.
 func (q *quota) waitWritten(pull *machine.Process, bytes int64) {
 	q.Helper()
-	ctx, cancel := context.WithTimeout(q.Context(), time.Minute)
-	defer cancel()
+	deadline := time.After(time.Minute)
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
-	for {
-		used, err := q.machine.Output(ctx, fmt.Sprintf("du -s -B1 %s/store 2>/dev/null | cut -f1", q.dir))
-		if err != nil {
-			q.Fatal(err)
-		}
-		if n, err := strconv.ParseInt(strings.TrimSpace(used), 10, 64); err == nil && n >= bytes {
-			return
-		}
+	for q.used() < bytes {
 		select {
 		case <-pull.Done():
 			q.Fatalf("the pull ended before it wrote %d bytes: %+v", bytes, pull.Result())
-		case <-ctx.Done():
-			q.Fatalf("wait for a pull to write %d bytes: %v: %s", bytes, ctx.Err(), pull.Result().Output)
+		case <-deadline:
+			q.Fatalf("the pull did not write %d bytes: %s", bytes, pull.Result().Output)
 		case <-ticker.C:
 		}
 	}
