@@ -131,9 +131,9 @@ MACHINE = $(CACHE)/machine/$(shell test/machine/build.sh key)
 MACHINE_TEST = STOKER_E2E_UML_KERNEL=$(MACHINE)/kernel STOKER_E2E_UML_ROOT=$(MACHINE)/root exec go -C test test -tags e2e -count 1
 
 .PHONY: e2e-machine
-e2e-machine: ## the machines that other tests boot: commands, power cuts, NFS; about a minute, as root (RUN= picks a test)
+e2e-machine: control-plane ## machines with kernels of their own, and tests on cgroup v2 and project quotas; about 4 minutes, as root (RUN= picks a test)
 	@$(MAKE) --no-print-directory machine-parts
-	@$(MACHINE_TEST) -v -timeout 10m -run '$(or $(RUN),.)' ./machine
+	@$(MACHINE_TEST) -v -p 1 -timeout 20m -run '$(or $(RUN),.)' ./machine ./kernels
 
 .PHONY: e2e-nfs
 e2e-nfs: control-plane ## stores on a real NFS server, and agents that share one, in about 8 minutes, as root (RUN= picks a test)
