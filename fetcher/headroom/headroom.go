@@ -6,6 +6,10 @@
 // limit, whatever the machine has left. Pages that another cgroup was charged for
 // stay that one's, whoever reads them.
 //
+// Limits are not found in a hierarchy of version 2 that was mounted outside of the
+// process's cgroup namespace, such as a hostPath of /sys/fs/cgroup: no path there is
+// known to be the process's cgroup.
+//
 // It is not for: what one process holds of its own, or deciding who gets what.
 package headroom
 
