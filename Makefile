@@ -131,7 +131,7 @@ MACHINE = $(CACHE)/machine/$(shell test/machine/build.sh key)
 MACHINE_TEST = STOKER_E2E_UML_KERNEL=$(MACHINE)/kernel STOKER_E2E_UML_ROOT=$(MACHINE)/root exec go -C test test -tags e2e -count 1
 
 .PHONY: e2e-machine
-e2e-machine: control-plane ## machines with kernels of their own, and tests on cgroup v2 and project quotas; about 4 minutes, as root (RUN= picks a test)
+e2e-machine: control-plane ## machines with kernels of their own, and tests on cgroup v2 and project quotas; about 5 minutes, as root (RUN= picks a test)
 	@$(MAKE) --no-print-directory machine-parts
 	@$(MACHINE_TEST) -v -p 1 -timeout 20m -run '$(or $(RUN),.)' ./machine ./kernels
 
