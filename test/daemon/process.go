@@ -98,8 +98,10 @@ var (
 )
 
 // Crash is where it tells of a crash; empty: nowhere.
-func (p *Process) Crash() string {
-	text := p.Log()
+func (p *Process) Crash() string { return CrashIn(p.Log()) }
+
+// CrashIn returns the part of an agent's log that tells of a crash; empty: none does.
+func CrashIn(text string) string {
 	at := crash.FindStringIndex(text)
 	if at == nil {
 		return ""

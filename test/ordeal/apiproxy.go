@@ -42,8 +42,14 @@ type APIProxy struct {
 	fault APIFault
 }
 
-// NewAPIProxy leads to a server until the test ends.
+// NewAPIProxy leads to a server until the test ends. It listens on loopback.
 func NewAPIProxy(t *testing.T, to *rest.Config) *APIProxy {
+	t.Helper()
+	return NewAPIProxyAt(t, to, "127.0.0.1")
+}
+
+// NewAPIProxyAt is NewAPIProxy on a free port of an address of this machine.
+func NewAPIProxyAt(t *testing.T, to *rest.Config, address string) *APIProxy {
 	t.Helper()
 	target, err := url.Parse(to.Host)
 	if err != nil {
@@ -62,7 +68,10 @@ func NewAPIProxy(t *testing.T, to *rest.Config) *APIProxy {
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
 	}
 	p.server = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { p.serve(rw, r, forward) }))
-	p.gate = NewGate(p.server.Listener, 0)
+	if err := p.server.Listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.gate = NewGate(newListener(t, address), 0)
 	p.server.Listener = p.gate
 	p.server.EnableHTTP2 = true
 	p.server.Config.ErrorLog = quiet
@@ -136,6 +145,9 @@ func refuse(rw http.ResponseWriter, status int) {
 	_, _ = rw.Write(body)
 }
 
+// certificateName is in the certificate of every httptest server, at whichever address.
+const certificateName = "example.com"
+
 // Kubeconfig rewrites one so that it leads here.
 func (p *APIProxy) Kubeconfig(t *testing.T, from, to string) {
 	t.Helper()
@@ -145,17 +157,17 @@ func (p *APIProxy) Kubeconfig(t *testing.T, from, to string) {
 	}
 	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.server.Certificate().Raw})
 	for _, c := range config.Clusters {
-		c.Server, c.CertificateAuthorityData = p.server.URL, authority
+		c.Server, c.CertificateAuthorityData, c.TLSServerName = p.server.URL, authority, certificateName
 	}
 	if err := clientcmd.WriteToFile(*config, to); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// newListener listens on a free port of loopback.
-func newListener(t *testing.T) net.Listener {
+// newListener listens on a free port of an address of this machine.
+func newListener(t *testing.T, address string) net.Listener {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", net.JoinHostPort(address, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}

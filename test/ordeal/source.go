@@ -54,12 +54,18 @@ type mark struct {
 	sent int64
 }
 
-// NewSource serves a Hub that sends so many bytes a second, until the test ends.
+// NewSource serves a Hub that sends so many bytes a second, until the test ends. It listens on loopback.
 func NewSource(t *testing.T, rate int64) *Source {
+	t.Helper()
+	return NewSourceAt(t, "127.0.0.1", rate)
+}
+
+// NewSourceAt is NewSource on free ports of an address of this machine.
+func NewSourceAt(t *testing.T, address string, rate int64) *Source {
 	t.Helper()
 	const buffer = 64 << 10 // what was sent and what the agent has differ by little
 	s := &Source{
-		Gate: NewGate(newListener(t), buffer), CDNGate: NewGate(newListener(t), buffer),
+		Gate: NewGate(newListener(t, address), buffer), CDNGate: NewGate(newListener(t, address), buffer),
 		commits: map[string]map[string]File{}, repos: map[string]string{}, heads: map[string]string{}, traffic: map[string]*traffic{},
 	}
 	s.listing = "http://" + s.Gate.Addr().String()
@@ -134,6 +140,16 @@ func (s *Source) Files(commit string) map[string]File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.commits[commit]
+}
+
+// Sent returns how many bytes were sent of a content.
+func (s *Source) Sent(sha256 string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.traffic[sha256]; c != nil {
+		return c.sent
+	}
+	return 0
 }
 
 // contentOf tells which content a request asks for; nil: none.
