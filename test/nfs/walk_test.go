@@ -45,7 +45,8 @@ func TestWalk(t *testing.T) {
 	if seed == 0 {
 		seed = rand.Uint64() >> 1
 	}
-	again := fmt.Sprintf("go -C test test -tags e2e -timeout %dm ./nfs -run TestWalk -seed %d -steps %d", 10+*stepsFlag, seed, *stepsFlag)
+	again := fmt.Sprintf("go -C test test -tags e2e -timeout %dm ./nfs -run TestWalk -seed %d -steps %d -mount %s -delegations=%t",
+		10+*stepsFlag, seed, *stepsFlag, *mountFlag, *leasesFlag)
 	t.Logf("seed %d: %s", seed, again)
 	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
