@@ -127,6 +127,7 @@ func (g *Staging) admitFiles(b *batch, contents []Small) error {
 // batch is a folder of files that have no blob's name yet. Its flock keeps
 // collection away from it; after a kill, collection removes it.
 type batch struct {
+	store *Store
 	dir   *os.File
 	files []*os.File
 }
@@ -139,10 +140,10 @@ func (s *Store) newBatch() (*batch, error) {
 	dir, err := os.Open(path)
 	if err == nil {
 		if s.shared {
-			return &batch{dir: dir}, nil
+			return &batch{store: s, dir: dir}, nil
 		}
 		if err = flock(dir); err == nil {
-			return &batch{dir: dir}, nil
+			return &batch{store: s, dir: dir}, nil
 		}
 		err = errors.Join(err, dir.Close())
 	}
@@ -153,7 +154,7 @@ func (b *batch) path(i int) string { return filepath.Join(b.dir.Name(), strconv.
 
 // add writes one more file, which the world may read whatever the umask.
 func (b *batch) add(content []byte) error {
-	f, err := os.OpenFile(b.path(len(b.files)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, blobMode) //nolint:forbidigo // in a folder of its own
+	f, err := b.store.openToWrite(b.path(len(b.files)), os.O_WRONLY|os.O_CREATE|os.O_EXCL, blobMode) // in a folder of its own
 	if err != nil {
 		return err
 	}

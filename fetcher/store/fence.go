@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,16 +9,20 @@ import (
 	"path/filepath"
 )
 
+// tempMode is a temporary file's until it is given its own.
+const tempMode fs.FileMode = 0o600
+
 // tempFile makes a file that is to be renamed to a name in dir.
 func (s *Store) tempFile(dir string) (*os.File, error) {
+	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
 	if !s.shared {
-		return os.CreateTemp(dir, tempPrefix+"*")
+		return s.openToWrite(filepath.Join(dir, tempPrefix+rand.Text()), flags, tempMode)
 	}
 	t, err := s.now()
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(t.temp(), os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	f, err := s.openToWrite(t.temp(), flags, fileMode)
 	return f, t.fenced(err)
 }
 

@@ -193,7 +193,7 @@ func (s *Store) collectPartials(olderThan time.Duration, waiting map[string]bool
 
 func (s *Store) collectPartial(path string, olderThan time.Duration, keep bool, res *GCResult) (err error) {
 	// Made if it is not there: only who has its lock may touch the journal.
-	f, err := openTransfer(path)
+	f, err := s.openTransfer(path)
 	if err != nil {
 		return err
 	}

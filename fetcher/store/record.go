@@ -71,7 +71,7 @@ func (s *Store) writeRecord(sha256Hex string, info fs.FileInfo) error {
 		}
 		return s.writeJSON(path, r, false) // through the fence: it is a promise
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode) //nolint:forbidigo // one machine's store
+	f, err := s.openToWrite(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode) // one machine's store
 	if errors.Is(err, fs.ErrExist) {
 		if s.checkRecord(sha256Hex, info) == nil {
 			return nil

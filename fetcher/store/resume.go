@@ -27,7 +27,7 @@ func (s *Store) openLocked(ctx context.Context, path string, waiting func()) (o 
 	ticker := time.NewTicker(lockPoll)
 	defer ticker.Stop()
 	for {
-		f, err := openTransfer(path)
+		f, err := s.openTransfer(path)
 		if err != nil {
 			return opened{}, asStoreError(err)
 		}
@@ -91,8 +91,8 @@ func (s *Store) openClean(ctx context.Context, path string, waiting func()) (o o
 // openTransfer opens a transfer's file, made if it is not there. Nothing is written
 // into it before a journal went through the fence of a shared store: so what was
 // open by then was there before any later writer could begin.
-func openTransfer(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode) //nolint:forbidigo // an empty file promises nothing
+func (s *Store) openTransfer(path string) (*os.File, error) {
+	return s.openToWrite(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode) // an empty file promises nothing
 }
 
 func sameFile(f *os.File, path string) (bool, error) {
@@ -124,7 +124,8 @@ func (p *Partial) restore(ctx context.Context, failed bool) error {
 	}
 	length := info.Size()
 	// Also while it is empty: whoever made it may be about to write.
-	p.foreign = p.epoch > 0 && (err != nil || j.Epoch != p.epoch || j.Foreign)
+	taken := p.epoch > 0 && (err != nil || j.Epoch != p.epoch)
+	p.foreign = taken || p.epoch > 0 && j.Foreign
 	if err != nil || j.Content != p.content || j.Size != p.size || length > p.size || !j.Synced.check(length) || p.foreign && length == 0 {
 		if err := p.empty(); err != nil {
 			return asStoreError(err)
@@ -142,6 +143,15 @@ func (p *Partial) restore(ctx context.Context, failed bool) error {
 			return err
 		}
 		p.add(since)
+	}
+	if taken {
+		err := p.takeOver(ctx)
+		if errors.Is(asStoreError(err), ErrNoSpace) {
+			return p.Reset()
+		}
+		if err != nil {
+			return asStoreError(err)
+		}
 	}
 	return p.writeJournal(checkpoint{synced: j.Synced, pieces: j.Pieces, hashed: j.Hashed, hashes: j.Hashes})
 }

@@ -136,15 +136,19 @@ func isLocal(fsType string) bool {
 	return false
 }
 
-// isLocal is [Volume.Local] of a store that may be open to be read only.
-func (s *Store) isLocal() bool {
+// volumeNow is the volume as Probe found it, or as much of it as can be told
+// without trying anything.
+func (s *Store) volumeNow() Volume {
 	s.probe.Lock()
 	defer s.probe.Unlock()
 	if s.volume != nil {
-		return s.volume.Local
+		return *s.volume
 	}
-	return volumeAt(s.dir).Local
+	return volumeAt(s.dir)
 }
+
+// isLocal is [Volume.Local] of a store that may be open to be read only.
+func (s *Store) isLocal() bool { return s.volumeNow().Local }
 
 // lost is the error of a file system that gives back other bytes than it took.
 func (v Volume) lost(what string) error {

@@ -133,8 +133,7 @@ func (f *fenceTest) publishedAs(name string) string {
 }
 
 // backWhile lets a member come back (back does it) and send what its machine has kept. It demands that the member does
-// not write again, and that what others have published stays: its names, and its bytes but for what docs/shared.md
-// leaves open, late data in a file that the member had open. Labels must not outlive those.
+// not write again, and that what others have published stays, names and bytes.
 func (f *fenceTest) backWhile(name string, m *member, back func()) {
 	f.Helper()
 	others := f.others(m)
@@ -148,7 +147,6 @@ func (f *fenceTest) backWhile(name string, m *member, back func()) {
 	if paused {
 		writes = f.writes(m)
 	}
-	f.allowances.damage(name)
 	flushed := f.start(m.machine, "sync")
 	for flushing, looks := true, 0; flushing; looks++ {
 		select {
@@ -161,28 +159,27 @@ func (f *fenceTest) backWhile(name string, m *member, back func()) {
 		if time.Since(began) > 2*time.Minute {
 			f.Fatalf("%s does not send the rest of its data", m.node)
 		}
-		f.checkBytes(others[looks%len(others)], name, m)
+		f.checkBytes(others[looks%len(others)], name)
 	}
 	f.waitLabels(name, true, f.members...)
 	f.checkNow(f.members...)
 	if after := f.publishedAs(name); after != before {
-		f.Logf("what was published has changed from\n%s\nto\n%s", before, after)
+		f.Errorf("what was published has changed from\n%s\nto\n%s", before, after)
 	}
 	if w := f.writer(); w == m {
 		f.Errorf("%s writes again", m.node)
 	}
 }
 
-// checkBytes reads a published model's bytes on a member, past its caches. Wrong ones in a file that late may have had
-// open are reported, and its label may be wrong for a while.
-func (f *fenceTest) checkBytes(by *member, name string, late *member) {
+// checkBytes reads a published model's bytes on a member, past its caches.
+func (f *fenceTest) checkBytes(by *member, name string) {
 	f.Helper()
 	c, err := by.view.read(f.Context(), true)
 	if err != nil {
 		f.Fatalf("read the store on %s: %v", by.node, err)
 	}
 	if err := c.check(f.source, name, f.commitOf(name)[:ordeal.RevLength]); err != nil {
-		f.Logf("late data of %s: %s reads: %v\n%s", late.node, by.node, err, f.differences(name))
+		f.Errorf("late data: %s reads: %v\n%s", by.node, err, f.differences(name))
 	}
 }
 
