@@ -11,5 +11,6 @@ var (
 	mountFlag       = flag.String("mount", "vers=4.1,hard,actimeo=1", "mount options of the agents' machines")
 	leasesFlag      = flag.Bool("delegations", true, "let the file server give delegations of files")
 	delegationsFlag = flag.Bool("directory-delegations", false, "let the agents' machines have delegations of directories")
+	roundsFlag      = flag.Int("rounds", 1, "rounds of what the fence's test does at a random moment")
 	stepsFlag       = flag.Int("steps", 10, "steps of the walk")
 )
