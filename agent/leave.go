@@ -97,9 +97,7 @@ func (p *planner) prunable(s modelState, have store.Manifest) bool {
 	said := s.Warm && p.Revisions[s.Name] == shortRevision(have.Revision)
 	if p.Shared.Writes && len(p.Store.Value.Models[s.Name].Old) > 0 {
 		// No Node may say another one; this one need not say any.
-		leaves := departure{Model: s.Name, Except: shortRevision(have.Revision)}
-		p.out.Leave[leaves] = true
-		said = (said || !s.Wanted) && p.Shared.Gone[leaves]
+		said = (said || !s.Wanted) && p.Shared.Gone[departure{Model: s.Name, Except: shortRevision(have.Revision)}]
 	}
 	return p.PodsKnown && !p.holdAll && said &&
 		!slices.ContainsFunc(slices.Concat(p.Pods, p.Shared.Elsewhere), func(pod pod) bool {

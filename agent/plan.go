@@ -108,6 +108,11 @@ func (p *planner) listed(index int, m Model) {
 		s.Revision, s.Bytes, s.Size = have.Manifest.Revision, have.Manifest.Bytes, have.Size
 	}
 	s.Warm = good && s.Wanted
+	if p.Shared.Writes && mine && len(have.Old) > 0 {
+		// No Node may say one of these. What is looked up or pulled meanwhile must not
+		// have the wait for that begin anew.
+		p.out.Leave[departure{Model: m.Name, Except: shortRevision(have.Manifest.Revision)}] = true
+	}
 	if p.Shared.Writes && (p.Removing[m.Name] || removed || published && (!mine || errors.Is(have.Err, store.ErrCorrupt))) {
 		p.out.Leave[departure{Model: m.Name}] = true // for as long as it lasts
 	}
@@ -117,6 +122,9 @@ func (p *planner) listed(index int, m Model) {
 		s.State, s.Reason = StateEvicting, "its files are being removed"
 	case isRunning:
 		p.whileRunning(&s, running)
+		if good && running.Lookup {
+			p.prune(&s, have.Manifest) // a source that is looked up often would else keep everything
+		}
 	case !p.Store.Known:
 		p.withoutStore(&s)
 	case removed:

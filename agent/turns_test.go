@@ -122,6 +122,30 @@ func TestPlanOnASharedVolume(t *testing.T) {
 			}(),
 			want: "a warm +label\n-> prune a " + strings.Repeat("e", 40) + "\n", leave: map[departure]bool{{Model: "a", Except: shortRevision(commit)}: true},
 		},
+		"also while its source is looked up": {
+			f: func() facts {
+				f := with(map[string]storedModel{"a": old(a)}, writes, a)
+				f.Revisions["a"], f.Running["a"] = shortRevision(commit), pulling{Lookup: true, Transfer: a.transfer()}
+				return gone(f, departure{Model: "a", Except: shortRevision(commit)})
+			}(),
+			want: "a warm +label\n-> prune a " + strings.Repeat("e", 40) + "\n", leave: map[departure]bool{{Model: "a", Except: shortRevision(commit)}: true},
+		},
+		"and waits for other nodes, but does not go, while something is pulled": {
+			f: func() facts {
+				f := with(map[string]storedModel{"a": old(a)}, writes, a)
+				f.Revisions["a"], f.Running["a"] = shortRevision(commit), pulling{Transfer: a.transfer()}
+				return gone(f, departure{Model: "a", Except: shortRevision(commit)})
+			}(),
+			want: "a updating +label\n", leave: map[departure]bool{{Model: "a", Except: shortRevision(commit)}: true},
+		},
+		"and while the store is looked at again": {
+			f: func() facts {
+				f := with(map[string]storedModel{"a": old(a)}, writes, a)
+				f.Revisions["a"], f.Memory["a"] = shortRevision(commit), record{Fresh: f.Store.Gen + 1}
+				return gone(f, departure{Model: "a", Except: shortRevision(commit)})
+			}(),
+			want: "a warm +label\n", leave: map[departure]bool{{Model: "a", Except: shortRevision(commit)}: true},
+		},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			d := plan(tc.f)

@@ -165,7 +165,7 @@ func (w *failing) try(t *testing.T, begin int, status fuse.Status, count, code i
 	pull("the pull", 0, code)
 	seen, failed := w.changes.told()
 	w.changes.arm(fuse.OK, 0, 0)
-	if begin > 0 && failed == 0 {
+	if begin > 0 && failed == 0 && begin <= seen { // a slow pull also says how far it is
 		t.Errorf("change %d of %d did not fail", begin, seen)
 	}
 	if n := w.check(t, begin, dir); n == 0 {

@@ -134,7 +134,7 @@ func TestUnfitVolumes(t *testing.T) {
 				if rest != "Run 'stoker pull --help' for usage.\n" {
 					t.Errorf("beside the sentence it says %q", rest)
 				}
-				for _, says := range append(c.says, "stoker: "+doing+" store "+dir+": fuse.weak, mounted at "+at+", cannot hold a store: it ", "; choose a directory on a local file system like ext4 or xfs") {
+				for _, says := range append(c.says, "stoker: "+doing+" store "+dir+": fuse.weak weak, mounted at "+at+", cannot hold a store: it ", "; choose a directory on a local file system like ext4 or xfs") {
 					if !strings.Contains(sentence, says) {
 						t.Errorf("it says %q, not %q", sentence, says)
 					}
@@ -176,7 +176,7 @@ func TestRemoveWithoutFlock(t *testing.T) {
 	}
 	out.Reset()
 	code := stoker(t, &out, "rm", "tiny", "--store", at)
-	if want := "fuse.weak, mounted at " + at + ", cannot hold a store: it has no flock (function not implemented)"; code != 2 || !strings.Contains(out.String(), want) {
+	if want := "fuse.weak weak, mounted at " + at + ", cannot hold a store: it has no flock (function not implemented)"; code != 2 || !strings.Contains(out.String(), want) {
 		t.Errorf("rm ends with %d: %s", code, out.String())
 	}
 }
@@ -210,7 +210,7 @@ func TestVolumeThatFoldsCase(t *testing.T) {
 	var out bytes.Buffer
 	args := []string{"--store", at, "--progress", "none"}
 	code := stoker(t, &out, append(args, "pull", source(t, map[string]string{"readme.json": "a", "README.json": "b"}))...)
-	want := "fuse.weak, mounted at " + at + `, takes "README.json" and "readme.json" for one name; choose a directory on a file system that tells them apart, or leave one out`
+	want := "fuse.weak weak, mounted at " + at + `, takes "README.json" and "readme.json" for one name; choose a directory on a file system that tells them apart, or leave one out`
 	if code != 2 || !strings.Contains(out.String(), want) {
 		t.Errorf("pull ends with %d: %s", code, out.String())
 	}
