@@ -74,20 +74,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) boot(config machine.Config) *machine.Machine {
 	w.Helper()
 	config.Shares = append(config.Shares, machine.Share{Host: shared, Guest: programDir})
-	m, err := network.Boot(w.Context(), config)
-	if err != nil {
-		w.Fatal(err)
-	}
-	w.Cleanup(func() {
-		if err := m.Kill(); err != nil {
-			w.Error(err)
-		}
-		if w.Failed() {
-			console := m.Console()
-			w.Logf("console of %s:\n%s", config.Name, console[max(0, len(console)-2000):])
-		}
-	})
-	return m
+	return network.BootFor(w.T, config)
 }
 
 // client boots a machine with the export mounted.
