@@ -175,6 +175,14 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	switch v := o.Config.Volume; {
 	case v.shared():
 		a.turns = newTurns(a, c, observer)
+		a.scrub.idle = func(ctx context.Context) {
+			if !usable() {
+				return
+			}
+			if changed, err := o.Store.Recheck(ctx, a.scrub.setting.Load().Cycle/recheckShare); err == nil && changed {
+				look(ctx)
+			}
+		}
 	case v.sealed():
 		observer.sealed = true
 		a.inspect = newInspector(o.Store, c.ledger(), o.NodeName, inspectHooks{usable: usable, look: look, next: a.disk.next, took: a.speed.add}, o.Logger)

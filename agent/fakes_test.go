@@ -114,6 +114,8 @@ func (s *fakeStore) Scrub(_ context.Context, p store.ScrubPoint) (store.ScrubPoi
 	return p, store.ErrUnverified
 }
 
+func (s *fakeStore) Recheck(context.Context, time.Duration) (bool, error) { return false, nil }
+
 func (s *fakeStore) Survey(context.Context, store.Manifest) (store.Survey, error) {
 	return store.Survey{}, nil
 }

@@ -44,6 +44,9 @@ type Store interface {
 	Remover
 	StatusWriter
 	Scrubber
+	// Recheck reads again what was found wrong longer than age ago and could not be
+	// written down, and reports whether any of it is right by now.
+	Recheck(ctx context.Context, age time.Duration) (changed bool, err error)
 	Inspected
 	Warmer
 }

@@ -31,6 +31,9 @@ type Scrubber interface {
 }
 
 const (
+	// recheckShare is how often in a cycle's time a follower of a shared volume reads
+	// again what it has found wrong as its writer.
+	recheckShare = 24
 	// scrubFile is the scrub's memory, under the store's agent folder.
 	scrubFile = "scrub.json"
 	// scrubKeep is how often that is written at most, and so how much reading a
@@ -57,8 +60,9 @@ const (
 // stops it and nothing else.
 type scrubber struct {
 	store   Scrubber
-	usable  func() bool // the store answers
-	busy    func() bool // something is pulled
+	usable  func() bool               // the store answers
+	busy    func() bool               // something is pulled
+	idle    func(ctx context.Context) // what is done while nothing may be scrubbed; nil: nothing
 	found   func(ctx context.Context)
 	took    func(store.Reading) // how long the disk took for a piece
 	logger  *slog.Logger
@@ -129,6 +133,9 @@ func (s *scrubber) run(ctx context.Context) {
 	s.last = time.Now()
 	for ctx.Err() == nil {
 		if !s.usable() {
+			if s.idle != nil {
+				s.idle(ctx)
+			}
 			s.wait(ctx, s.pause())
 			continue
 		}

@@ -13,13 +13,13 @@ import (
 // blame decides what an error of reading one thing means. If the volume answers
 // otherwise, it is the thing's own: it is as good as damaged (ErrCorrupt), and
 // trying again for ever would not mend it. So is what this process may not read:
-// pods may not either.
+// pods may not either. A file server that exports nothing any more lets nobody read
+// anything, which is the volume's fault.
 func (s *Store) blame(err error) error {
 	switch {
 	case err == nil, errors.Is(err, ErrCorrupt):
 		return err
-	case errors.Is(err, fs.ErrPermission):
-	case !unreadable(err) || s.answers() != nil:
+	case !unreadable(err) && !errors.Is(err, fs.ErrPermission), s.answers() != nil:
 		return err
 	}
 	return fmt.Errorf("%w: %w", err, ErrCorrupt)

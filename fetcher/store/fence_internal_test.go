@@ -271,3 +271,54 @@ func TestFollowerProbesNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What a writer finds wrong when another one has taken over already, it cannot write
+// down: it holds in this process until the bytes are read again and found right.
+func TestRecheckOfWhatCouldNotBeWrittenDown(t *testing.T) {
+	dir := t.TempDir()
+	s, next := shared(t, dir), shared(t, dir)
+	mustLead(t, s)
+	sum := digest("content")
+	g := mustStage(t, s)
+	mustDo(t, g.AdmitSmall(t.Context(), []Small{{SHA256: sum, Key: "k", Content: []byte("content")}}))
+	m := Manifest{
+		FormatVersion: 1, Name: "m", Source: "hf://acme/tiny", Revision: strings.Repeat("a", 40), Bytes: 7, PublishedAt: time.Now().UTC(),
+		Files: []ManifestFile{{Path: "f", Size: 7, SHA256: sum}},
+	}
+	mustDo(t, g.Publish(t.Context(), m))
+	mustDo(t, g.Close())
+	info, err := s.blobInfo(sum)
+	mustDo(t, err)
+	mustLead(t, next)
+	if err := s.distrust(t.Context(), sum, info); !errors.Is(err, ErrFenced) {
+		t.Fatalf("distrusted as a writer: %v", err)
+	}
+	s.Follow()
+	if err := s.Check(t.Context(), m); !errors.Is(err, ErrUnverified) {
+		t.Errorf("what was found wrong is called right: %v", err)
+	}
+	if changed, err := s.Recheck(t.Context(), time.Hour); changed || err != nil {
+		t.Errorf("read again at once: %v, %v", changed, err)
+	}
+
+	// It is wrong on the disk, as stat does not show.
+	spoil := func(content string) {
+		mustDo(t, os.Chmod(s.BlobPath(sum), 0o644))
+		mustDo(t, os.WriteFile(s.BlobPath(sum), []byte(content), 0o644))
+		mustDo(t, os.Chtimes(s.BlobPath(sum), info.ModTime(), info.ModTime()))
+		mustDo(t, os.Chmod(s.BlobPath(sum), info.Mode()))
+	}
+	spoil("CONTENT")
+	if changed, err := s.Recheck(t.Context(), 0); changed || err != nil {
+		t.Errorf("read again while it is wrong: %v, %v", changed, err)
+	}
+	if err := s.Check(t.Context(), m); !errors.Is(err, ErrUnverified) {
+		t.Errorf("what is wrong is called right: %v", err)
+	}
+
+	spoil("content")
+	if changed, err := s.Recheck(t.Context(), 0); !changed || err != nil {
+		t.Errorf("read again: %v, %v", changed, err)
+	}
+	mustDo(t, s.Check(t.Context(), m))
+}

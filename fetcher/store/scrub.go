@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -234,6 +235,39 @@ func (s *Store) doubts(sha256Hex string, info fs.FileInfo) bool {
 	defer s.mu.Unlock()
 	r, ok := s.doubted[sha256Hex]
 	return ok && r.matches(info)
+}
+
+// Recheck reads again, past the page cache, what this process has found wrong longer
+// than age ago and could not write down, and reports whether any of it is right by
+// now: it may have been the way to a file server, and nobody else knows of it to
+// correct it. It is for an agent that does not write. Errors are ctx's.
+func (s *Store) Recheck(ctx context.Context, age time.Duration) (changed bool, err error) {
+	s.mu.Lock()
+	doubted := maps.Clone(s.doubted)
+	s.mu.Unlock()
+	for sha256Hex, r := range doubted {
+		if time.Since(r.VerifiedAt) < age {
+			continue
+		}
+		info, err := s.blobInfo(sha256Hex)
+		if err == nil && r.matches(info) {
+			var got string
+			buf := s.takeBuffer()
+			got, err = hashReader(ctx, &diskReader{store: s, path: s.BlobPath(sha256Hex), info: info}, *buf, nil)
+			s.buffers.Put(buf)
+			if ctx.Err() != nil {
+				return changed, ctx.Err()
+			}
+			if err != nil || got != sha256Hex {
+				s.doubt(sha256Hex, info)
+				continue
+			}
+		}
+		// It is right, or another file by now, or gone, which every look tells.
+		s.believe(sha256Hex)
+		changed = true
+	}
+	return changed, nil
 }
 
 func (s *Store) believe(sha256Hex string) {

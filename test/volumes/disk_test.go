@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -126,26 +128,32 @@ func TestVerifyOfUnreadableBlob(t *testing.T) {
 	}
 }
 
-// A disk that reads nothing at all says nothing about a blob.
+// A disk that reads nothing at all says nothing about a blob, whatever it answers: it
+// is broken, or a file server exports it no longer.
 func TestDeadDisk(t *testing.T) {
 	t.Parallel()
-	d, s, m := pulled(t)
-	f := weights(m)
-	d.die(true)
-	if _, err := s.Scrub(t.Context(), store.ScrubPoint{SHA256: f.SHA256}); err == nil || errors.Is(err, store.ErrCorrupt) {
-		t.Errorf("scrub: %v", err)
-	}
-	if _, err := s.Resident(t.Context(), f.SHA256); errors.Is(err, store.ErrCorrupt) {
-		t.Errorf("resident: %v", err)
-	}
-	if _, err := s.Warm(t.Context(), f.SHA256, 0); errors.Is(err, store.ErrCorrupt) {
-		t.Errorf("warm: %v", err)
-	}
-	d.die(false)
-	if err := s.Check(t.Context(), m); err != nil {
-		t.Errorf("Check: %v", err)
-	}
-	if p, err := s.Scrub(t.Context(), store.ScrubPoint{SHA256: f.SHA256}); err != nil || !p.Done {
-		t.Errorf("scrub: %+v, %v", p, err)
+	for _, failure := range []fuse.Status{fuse.EIO, fuse.EACCES, fuse.EPERM} {
+		t.Run(failure.String(), func(t *testing.T) {
+			t.Parallel()
+			d, s, m := pulled(t)
+			f := weights(m)
+			d.die(failure)
+			if _, err := s.Scrub(t.Context(), store.ScrubPoint{SHA256: f.SHA256}); err == nil || errors.Is(err, store.ErrCorrupt) {
+				t.Errorf("scrub: %v", err)
+			}
+			if _, err := s.Resident(t.Context(), f.SHA256); errors.Is(err, store.ErrCorrupt) {
+				t.Errorf("resident: %v", err)
+			}
+			if _, err := s.Warm(t.Context(), f.SHA256, 0); errors.Is(err, store.ErrCorrupt) {
+				t.Errorf("warm: %v", err)
+			}
+			d.die(fuse.OK)
+			if err := s.Check(t.Context(), m); err != nil {
+				t.Errorf("Check: %v", err)
+			}
+			if p, err := s.Scrub(t.Context(), store.ScrubPoint{SHA256: f.SHA256}); err != nil || !p.Done {
+				t.Errorf("scrub: %+v, %v", p, err)
+			}
+		})
 	}
 }

@@ -35,7 +35,7 @@ type disk struct {
 	mu    sync.Mutex
 	bad   map[uint64]bool // inodes
 	nodes map[uint64]uint64
-	dead  bool
+	dead  fuse.Status    // what everything that needs the disk is answered, if not OK
 	stale map[uint64]int // inodes, and how many reads of each are answered ESTALE
 }
 
@@ -81,11 +81,11 @@ func (d *disk) spoil(t *testing.T, path string) {
 	d.bad[st.Ino] = true
 }
 
-// die fails everything that needs the disk, or nothing any more.
-func (d *disk) die(dead bool) {
+// die answers everything that needs the disk with a failure, or nothing any more (fuse.OK).
+func (d *disk) die(failure fuse.Status) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.dead = dead
+	d.dead = failure
 }
 
 func (d *disk) see(out *fuse.EntryOut) {
@@ -100,13 +100,17 @@ func (d *disk) see(out *fuse.EntryOut) {
 	d.nodes[out.NodeId] = out.Ino
 }
 
-func (d *disk) fails(node uint64) bool {
+// status is what a call that reads or writes a file is answered, if not OK.
+func (d *disk) status(node uint64) fuse.Status {
 	if d == nil {
-		return false
+		return fuse.OK
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.dead || d.bad[d.nodes[node]]
+	if d.bad[d.nodes[node]] {
+		return fuse.EIO
+	}
+	return d.dead
 }
 
 // faulty is the file system of a directory, less its faults.
@@ -225,8 +229,8 @@ func (f *faulty) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name stri
 }
 
 func (f *faulty) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	if f.disk.fails(in.NodeId) {
-		return nil, fuse.EIO
+	if status := f.disk.status(in.NodeId); !status.Ok() {
+		return nil, status
 	}
 	if f.disk.lost(in.NodeId) {
 		return nil, fuse.Status(syscall.ESTALE)
@@ -235,8 +239,8 @@ func (f *faulty) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse
 }
 
 func (f *faulty) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	if f.disk.fails(in.NodeId) {
-		return 0, fuse.EIO
+	if status := f.disk.status(in.NodeId); !status.Ok() {
+		return 0, status
 	}
 	if status := f.changes.nextWrite(); status == loses {
 		data = make([]byte, len(data))
