@@ -2,7 +2,6 @@ package sizing
 
 import (
 	"fmt"
-	"hash/maphash"
 	"strconv"
 	"strings"
 )
@@ -10,19 +9,12 @@ import (
 // otherDType stands for every type that is not known here.
 const otherDType = "other"
 
-// maxTensors bounds the memory that a model of many files may take here. The
-// largest that are known have a few hundred thousand.
-const maxTensors = 4 << 20
-
 // counter adds up tensors and knows what vLLM does with them.
 type counter struct {
-	arch Architecture
-	w    Weights
+	arch    Architecture
+	w       Weights
+	headers *headers
 
-	// seen are the names in all files so far, hashed: names are as long as a
-	// file wants them.
-	seed       maphash.Seed
-	seen       map[uint64]struct{}
 	duplicates int
 	headBytes  uint64 // of the output head
 	hasEmbed   bool
@@ -35,16 +27,11 @@ type counter struct {
 	replicated, kvProjection uint64
 }
 
-func (c *counter) add(t Tensor) error {
-	name := maphash.String(c.seed, t.Name)
-	if _, ok := c.seen[name]; ok {
+func (c *counter) add(t Tensor, again bool) error {
+	if again {
 		c.duplicates++
 		return nil
 	}
-	if len(c.seen) >= maxTensors {
-		return fmt.Errorf("the model has more than %d tensors", maxTensors)
-	}
-	c.seen[name] = struct{}{}
 	c.w.Bytes = add(c.w.Bytes, t.Bytes)
 	dtype := t.DType
 	if dtypeBits(dtype) == 0 { // the file's own words are not repeated

@@ -9,20 +9,19 @@ import (
 	"io/fs"
 )
 
-// maxJSON bounds config.json and the index of shards: the largest that are
-// known have a few MB.
-const maxJSON = 64 << 20
-
-// readJSON decodes one JSON file of at most maxJSON bytes.
+// readJSON decodes one JSON file of at most maxConfig bytes and maxValues values.
 func readJSON(fsys fs.FS, name string, into any) error {
 	f, err := fsys.Open(name)
 	if err != nil {
 		return err // it says which file, and that it was to be opened
 	}
 	defer func() { _ = f.Close() }() // only read from
-	data, err := io.ReadAll(io.LimitReader(f, maxJSON+1))
-	if err == nil && len(data) > maxJSON {
-		err = fmt.Errorf("it is longer than %d bytes", maxJSON)
+	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err == nil && len(data) > maxConfig {
+		err = fmt.Errorf("%w: the file is longer than %d bytes", ErrTooLarge, maxConfig)
+	}
+	if err == nil {
+		err = checkValues(data)
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
@@ -36,6 +35,27 @@ func readJSON(fsys fs.FS, name string, into any) error {
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, unexpected(err))
+	}
+	return nil
+}
+
+// checkValues refuses what would take a hundred times its length decoded: it counts
+// the commas and brackets outside of strings.
+func checkValues(data []byte) error {
+	inText, values := false, 0
+	for i := 0; i < len(data); i++ {
+		switch b := data[i]; {
+		case inText && b == '\\':
+			i++
+		case b == '"':
+			inText = !inText
+		case inText:
+		case b == ',' || b == '[' || b == '{':
+			values++
+		}
+	}
+	if values > maxValues {
+		return fmt.Errorf("%w: the file holds more than %d values", ErrTooLarge, maxValues)
 	}
 	return nil
 }

@@ -1,22 +1,27 @@
 package sizing
 
 import (
+	"cmp"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"slices"
 )
 
-// maxHeader is the longest header that the safetensors library itself accepts.
-const maxHeader = 100_000_000
+const (
+	// maxHeader is the longest header that the safetensors library itself accepts.
+	maxHeader = 100_000_000
+	// maxRank bounds the dimensions of a tensor: those of weights have up to 5.
+	maxRank = 16
+)
 
 // Tensor is one entry of a safetensors header.
 type Tensor struct {
 	Name  string
 	DType string   // as the file says it: "BF16", "F8_E4M3", "I32", ...
-	Shape []uint64 // empty for a scalar
+	Shape []uint64 // empty for a scalar; valid until visit returns
 	Bytes uint64   // in the file
 }
 
@@ -31,133 +36,174 @@ func (t Tensor) elements() uint64 { return mul(t.Shape...) }
 // behind the header from end to end, without overlap or gap, each as large as
 // its type and shape say. Tensors of a type that this package does not know are
 // taken at the size that their offsets say. It reads the header and nothing
-// after it, at most 100 MB.
+// after it, at most 100 MB, and never holds all of it: a tensor takes about 50
+// bytes. It refuses what no model has: more than 16 dimensions, names of more than
+// 4096 bytes, and more than a million tensors.
 func ReadHeader(r io.Reader, size int64, visit func(Tensor) error) error {
+	return newHeaders().read(r, size, func(t Tensor, _ bool) error { return visit(t) })
+}
+
+// headers are those of all files of a model.
+type headers struct {
+	bytes uint64 // so far
+	files uint32
+	// names holds the last file with a name. They are hashed, for a name is as long
+	// as a file wants it.
+	seed  maphash.Seed
+	names map[uint64]uint32
+}
+
+func newHeaders() *headers {
+	return &headers{seed: maphash.MakeSeed(), names: map[uint64]uint32{}}
+}
+
+// read reads one more header; again says that an earlier one has a tensor of that name.
+func (all *headers) read(r io.Reader, size int64, visit func(t Tensor, again bool) error) error {
 	var prefix [8]byte
 	if _, err := io.ReadFull(r, prefix[:]); err != nil {
 		return fmt.Errorf("read the header's length: %w", unexpected(err))
 	}
 	length := binary.LittleEndian.Uint64(prefix[:])
-	if length > maxHeader {
-		return fmt.Errorf("header of %d bytes is longer than %d, the most there may be", length, maxHeader)
-	}
-	if size < 8 || length > uint64(size)-8 {
-		return fmt.Errorf("header of %d bytes is longer than the file of %d", length, size)
-	}
-	spans, err := readEntries(io.LimitReader(r, int64(length)), visit)
-	if err != nil {
-		return err
-	}
-	return checkSpans(spans, uint64(size)-8-length)
-}
-
-// span is where a tensor lies in the bytes behind the header.
-type span struct {
-	name       string
-	begin, end uint64
-}
-
-func readEntries(r io.Reader, visit func(Tensor) error) ([]span, error) {
-	dec := json.NewDecoder(r)
-	if tok, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("read the header: %w", unexpected(err))
-	} else if tok != json.Delim('{') {
-		return nil, errors.New("header is not a JSON object")
-	}
-	var spans []span
-	seen := map[string]bool{}
-	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
-			return nil, fmt.Errorf("read the header: %w", unexpected(err))
-		}
-		name, ok := key.(string)
-		if !ok {
-			return nil, fmt.Errorf("header has %v where a tensor's name belongs", key)
-		}
-		if seen[name] {
-			return nil, fmt.Errorf("tensor %q stands twice in the header", name)
-		}
-		seen[name] = true
-		if name == "__metadata__" {
-			var metadata map[string]string
-			if err := dec.Decode(&metadata); err != nil {
-				return nil, fmt.Errorf("read the header's metadata: %w", unexpected(err))
-			}
-			continue
-		}
-		tensor, at, err := readEntry(dec, name)
-		if err != nil {
-			return nil, fmt.Errorf("tensor %q: %w", name, err)
-		}
-		spans = append(spans, at)
-		if err := visit(tensor); err != nil {
-			return nil, err
-		}
-	}
-	if _, err := dec.Token(); err != nil { // the closing brace
-		return nil, fmt.Errorf("read the header: %w", unexpected(err))
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("header goes on behind its JSON object")
-	}
-	return spans, nil
-}
-
-func readEntry(dec *json.Decoder, name string) (Tensor, span, error) {
-	var entry struct {
-		DType   string   `json:"dtype"`
-		Shape   []uint64 `json:"shape"`
-		Offsets []uint64 `json:"data_offsets"`
-	}
-	if err := dec.Decode(&entry); err != nil {
-		return Tensor{}, span{}, unexpected(err)
-	}
 	switch {
-	case entry.DType == "":
-		return Tensor{}, span{}, errors.New("it has no dtype")
-	case entry.Shape == nil:
-		return Tensor{}, span{}, errors.New("it has no shape")
-	case len(entry.Offsets) != 2:
-		return Tensor{}, span{}, fmt.Errorf("data_offsets has %d numbers; want begin and end", len(entry.Offsets))
-	case entry.Offsets[0] > entry.Offsets[1]:
-		return Tensor{}, span{}, fmt.Errorf("data_offsets %v end before they begin", entry.Offsets)
+	case length > maxHeader:
+		return fmt.Errorf("header of %d bytes is longer than %d, the most there may be", length, maxHeader)
+	case size < 8 || length > uint64(size)-8:
+		return fmt.Errorf("header of %d bytes is longer than the file of %d", length, size)
+	case length > maxHeaders-all.bytes:
+		return fmt.Errorf("%w: the headers of its files are longer than %d bytes together", ErrTooLarge, maxHeaders)
 	}
-	t := Tensor{Name: name, DType: entry.DType, Shape: entry.Shape, Bytes: entry.Offsets[1] - entry.Offsets[0]}
-	if bits := dtypeBits(t.DType); bits > 0 {
-		if want := mul(append([]uint64{bits}, t.Shape...)...); want != mul(t.Bytes, 8) {
-			return Tensor{}, span{}, fmt.Errorf("%s of shape %v does not take %d bytes", t.DType, t.Shape, t.Bytes)
+	all.bytes += length
+	all.files++
+	h := headerReader{headers: all, json: newJSONScanner(io.LimitReader(r, int64(length))), data: uint64(size) - 8 - length, visit: visit}
+	err := h.json.object(h.member)
+	if err == nil {
+		err = h.json.end()
+	}
+	if err != nil {
+		return fmt.Errorf("read the header: %w", err)
+	}
+	return h.checkSpans()
+}
+
+// headerReader reads one header.
+type headerReader struct {
+	*headers
+	json  *jsonScanner
+	data  uint64 // bytes behind the header
+	visit func(t Tensor, again bool) error
+	spans []span
+
+	tensor  Tensor // the one being read
+	dtype   string // of the last one
+	offsets []uint64
+}
+
+// span is where tensors lie in the bytes behind the header.
+type span struct{ begin, end uint64 }
+
+func (h *headerReader) member(key []byte) error {
+	hash := maphash.Bytes(h.seed, key)
+	file, again := h.names[hash]
+	switch {
+	case file == h.files: // the first file is 1
+		return fmt.Errorf("tensor %q stands twice in it", key)
+	case !again && len(h.names) >= maxTensors:
+		return tooManyTensors()
+	}
+	h.names[hash] = h.files
+	if string(key) == "__metadata__" {
+		if err := h.json.object(func([]byte) error { return h.json.skipString() }); err != nil {
+			return fmt.Errorf("metadata: %w", err)
 		}
+		return nil
 	}
-	return t, span{name: name, begin: entry.Offsets[0], end: entry.Offsets[1]}, nil
+	h.tensor = Tensor{Name: string(key), Shape: h.tensor.Shape[:0]}
+	at, err := h.entry()
+	if err == nil && at.end > h.data {
+		err = fmt.Errorf("it ends at %d, behind the %d bytes of data that the file has", at.end, h.data)
+	}
+	if err != nil {
+		return fmt.Errorf("tensor %q: %w", h.tensor.Name, err)
+	}
+	if last := len(h.spans) - 1; last >= 0 && h.spans[last].end == at.begin {
+		h.spans[last].end = at.end // as it is in most files
+	} else {
+		h.spans = append(h.spans, at)
+	}
+	return h.visit(h.tensor, again)
+}
+
+func (h *headerReader) entry() (span, error) {
+	t := &h.tensor
+	shaped := false
+	h.offsets = h.offsets[:0]
+	err := h.json.object(func(key []byte) (err error) {
+		switch string(key) {
+		case "dtype":
+			var text []byte
+			if text, err = h.json.string(); string(text) != h.dtype {
+				h.dtype = string(text)
+			}
+			t.DType = h.dtype
+		case "shape":
+			shaped = true
+			t.Shape, err = h.numbers(t.Shape[:0], maxRank, "dimensions")
+		case "data_offsets":
+			h.offsets, err = h.numbers(h.offsets[:0], 2, "data_offsets")
+		default:
+			err = h.json.skip()
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return span{}, err
+	case t.DType == "":
+		return span{}, errors.New("it has no dtype")
+	case !shaped:
+		return span{}, errors.New("it has no shape")
+	case len(h.offsets) != 2:
+		return span{}, fmt.Errorf("data_offsets has %d numbers; want begin and end", len(h.offsets))
+	}
+	at := span{begin: h.offsets[0], end: h.offsets[1]}
+	if at.begin > at.end {
+		return span{}, fmt.Errorf("data_offsets %v end before they begin", h.offsets)
+	}
+	t.Bytes = at.end - at.begin
+	if bits := dtypeBits(t.DType); bits > 0 && mul(bits, t.elements()) != mul(t.Bytes, 8) {
+		return span{}, fmt.Errorf("%s of shape %v does not take %d bytes", t.DType, t.Shape, t.Bytes)
+	}
+	return at, nil
+}
+
+// numbers appends a list of at most most numbers to list.
+func (h *headerReader) numbers(list []uint64, most int, what string) ([]uint64, error) {
+	err := h.json.array(func() error {
+		if len(list) == most {
+			return fmt.Errorf("it has more than %d %s", most, what)
+		}
+		n, err := h.json.uint()
+		list = append(list, n)
+		return err
+	})
+	return list, err
 }
 
 // checkSpans makes sure that tensors fill the bytes behind the header exactly.
-func checkSpans(spans []span, size uint64) error {
-	slices.SortFunc(spans, func(a, b span) int {
-		switch {
-		case a.begin != b.begin && a.begin < b.begin, a.begin == b.begin && a.end < b.end:
-			return -1
-		case a.begin == b.begin && a.end == b.end:
-			return 0
-		}
-		return 1
-	})
+func (h *headerReader) checkSpans() error {
+	slices.SortFunc(h.spans, func(a, b span) int { return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end)) })
 	var end uint64
-	last := ""
-	for _, s := range spans {
+	for _, s := range h.spans {
 		switch {
-		case s.end > size:
-			return fmt.Errorf("tensor %q ends at %d, behind the %d bytes of data that the file has", s.name, s.end, size)
 		case s.begin < end:
-			return fmt.Errorf("tensors %q and %q overlap", last, s.name)
+			return fmt.Errorf("tensors overlap at byte %d", s.begin)
 		case s.begin > end:
 			return fmt.Errorf("bytes %d to %d belong to no tensor", end, s.begin)
 		}
-		end, last = s.end, s.name
+		end = s.end
 	}
-	if end != size {
-		return fmt.Errorf("bytes %d to %d belong to no tensor", end, size)
+	if end != h.data {
+		return fmt.Errorf("bytes %d to %d belong to no tensor", end, h.data)
 	}
 	return nil
 }

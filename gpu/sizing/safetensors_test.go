@@ -26,7 +26,8 @@ func TestReadHeader(t *testing.T) {
 	}
 	// Padded with spaces, out of order, of a type nobody knows, without tensors.
 	for text, size := range map[string]int64{
-		`{"b":{"dtype":"U8","shape":[1],"data_offsets":[3,4]},"a":{"dtype":"NEW3","shape":[8],"data_offsets":[0,3]}}    `: 4,
+		`{"b":{"dtype":"U8","shape":[1],"data_offsets":[3,4]},"a":{"dtype":"NEW3","shape":[8],"data_offsets":[0,3]}}    `:             4,
+		`{"a\u00e9\ud83d\ude00\ud83d\"\/":{"x":[{"y":[null,true,-1.5e3]},"\u0041\\"],"dtype":"U8","shape":[2],"data_offsets":[0,2]}}`: 2,
 		`{}`:                   0,
 		`{"__metadata__":{}} `: 0,
 	} {
@@ -43,14 +44,14 @@ func TestDamagedHeaders(t *testing.T) {
 		data int64
 		want string
 	}{
-		{one + `}`, 3, `"a" ends at 4`},
+		{one + `}`, 3, `"a": it ends at 4`},
 		{one + `}`, 5, "bytes 4 to 5 belong to no tensor"},
-		{one + `,"b":{"dtype":"U8","shape":[2],"data_offsets":[3,5]}}`, 5, `"a" and "b" overlap`},
+		{one + `,"b":{"dtype":"U8","shape":[2],"data_offsets":[3,5]}}`, 5, "overlap at byte 3"},
 		{one + `,"b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}`, 4, "overlap"},
 		{one + `,"b":{"dtype":"U8","shape":[1],"data_offsets":[5,6]}}`, 6, "bytes 4 to 5 belong to no tensor"},
 		{one + `,"a":{"dtype":"U8","shape":[1],"data_offsets":[4,5]}}`, 5, `"a" stands twice`},
 		{`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,18446744073709551615]}}`, 1, "does not take"},
-		{`{"a":{"dtype":"X","shape":[1],"data_offsets":[0,18446744073709551615]}}`, 1, `"a" ends at 18446744073709551615`},
+		{`{"a":{"dtype":"X","shape":[1],"data_offsets":[0,18446744073709551615]}}`, 1, `"a": it ends at 18446744073709551615`},
 		{`{"a":{"dtype":"U8","shape":[4],"data_offsets":[4,0]}}`, 4, "end before they begin"},
 		{`{"a":{"dtype":"U8","shape":[4],"data_offsets":[0]}}`, 4, "want begin and end"},
 		{`{"a":{"dtype":"U8","shape":[4],"data_offsets":[-4,0]}}`, 4, `tensor "a"`},
@@ -60,11 +61,24 @@ func TestDamagedHeaders(t *testing.T) {
 		{`{"a":{"dtype":"U8","data_offsets":[0,4]}}`, 4, "no shape"},
 		{`{"a":7}`, 0, `tensor "a"`},
 		{`{"__metadata__":{"a":1}}`, 0, "metadata"},
-		{`[]`, 0, "not a JSON object"},
+		{`[]`, 0, "where an object begins"},
 		{`nonsense`, 0, "read the header"},
 		{one, 4, "unexpected EOF"},
 		{`{"a":{"dtype":"U8"`, 0, "unexpected EOF"},
 		{`{} {}`, 0, "goes on"},
+		{`{"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}}`, 1, "not written as a whole one"},
+		{`{"a":{"dtype":"U8","shape":[01],"data_offsets":[0,1]}}`, 1, "not written as a whole one"},
+		{`{"a":{"dtype":"U8","shape":[18446744073709551616],"data_offsets":[0,1]}}`, 1, "larger than 64 bits"},
+		{`{"a":{"dtype":"U8","shape":[],"data_offsets":[0,1,1]}}`, 1, "more than 2 data_offsets"},
+		{`{"a":{"dtype":"U8","shape":[],"x":nonsense,"data_offsets":[0,1]}}`, 1, "no value of JSON"},
+		{`{"a":{"dtype":"U8","shape":[],"x":NaN,"data_offsets":[0,1]}}`, 1, "no value of JSON"},
+		{`{"a":{"dtype":"U8","shape":[] "x":1,"data_offsets":[0,1]}}`, 1, "where a comma"},
+		{`{"a" {"dtype":"U8","shape":[],"data_offsets":[0,1]}}`, 1, "where a colon"},
+		{`{"a\x":{}}`, 0, "no escape of JSON"},
+		{`{"a\u12z4":{}}`, 0, "no escape of JSON"},
+		{"{\"a\nb\":{}}", 0, "stands in a string"},
+		{`{"a":{"x":` + strings.Repeat("[", 100), 0, "nests deeper"},
+		{`{"a":{"x":1` + strings.Repeat("0", 1000) + `}}`, 0, "longer than any"},
 		{``, 0, "unexpected EOF"},
 	}
 	for _, tt := range tests {
@@ -84,6 +98,21 @@ func TestDamagedHeaders(t *testing.T) {
 	if err := ReadHeader(strings.NewReader(string(raw(one+"}"))), int64(8+len(one)+1+4), func(Tensor) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("error of visit: %v", err)
 	}
+}
+
+// A name is read as it is meant, however it is written.
+func TestNamesOfTensors(t *testing.T) {
+	text := `{"\u0061\ud83d\ude00\ud83dx\n":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`
+	got, err := readHeaderOf(raw(text), int64(8+len(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "a😀\ufffdx\n"; got[0].Name != want {
+		t.Errorf("%q; want %q", got[0].Name, want)
+	}
+	twice := `{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"\u0061":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`
+	_, err = readHeaderOf(raw(twice), int64(8+len(twice)))
+	wantError(t, "a name in two writings", err, "stands twice")
 }
 
 // TestHugeHeaderIsNotBelieved: a header may claim 100 MB, and that must cost

@@ -3,7 +3,7 @@ package sizing
 import (
 	"errors"
 	"fmt"
-	"hash/maphash"
+	"io"
 	"io/fs"
 	"maps"
 	"path"
@@ -47,7 +47,10 @@ func readWeights(fsys fs.FS, arch Architecture) (Weights, error) {
 	if len(files) == 0 {
 		return otherWeights(fsys)
 	}
-	c := counter{arch: arch, seed: maphash.MakeSeed(), seen: map[uint64]struct{}{}, w: Weights{Files: files, ByDType: map[string]uint64{}}}
+	if len(files) > maxFiles {
+		return Weights{}, tooManyFiles()
+	}
+	c := counter{arch: arch, headers: newHeaders(), w: Weights{Files: files, ByDType: map[string]uint64{}}}
 	for _, name := range files {
 		if err := c.readFile(fsys, name); err != nil {
 			return Weights{}, err
@@ -73,7 +76,7 @@ func (c *counter) readFile(fsys fs.FS, name string) (err error) {
 	if err != nil {
 		return fmt.Errorf("stat %s: %w", name, err)
 	}
-	if err := ReadHeader(f, info.Size(), c.add); err != nil {
+	if err := c.headers.read(f, info.Size(), c.add); err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
 	return nil
@@ -100,25 +103,57 @@ func safetensorsFiles(fsys fs.FS) ([]string, error) {
 
 // indexedFiles are the distinct files of an index, sorted; nil without an index.
 func indexedFiles(fsys fs.FS, index string) ([]string, error) {
-	var content struct {
-		WeightMap map[string]string `json:"weight_map"`
-	}
-	err := readJSON(fsys, index, &content)
+	f, err := fsys.Open(index)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, err // it says which file, and that it was to be opened
 	}
-	set := map[string]bool{}
-	for tensor, file := range content.WeightMap {
-		if !fs.ValidPath(file) || file == "." {
-			return nil, fmt.Errorf("read %s: tensor %q is said to be in %q, which is no file name inside the model", index, tensor, file)
+	defer func() { _ = f.Close() }() // only read from
+	files, err := readIndex(&limitedReader{r: f, left: maxIndex})
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", index, err)
+	}
+	return files, nil
+}
+
+// readIndex reads the names of files out of an index.
+func readIndex(r io.Reader) ([]string, error) {
+	set, tensors := map[string]bool{}, 0
+	s := newJSONScanner(r)
+	s.python = true
+	err := s.object(func(key []byte) error {
+		if string(key) != "weight_map" {
+			return s.skip()
 		}
-		set[file] = true
+		return s.object(func(key []byte) error {
+			if tensors++; tensors > maxTensors {
+				return tooManyTensors()
+			}
+			tensor := string(key)
+			file, err := s.string()
+			switch {
+			case err != nil || set[string(file)]:
+				return err
+			case !fs.ValidPath(string(file)) || string(file) == ".":
+				return fmt.Errorf("tensor %q is said to be in %q, which is no file name inside the model", tensor, file)
+			}
+			set[string(file)] = true
+			if len(set) > maxFiles {
+				return tooManyFiles()
+			}
+			return nil
+		})
+	})
+	if err == nil {
+		err = s.end()
 	}
-	if len(set) == 0 {
-		return nil, fmt.Errorf("read %s: it has no weight_map", index)
+	if err == nil && len(set) == 0 {
+		err = errors.New("it has no weight_map")
+	}
+	if err != nil {
+		return nil, err
 	}
 	return slices.Sorted(maps.Keys(set)), nil
 }
