@@ -103,6 +103,8 @@ type agentMemory struct {
 type sized struct {
 	revision string
 	size     *sizing.Model
+	err      error     // why size is nil
+	again    time.Time // when it is to be tried again, where it is
 }
 
 // look lists what is published and checks each file by stat. Each model may
@@ -129,14 +131,11 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 		}
 		if s.Err == nil {
 			known, ok := o.sizes[m.Name]
-			if !ok || known.revision != m.Revision {
-				known = sized{revision: m.Revision}
-				if size, err := o.read(o.store.Path(m.Name, m.Revision)); err == nil {
-					known.size = &size
-				}
+			if !ok || known.revision != m.Revision || known.err != nil && time.Now().After(known.again) {
+				known = o.sizeOf(m)
 				beat()
 			}
-			sizes[m.Name], s.Size = known, known.size
+			sizes[m.Name], s.Size, s.SizeErr = known, known.size, known.err
 		}
 		if s.Old, err = o.old(m); err != nil {
 			return storeView{}, err
@@ -181,6 +180,3 @@ func (o *storeObserver) old(current store.Manifest) ([]store.Manifest, error) {
 	}
 	return slices.DeleteFunc(all, func(m store.Manifest) bool { return m.Revision == current.Revision }), nil
 }
-
-// readSize reads what a published model needs on a GPU.
-func readSize(dir string) (sizing.Model, error) { return sizing.ReadModel(os.DirFS(dir)) }

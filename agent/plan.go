@@ -105,7 +105,7 @@ func (p *planner) listed(index int, m Model) {
 	good := mine && have.Err == nil && !p.Removing[m.Name] && !removed
 	running, isRunning := p.Running[m.Name]
 	if mine {
-		s.Revision, s.Bytes, s.Size = have.Manifest.Revision, have.Manifest.Bytes, have.Size
+		s.Revision, s.Bytes, s.Size, s.SizeErr = have.Manifest.Revision, have.Manifest.Bytes, have.Size, have.SizeErr
 	}
 	s.Warm = good && s.Wanted
 	if p.Shared.Writes && mine && len(have.Old) > 0 {

@@ -21,7 +21,7 @@ func (p *planner) sealed(m Model) {
 	published = published && p.Store.Known
 	mine := published && sameSource(m, have.Manifest)
 	if mine {
-		s.Revision, s.Bytes, s.Size = have.Manifest.Revision, have.Manifest.Bytes, have.Size
+		s.Revision, s.Bytes, s.Size, s.SizeErr = have.Manifest.Revision, have.Manifest.Bytes, have.Size, have.SizeErr
 	}
 	read := p.Shared.Inspected[m.Name]
 	if read.Revision != s.Revision {

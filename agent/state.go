@@ -53,8 +53,10 @@ type storedModel struct {
 	// Err is nil if every file is as it was when it was verified;
 	// store.ErrCorrupt if one is not; else why that could not be told.
 	Err error
-	// Size is what the model needs on a GPU; nil if that cannot be told.
-	Size *sizing.Model
+	// Size is what the model needs on a GPU; nil if that cannot be told, and SizeErr
+	// says why.
+	Size    *sizing.Model
+	SizeErr error
 	// Old are published revisions that the current one has superseded.
 	Old []store.Manifest
 }
@@ -152,6 +154,7 @@ type modelState struct {
 	Revision string // published, full
 	Bytes    int64  // of the published revision
 	Size     *sizing.Model
+	SizeErr  error
 	Progress *pulling
 	Reason   string
 	Hint     string

@@ -70,8 +70,10 @@ type ModelStatus struct {
 	SecondsLeft int64 `json:"secondsLeft,omitempty"`
 	// Fits is the value of the fits label; nil: not known.
 	Fits *int `json:"fits,omitempty"`
-	// Need is what Fits was held against; nil: it cannot be told.
-	Need *ReplicaNeed `json:"need,omitempty"`
+	// Need is what Fits was held against; nil: it cannot be told, and NeedUnknown may
+	// say why.
+	Need        *ReplicaNeed `json:"need,omitempty"`
+	NeedUnknown string       `json:"needUnknown,omitempty"`
 	// Reason says why it is not warm, Hint what to do.
 	Reason string `json:"reason,omitempty"`
 	Hint   string `json:"hint,omitempty"`
@@ -143,11 +145,12 @@ func (s NodeStatus) encode() (string, error) {
 			for i := range s.Models {
 				s.Models[i].Reason, s.Models[i].Hint = truncate(s.Models[i].Reason, maxBrief), ""
 				s.Models[i].NotInRAM = truncate(s.Models[i].NotInRAM, maxBrief)
+				s.Models[i].NeedUnknown = truncate(s.Models[i].NeedUnknown, maxBrief)
 			}
 		},
 		func(s *NodeStatus) {
 			for i := range s.Models {
-				s.Models[i].Reason, s.Models[i].NotInRAM, s.Models[i].Source = "", "", ""
+				s.Models[i].Reason, s.Models[i].NotInRAM, s.Models[i].NeedUnknown, s.Models[i].Source = "", "", "", ""
 			}
 		},
 	}
@@ -205,7 +208,7 @@ func describe(models []modelState, w gpuWord, st answer[storeView], speed measur
 			if n, ok := w.fits(m.Name); ok {
 				s.Fits = &n
 			}
-			s.Need = needOf(m)
+			s.Need, s.NeedUnknown = needOf(m)
 		}
 		if p := m.Progress; p != nil {
 			s.DoneBytes, s.TotalBytes, s.Rate = p.Done, p.Total, p.Rate
@@ -250,14 +253,15 @@ func steps(there, whole int64) int64 {
 	return there / step * step
 }
 
-// needOf is what one replica of the model takes; nil if that cannot be told.
-func needOf(m modelState) *ReplicaNeed {
+// needOf is what one replica of the model takes; nil if that cannot be told, with
+// the reason where there is one.
+func needOf(m modelState) (*ReplicaNeed, string) {
 	if m.Size == nil {
-		return nil
+		return nil, oneLine(errText(m.SizeErr), maxReason)
 	}
 	n, err := m.Size.Need(m.Model.Serving)
 	if err != nil {
-		return nil
+		return nil, oneLine(errText(err), maxReason)
 	}
-	return &ReplicaNeed{GPUs: max(1, n.TensorParallel), BytesPerGPU: n.TotalBytes(), Share: n.GPUMemoryUtilization}
+	return &ReplicaNeed{GPUs: max(1, n.TensorParallel), BytesPerGPU: n.TotalBytes(), Share: n.GPUMemoryUtilization}, ""
 }

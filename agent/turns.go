@@ -84,7 +84,7 @@ func (p *planner) follow(m Model) {
 	have, published := p.Store.Value.Models[m.Name]
 	published = published && p.Store.Known && sameSource(m, have.Manifest)
 	if published {
-		s.Revision, s.Bytes, s.Size = have.Manifest.Revision, have.Manifest.Bytes, have.Size
+		s.Revision, s.Bytes, s.Size, s.SizeErr = have.Manifest.Revision, have.Manifest.Bytes, have.Size, have.SizeErr
 	}
 	writer := "the agent that writes into the shared volume"
 	if p.Shared.Writer != "" {

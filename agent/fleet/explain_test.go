@@ -117,9 +117,12 @@ func explained(t *testing.T) map[string]corev1.Node {
 		"fits-unknown-gpus": fits(0, agent.GPUStatus{Reason: "the driver is not loaded"}, func(m *agent.ModelStatus) { m.Fits = nil }),
 		"fits-unknown-pods": fits(0, func() agent.GPUStatus { g := h200(8); g.Unallocated = nil; return g }(), func(m *agent.ModelStatus) { m.Fits = nil }),
 		"fits-unknown-need": fits(0, h200(8), func(m *agent.ModelStatus) { m.Fits, m.Need = nil, nil }),
-		"fits-unsaid":       fits(0, h200(8), func(m *agent.ModelStatus) { m.Fits = nil }),
-		"ram":               say(word(time.Hour, toRAM(warm(unchanged), agent.RAMResident, 15<<30, ""))),
-		"ram-reading":       say(word(time.Minute, toRAM(warm(unchanged), agent.RAMReading, 6<<30, "it is being read into memory"))),
+		"fits-unknown-files": fits(0, h200(8), func(m *agent.ModelStatus) {
+			m.Fits, m.Need, m.NeedUnknown = nil, nil, "size model: read config.json: it is larger than any model: the file holds more than 500000 values"
+		}),
+		"fits-unsaid": fits(0, h200(8), func(m *agent.ModelStatus) { m.Fits = nil }),
+		"ram":         say(word(time.Hour, toRAM(warm(unchanged), agent.RAMResident, 15<<30, ""))),
+		"ram-reading": say(word(time.Minute, toRAM(warm(unchanged), agent.RAMReading, 6<<30, "it is being read into memory"))),
 		"ram-over-budget": say(word(time.Minute, toRAM(warm(unchanged), agent.RAMOverBudget, 0,
 			"it takes 15.0 GiB, beside 50.0 GiB of what comes first, and agent.ram.budget is 64.0 GiB"))),
 		"ram-over-pods": say(word(time.Minute, toRAM(warm(unchanged), agent.RAMOverPods, 0,

@@ -45,6 +45,8 @@ func (n *Node) fitsUnknown(m ModelOnNode) advice {
 		return advice{"the GPUs are not known: " + or(g.Reason, "the agent does not say why"), gpusUnknownDo, ""}
 	case g.Unallocated == nil:
 		return advice{"the agent does not know the pods on this node yet", "wait a moment; if it stays so, look at the agent's log", n.agentPods()}
+	case m.NeedUnknown != "":
+		return advice{"what a replica needs is unknown: " + m.NeedUnknown, "see what is wrong with the files", "stoker fit " + or(m.Source, m.Name)}
 	case m.Need == nil:
 		return advice{"what a replica needs cannot be told from the model's files and its serving settings", "see what is missing", "stoker fit " + or(m.Source, m.Name)}
 	}

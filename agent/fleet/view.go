@@ -179,8 +179,9 @@ type ModelOnNode struct {
 	SecondsLeft        int64 `json:"secondsLeft"`
 	// Fits is how many replicas could start now; nil: not known.
 	Fits *int `json:"fits"`
-	// Need is what one replica takes; nil: not known.
-	Need *agent.ReplicaNeed `json:"need,omitempty"`
+	// Need is what one replica takes; nil: not known, and NeedUnknown may say why.
+	Need        *agent.ReplicaNeed `json:"need,omitempty"`
+	NeedUnknown string             `json:"needUnknown,omitempty"`
 	// Pods is how many pods on the node name the model.
 	Pods   int    `json:"pods"`
 	Reason string `json:"reason,omitempty"`

@@ -123,7 +123,7 @@ func clean(s agent.NodeStatus) agent.NodeStatus {
 		m.State = agent.State(plain(string(m.State)))
 		m.Source, m.Tier, m.Revision = plain(m.Source), plain(m.Tier), plain(m.Revision)
 		m.Reason, m.Hint, m.Code = plain(m.Reason), plain(m.Hint), plain(m.Code)
-		m.RAM, m.NotInRAM = plain(m.RAM), plain(m.NotInRAM)
+		m.RAM, m.NotInRAM, m.NeedUnknown = plain(m.RAM), plain(m.NotInRAM), plain(m.NeedUnknown)
 	}
 	s.GPUs.Reason, s.GPUs.Name = plain(s.GPUs.Reason), plain(s.GPUs.Name)
 	for i := range s.GPUs.Leaks {

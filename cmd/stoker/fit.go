@@ -235,7 +235,7 @@ func readModel(name string, fsys fs.FS) (sizing.Model, error) {
 	}
 	var source *fetcher.Error
 	var system *fs.PathError
-	if err != nil && !errors.As(err, &source) && !errors.As(err, &system) {
+	if err != nil && !errors.Is(err, sizing.ErrTooLarge) && !errors.As(err, &source) && !errors.As(err, &system) {
 		err = fmt.Errorf("%w; mend that file, or pull the model again", err) // it was read, and is wrong
 	}
 	if err != nil {

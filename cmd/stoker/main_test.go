@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "rewrite golden files and the scripts' e
 
 // TestMain runs the tests, or, started as "stoker" by a script, the real main.
 func TestMain(m *testing.M) {
-	testscript.Main(leakChecked{m}, map[string]func(){"stoker": main})
+	testscript.Main(leakChecked{m}, map[string]func(){"stoker": main, "stoker-measured": measured})
 }
 
 // leakChecked fails a run of tests that leaves goroutines behind.
