@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/stoker-project/stoker/printable"
 )
 
 // barCells is the width of the bar of used memory.
@@ -99,14 +101,14 @@ func notes(devices []Device) []string {
 			if c.Blocks {
 				word = "blocked"
 			}
-			note(d, word+": "+printable(c.Reason))
+			note(d, word+": "+printable.Line(c.Reason))
 		}
 		switch {
 		case d.State == StatePartitioned || d.ProcessesReason == "":
 		case d.ProcessesPartial:
-			note(d, "processes may be missing: "+printable(d.ProcessesReason))
+			note(d, "processes may be missing: "+printable.Line(d.ProcessesReason))
 		default:
-			note(d, "processes unknown: "+printable(d.ProcessesReason))
+			note(d, "processes unknown: "+printable.Line(d.ProcessesReason))
 		}
 	}
 	lines := make([]string, 0, len(texts))
@@ -151,15 +153,5 @@ func known(s string) string {
 	if s == "" {
 		return "-"
 	}
-	return printable(s)
-}
-
-// printable keeps a name that a driver gave from breaking the table.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)
+	return printable.Line(s)
 }
