@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"unicode"
+
+	"github.com/stoker-project/stoker/printable"
 )
 
 // truncate shortens s to at most n runes and ends it with "..." if it did.
@@ -24,16 +25,11 @@ func truncateBytes(s string, n int) string {
 	return strings.ToValidUTF8(s[:n-3], "") + "..."
 }
 
-// oneLine makes a message fit for an annotation or an event: no control
-// characters, at most n runes.
+// oneLine makes a message fit for an annotation, an event or a status file: one line
+// that steers no terminal, at most n runes.
 func oneLine(s string, n int) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, s)
-	return truncate(strings.TrimSpace(redact(s)), n)
+	s = strings.NewReplacer("\r\n", " ", "\n", " ", "\t", " ").Replace(s) // ours have several lines as well
+	return truncate(printable.Line(strings.TrimSpace(redact(s))), n)
 }
 
 // oneSentence joins the lines of a list of mistakes.

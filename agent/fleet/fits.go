@@ -3,6 +3,9 @@ package fleet
 import (
 	"fmt"
 	"math"
+	"strings"
+
+	"github.com/stoker-project/stoker/fetcher"
 )
 
 // advice is why something is as it is, what to do, and the command that does it
@@ -46,12 +49,24 @@ func (n *Node) fitsUnknown(m ModelOnNode) advice {
 	case g.Unallocated == nil:
 		return advice{"the agent does not know the pods on this node yet", "wait a moment; if it stays so, look at the agent's log", n.agentPods()}
 	case m.NeedUnknown != "":
-		return advice{"what a replica needs is unknown: " + m.NeedUnknown, "see what is wrong with the files", "stoker fit " + or(m.Source, m.Name)}
+		return advice{"what a replica needs is unknown: " + m.NeedUnknown, "see what is wrong with the files", m.fitCommand()}
 	case m.Need == nil:
-		return advice{"what a replica needs cannot be told from the model's files and its serving settings", "see what is missing", "stoker fit " + or(m.Source, m.Name)}
+		return advice{"what a replica needs cannot be told from the model's files and its serving settings", "see what is missing", m.fitCommand()}
 	}
 	return advice{"the agent has not said it yet", "wait a minute: more is said only once it has held for that long", ""}
 }
+
+// fitCommand sizes the model. It is there to be copied into a shell, so a source
+// that would mean more to one than its name is left out.
+func (m ModelOnNode) fitCommand() string {
+	if _, err := fetcher.ParseSource(m.Source); err != nil || strings.IndexFunc(m.Source, func(r rune) bool { return !strings.ContainsRune(forShell, r) }) >= 0 {
+		return "stoker fit " + m.Name
+	}
+	return "stoker fit " + m.Source
+}
+
+// forShell are the characters that a shell takes for themselves.
+const forShell = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:/@+="
 
 // memoryAdvice says what of a GPU's memory is missing.
 func (n *Node) memoryAdvice(m ModelOnNode) advice {
@@ -63,7 +78,7 @@ func (n *Node) memoryAdvice(m ModelOnNode) advice {
 	case need.BytesPerGPU > budget:
 		return advice{
 			fmt.Sprintf("a replica needs %s on each GPU, and vLLM may take %s of its %s", size(need.BytesPerGPU), size(budget), size(g.TotalBytes)),
-			"lower serving.maxModelLen or raise serving.tensorParallel of its list entry, or serve it on larger GPUs", "stoker fit " + or(m.Source, m.Name),
+			"lower serving.maxModelLen or raise serving.tensorParallel of its list entry, or serve it on larger GPUs", m.fitCommand(),
 		}
 	case below <= budget && len(g.Leaks) > 0:
 		return advice{

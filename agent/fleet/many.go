@@ -22,10 +22,56 @@ func (f *Fleet) kindTable() table {
 	})
 	var t table
 	t.add("GPUS", "NODES", "MOST FREE", "IDLE", "UNALLOCATED", "WARM", "LEAST FREE DISK", "AGENTS", "IN TROUBLE")
-	for _, name := range names {
+	for i, name := range names {
+		if i == mostRows {
+			left := 0
+			for _, name := range names[i:] {
+				left += len(kinds[name])
+			}
+			t.add("...", fmt.Sprint(left), "", "", "", "", "", "", fmt.Sprintf("%s more; --wide shows them", count(len(names)-i, "row")))
+			break
+		}
 		t.add(kindRow(name, kinds[name])...)
 	}
 	return t
+}
+
+// mostWanting returns the models to list, and of more than mostRows the rest: those
+// that fewest nodes lack.
+func mostWanting(all []Model) (listed, rest []Model) {
+	if len(all) <= mostRows {
+		return all, nil
+	}
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(a, b Model) int {
+		return cmp.Or(cmp.Compare(b.Wanted-b.Warm, a.Wanted-a.Warm), cmp.Compare(b.Pods, a.Pods))
+	})
+	listed, rest = all[:mostRows], all[mostRows:]
+	slices.SortFunc(listed, func(a, b Model) int { return cmp.Compare(a.Name, b.Name) })
+	return listed, rest
+}
+
+// restRow sums models up.
+func restRow(models []Model) []string {
+	sum := Model{States: map[agent.State]int{}}
+	for _, m := range models {
+		sum.Wanted, sum.Warm, sum.Pods = sum.Wanted+m.Wanted, sum.Warm+m.Warm, sum.Pods+m.Pods
+		sum.Fits, sum.FitsUnknown, sum.Bytes = sum.Fits+m.Fits, sum.FitsUnknown+m.FitsUnknown, sum.Bytes+m.Bytes
+		for s, n := range m.States {
+			sum.States[s] += n
+		}
+	}
+	fits, bytes := "", ""
+	if sum.Warm > 0 && (sum.Fits > 0 || sum.FitsUnknown == 0) {
+		fits = fmt.Sprint(sum.Fits)
+	}
+	if sum.Bytes > 0 {
+		bytes = size(sum.Bytes)
+	}
+	return []string{
+		count(len(models), "more model"), fmt.Sprintf("%d of %d", sum.Warm, sum.Wanted), sum.otherwise(), fits, fmt.Sprint(sum.Pods), bytes, "",
+		"--wide lists them, --model shows one",
+	}
 }
 
 func kindRow(name string, nodes []*Node) []string {

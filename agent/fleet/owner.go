@@ -28,7 +28,7 @@ func labelOwners(fields []metav1.ManagedFieldsEntry) map[string][]string {
 		}
 		for field := range owned.Metadata.Labels {
 			if key, ok := strings.CutPrefix(field, "f:"); ok {
-				out[key] = append(out[key], plain(entry.Manager))
+				out[key] = append(out[key], entry.Manager)
 			}
 		}
 	}

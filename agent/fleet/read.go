@@ -53,7 +53,7 @@ func readNode(n *corev1.Node, now time.Time) Node {
 	out.labels[presentLabel] = n.Labels[presentLabel]
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
-			out.Ready, out.ReadyReason = string(c.Status), plain(c.Reason)
+			out.Ready, out.ReadyReason = string(c.Status), c.Reason
 		}
 	}
 	for _, t := range n.Spec.Taints {
@@ -73,7 +73,7 @@ func readNode(n *corev1.Node, now time.Time) Node {
 		said, newer, err = readWord(text)
 		switch {
 		case err != nil:
-			out.Word, out.WordError = WordUnreadable, brief(plain(err.Error()), 200)
+			out.Word, out.WordError = WordUnreadable, brief(err.Error(), 200)
 		case newer:
 			out.Word = WordNewer
 		default:

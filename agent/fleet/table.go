@@ -5,16 +5,32 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/stoker-project/stoker/printable"
 )
 
 // table is rows of cells; the first row is the header.
 type table [][]string
 
+// maxText bounds a text that people read, in characters: what a Node says may be as
+// long as an annotation.
+const maxText = 2000
+
+// add takes texts as Nodes say them; in the table each is one inert line.
 func (t *table) add(cells ...string) {
 	for i, c := range cells {
-		cells[i] = or(c, "-")
+		cells[i] = or(printable.Short(c, maxText), "-")
 	}
 	*t = append(*t, cells)
+}
+
+// shorten bounds each cell.
+func (t table) shorten(width int) {
+	for _, row := range t {
+		for i, c := range row {
+			row[i] = brief(c, width)
+		}
+	}
 }
 
 // write aligns the columns. A table with nothing but its header is left out.
@@ -60,6 +76,6 @@ func writeAll(w io.Writer, parts ...table) error {
 
 // note writes a sentence after the tables.
 func note(w io.Writer, format string, args ...any) error {
-	_, err := fmt.Fprintf(w, "\n"+format+"\n", args...)
+	_, err := fmt.Fprintf(w, "\n%s\n", printable.Line(fmt.Sprintf(format, args...)))
 	return err
 }

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
-	"unicode"
 
 	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/fetcher"
@@ -45,7 +43,7 @@ func readWord(text string) (s agent.NodeStatus, newer bool, err error) {
 		}
 		seen[m.Name] = true
 	}
-	return clean(s), s.Version > agent.StatusVersion, nil
+	return s, s.Version > agent.StatusVersion, nil
 }
 
 // readLoosely takes every field that still means something to this program. A
@@ -95,41 +93,4 @@ func take[T any](raw json.RawMessage, to *T) bool {
 	}
 	*to = v
 	return true
-}
-
-// maxText bounds each text that a Node says, in characters.
-const maxText = 2000
-
-// plain is a text that cannot steer a terminal: what is not printed becomes a
-// space, and it has one line and an end.
-func plain(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) || r == unicode.ReplacementChar {
-			return ' '
-		}
-		return r
-	}, s)
-	if r := []rune(s); len(r) > maxText {
-		s = string(r[:maxText]) + "..."
-	}
-	return strings.TrimSpace(s)
-}
-
-// clean makes every text plain.
-func clean(s agent.NodeStatus) agent.NodeStatus {
-	s.Agent = plain(s.Agent)
-	for i := range s.Models {
-		m := &s.Models[i]
-		m.State = agent.State(plain(string(m.State)))
-		m.Source, m.Tier, m.Revision = plain(m.Source), plain(m.Tier), plain(m.Revision)
-		m.Reason, m.Hint, m.Code = plain(m.Reason), plain(m.Hint), plain(m.Code)
-		m.RAM, m.NotInRAM, m.NeedUnknown = plain(m.RAM), plain(m.NotInRAM), plain(m.NeedUnknown)
-	}
-	s.GPUs.Reason, s.GPUs.Name = plain(s.GPUs.Reason), plain(s.GPUs.Name)
-	for i := range s.GPUs.Leaks {
-		l := &s.GPUs.Leaks[i]
-		l.MIG, l.UUID = plain(l.MIG), plain(l.UUID)
-	}
-	s.Store.Reason, s.List.Rejected = plain(s.Store.Reason), plain(s.List.Rejected)
-	return s
 }

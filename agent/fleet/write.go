@@ -19,6 +19,8 @@ const (
 	fewPairs = 24
 	// mostRows bounds a summed-up table.
 	mostRows = 40
+	// mostStates bounds the states that one row counts: as many as agents know.
+	mostStates = 9
 	// reasonWidth is how much of a reason stands in a table, in characters.
 	reasonWidth = 100
 )
@@ -42,11 +44,17 @@ func (f *Fleet) Write(w io.Writer, v View) error {
 	nodes, pairs := f.nodeTable(v), f.pairTable(v)
 	if many {
 		nodes = f.kindTable()
-		if !v.All {
-			pairs = f.groupTable()
+	}
+	if !v.Wide && !v.All && (many || len(pairs) > mostRows) {
+		pairs = f.groupTable()
+	}
+	parts := []table{nodes, f.modelTable(v), pairs, f.troubleTable(v)}
+	if !v.Wide {
+		for _, t := range parts {
+			t.shorten(2 * reasonWidth)
 		}
 	}
-	if err := writeAll(w, nodes, f.modelTable(), pairs, f.troubleTable(v)); err != nil {
+	if err := writeAll(w, parts...); err != nil {
 		return err
 	}
 	if len(f.Models) == 0 {
@@ -155,15 +163,22 @@ func (n *Node) codes() []string {
 	return out
 }
 
-func (f *Fleet) modelTable() table {
+func (f *Fleet) modelTable(v View) table {
 	var t table
 	t.add("MODEL", "WARM", "OTHERWISE", "FITS", "PODS", "SIZE", "REVISION", "SOURCE")
-	for _, m := range f.Models {
+	models, rest := f.Models, []Model(nil)
+	if !v.Wide && !v.All {
+		models, rest = mostWanting(f.Models)
+	}
+	for _, m := range models {
 		bytes := ""
 		if m.Bytes > 0 {
 			bytes = size(m.Bytes)
 		}
 		t.add(m.Name, fmt.Sprintf("%d of %d", m.Warm, m.Wanted), m.otherwise(), m.fitsText(), fmt.Sprint(m.Pods), bytes, m.revisionText(), m.sourceText())
+	}
+	if len(rest) > 0 {
+		t.add(restRow(rest)...)
 	}
 	return t
 }
@@ -171,10 +186,14 @@ func (f *Fleet) modelTable() table {
 // otherwise counts the nodes in other states than warm.
 func (m Model) otherwise() string {
 	var parts []string
-	for _, s := range slices.SortedFunc(maps.Keys(m.States), func(a, b agent.State) int { return cmp.Compare(rank(a), rank(b)) }) {
-		if s != agent.StateWarm {
-			parts = append(parts, fmt.Sprintf("%d %s", m.States[s], or(string(s), "without a state")))
+	states := slices.SortedFunc(maps.Keys(m.States), func(a, b agent.State) int { return cmp.Compare(rank(a), rank(b)) })
+	states = slices.DeleteFunc(states, func(s agent.State) bool { return s == agent.StateWarm })
+	for i, s := range states {
+		if i == mostStates {
+			parts = append(parts, fmt.Sprintf("%d more", len(states)-i))
+			break
 		}
+		parts = append(parts, fmt.Sprintf("%d %s", m.States[s], or(string(s), "without a state")))
 	}
 	return strings.Join(parts, ", ")
 }
