@@ -116,7 +116,7 @@ func (c *cli) inject(cmd *cobra.Command, f injectFlags) error {
 		return err
 	}
 	c.remark(found)
-	_, err = c.stdout.Write(out.Bytes())
+	_, err = c.exact.Write(out.Bytes())
 	return err
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stoker-project/stoker/gpu"
+	"github.com/stoker-project/stoker/printable"
 )
 
 // version is what --version prints; the linker sets it
@@ -48,7 +49,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return exitOK
 	}
-	c := &cli{stdout: stdout, stderr: serialize(stderr), volume: newVolumeWatch()}
+	out, errs := printable.NewWriter(stdout), printable.NewWriter(stderr)
+	c := &cli{
+		stdout: out, exact: out.Exact(), stderr: errs, steering: errs.Exact(), terminal: isTerminal(stderr), volume: newVolumeWatch(),
+	}
 	executed, err := c.execute(ctx, args)
 	var hung *hungError
 	if errors.As(err, &hung) {
@@ -59,6 +63,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil && !c.started {
 		// cobra refused the command line before any command ran.
 		err = usage(err)
+	}
+	if lost := out.Close(); lost != nil && err == nil {
+		err = fmt.Errorf("write standard output: %w", lost) // by what does not look, such as --help
 	}
 	code := exitCode(ctx, err)
 	if code == exitInterrupted {

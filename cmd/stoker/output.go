@@ -8,6 +8,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/stoker-project/stoker/printable"
 )
 
 // outputFlag adds -o.
@@ -30,7 +32,8 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// printTable writes rows in aligned columns; the first row is the header.
+// printTable writes rows in aligned columns; the first row is the header. A cell is in
+// one line whatever it holds.
 func printTable(w io.Writer, rows [][]string) error {
 	var text strings.Builder
 	tw := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
@@ -39,7 +42,7 @@ func printTable(w io.Writer, rows [][]string) error {
 			if i > 0 {
 				fmt.Fprint(tw, "\t")
 			}
-			fmt.Fprint(tw, cell)
+			fmt.Fprint(tw, printable.Line(cell))
 		}
 		fmt.Fprintln(tw)
 	}

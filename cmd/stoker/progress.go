@@ -4,13 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
 
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/printable"
 )
 
 // progress shows how far a pull is, on standard error. update is called by one
@@ -20,20 +19,20 @@ type progress interface {
 	finish(ok bool)
 }
 
-func newProgress(mode string, w io.Writer) (progress, error) {
+func (c *cli) newProgress(mode string) (progress, error) {
 	if mode == "auto" {
 		mode = "plain"
-		if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		if c.terminal {
 			mode = "bar"
 		}
 	}
 	switch mode {
 	case "bar":
-		return &barProgress{w: w}, nil
+		return &barProgress{w: c.steering}, nil
 	case "plain":
-		return &plainProgress{w: w, rate: newRate()}, nil
+		return &plainProgress{w: c.stderr, rate: newRate()}, nil
 	case "json":
-		return &jsonProgress{enc: json.NewEncoder(w)}, nil
+		return &jsonProgress{enc: json.NewEncoder(c.stderr)}, nil
 	case "none":
 		return noProgress{}, nil
 	default:
@@ -87,7 +86,7 @@ type barProgress struct {
 func (b *barProgress) update(p fetcher.Progress) {
 	if p.BytesTotal == 0 {
 		if p.Phase != b.phase && p.Phase != fetcher.PhasePublishing {
-			fmt.Fprintf(b.w, "%s\n", phaseText(p.Phase))
+			fmt.Fprintf(b.w, "%s\n", printable.Line(phaseText(p.Phase)))
 		}
 		b.phase = p.Phase
 		return
@@ -112,7 +111,7 @@ func (b *barProgress) update(p fetcher.Progress) {
 	if p.FilesTotal > 0 {
 		what = fmt.Sprintf("%-10s %d/%d files", p.Phase, p.FilesDone, p.FilesTotal)
 	}
-	b.bar.Describe(what)
+	b.bar.Describe(printable.Line(what))
 	_ = b.bar.Set64(p.BytesDone) // drawing is best effort
 }
 

@@ -95,7 +95,7 @@ func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f p
 	if f.jobs < 1 {
 		jobsErr = fmt.Errorf("--jobs %d is too few; it takes at least one connection", f.jobs)
 	}
-	show, progressErr := newProgress(f.progress, c.stderr)
+	show, progressErr := c.newProgress(f.progress)
 	if err := c.check(err, jobsErr, rateErr, progressErr, checkOutput(f.output), checkStore(f.store)); err != nil {
 		return err
 	}
@@ -126,6 +126,6 @@ func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f p
 			Bytes: res.Bytes, DownloadedBytes: res.DownloadedBytes, Seconds: res.Duration.Seconds(),
 		})
 	}
-	_, err = fmt.Fprintln(c.stdout, res.Path)
+	_, err = fmt.Fprintln(c.exact, res.Path)
 	return err
 }

@@ -14,9 +14,15 @@ import (
 
 // cli is what every command needs of the process it runs in.
 type cli struct {
+	// stdout and stderr pass on nothing that steers a terminal.
 	stdout, stderr io.Writer
-	verbose        bool
-	logFormat      string
+	// exact is standard output for what programs read that is no JSON: a path, a
+	// manifest. steering is standard error for a progress bar.
+	exact, steering io.Writer
+	// terminal says that standard error is one.
+	terminal  bool
+	verbose   bool
+	logFormat string
 	// started says that a command's own code began: errors before it are
 	// wrong usage.
 	started bool

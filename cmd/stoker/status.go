@@ -37,8 +37,10 @@ nodes. What a Node says is as old as SAID; an agent says nothing while nothing
 changes, so an old word may well be true.
 
 Of more than 20 nodes, nodes are summed up by their GPUs, and models on nodes by
-what they say alike. Of few models on few nodes all are listed, of more those
-that are not warm. --wide lists everything; --node and --model list all of one.
+what they say alike. Of more than 40 models, those that most nodes lack are listed
+and the others summed up in one row. Of few models on few nodes all are listed, of
+more those that are not warm. --wide lists everything; --node and --model list all
+of one.
 FITS is how many replicas could start now. WARM counts a model where label and
 annotation agree. TROUBLE is explained below the tables; stoker explain has more.
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
+	"github.com/stoker-project/stoker/printable"
 )
 
 // verifyOutput is one model in `stoker verify -o json`.
@@ -99,7 +100,7 @@ func (c *cli) verifyTargets(ctx context.Context, s *store.Store, targets []store
 
 // verifyOne hashes one revision and shows how far it is: that can take minutes.
 func (c *cli) verifyOne(ctx context.Context, s *store.Store, m store.Manifest) (store.VerifyResult, error) {
-	show, err := newProgress("auto", c.stderr)
+	show, err := c.newProgress("auto")
 	if err != nil {
 		return store.VerifyResult{}, err
 	}
@@ -191,7 +192,7 @@ func (c *cli) printVerify(results []verifyOutput, output string) error {
 	}
 	for _, r := range results {
 		for _, p := range r.Problems {
-			line := strings.Join(strings.Fields(r.Name+": "+p.Path+" "+p.Reason), " ")
+			line := strings.TrimSpace(r.Name + ": " + printable.Line(strings.TrimSpace(p.Path+" "+p.Reason)))
 			if _, err := fmt.Fprintln(c.stdout, line); err != nil {
 				return err
 			}

@@ -262,7 +262,8 @@ func (c *cli) tellVolume(what string, state volumeState, since time.Duration) {
 	if state == volumeBack {
 		text = fmt.Sprintf("%s, answers again after %s", what, seconds(since))
 	}
-	fmt.Fprintf(c.stderr, "%sstoker: %s\n", c.clearLine(), text)
+	c.clearLine()
+	fmt.Fprintf(c.stderr, "stoker: %s\n", text)
 }
 
 // seconds is a duration as a sentence has it: "5 s", "3m20s".

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
+	"github.com/stoker-project/stoker/printable"
 )
 
 // How wait looks and when it gives up on the agent.
@@ -79,7 +80,7 @@ refuses, 5 the model finds no room on this node, 130 interrupted.`,
 					return err
 				}
 			}
-			_, err = fmt.Fprintln(c.stdout, path)
+			_, err = fmt.Fprintln(c.exact, path)
 			return err
 		},
 	}
@@ -190,6 +191,8 @@ func (w *waiter) look(ctx context.Context) (sight, error) {
 	if err != nil {
 		return sight{}, err
 	}
+	// Whoever writes the file, it is told in one line.
+	st.State, st.Reason, st.Hint = printable.Line(st.State), printable.Line(st.Reason), printable.Line(st.Hint)
 	if err := refusal(st); err != nil {
 		return sight{}, err
 	}
