@@ -85,7 +85,7 @@ func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing,
 	objects.PageInfo().MaxSize = d.options.PageSize
 	var files []fetcher.File
 	for {
-		attrs, err := objects.Next()
+		attrs, err := next(objects)
 		if errors.Is(err, iterator.Done) {
 			break
 		}
@@ -104,6 +104,23 @@ func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing,
 		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("no object is there"), "check the spelling; PREFIX names a folder, without wildcards")
 	}
 	return fetcher.Listing{Revision: httpsource.Revision(files), Files: files}, nil
+}
+
+// errNoList is an answer that is JSON and no list of objects.
+var errNoList = errors.New("the answer is no list of objects")
+
+// next is Next, which dereferences the null of an answer that is null, and returns the
+// nil of an entry that is null: with neither may a server end the process.
+func next(objects *storage.ObjectIterator) (attrs *storage.ObjectAttrs, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errNoList
+		}
+	}()
+	if attrs, err = objects.Next(); err == nil && attrs == nil {
+		err = errNoList
+	}
+	return attrs, err
 }
 
 // vouched is what the list states of an object's content. Every object has a
