@@ -105,6 +105,9 @@ func (d *Driver) nextPage(page *url.URL, header http.Header) (*url.URL, error) {
 		if !sameOrigin(next, d.endpoint) {
 			return nil, fmt.Errorf("the next page of the list is on another host, %s", next.Host)
 		}
+		if next.User != nil {
+			return nil, errors.New("the next page of the list is to be asked for with credentials of the answer's own")
+		}
 		return next, nil
 	}
 	return nil, nil //nolint:nilnil // no further page
