@@ -140,20 +140,33 @@ func promises(s agent.NodeStatus) bool {
 func (n *Node) take(s agent.NodeStatus) {
 	n.WordVersion, n.AgentVersion, n.OmittedModels = s.Version, s.Agent, s.Omitted
 	if !s.Time.IsZero() {
-		at := s.Time.UTC()
+		at := inJSON(s.Time)
 		n.SaidAt = &at
 	}
 	g := &n.GPUs
 	g.Known, g.Reason, g.Name, g.Count, g.Idle = s.GPUs.Known, s.GPUs.Reason, s.GPUs.Name, s.GPUs.Count, s.GPUs.Idle
 	g.TotalBytes, g.FreeBytes, g.Unallocated = s.GPUs.TotalBytes, uint64(max(0, s.GPUs.FreeGiB))<<30, s.GPUs.Unallocated
 	for _, l := range s.GPUs.Leaks {
-		g.Leaks = append(g.Leaks, Leak{GPU: l.Index, MIG: l.MIG, UUID: l.UUID, Bytes: l.Bytes, Since: time.Unix(l.Since, 0).UTC()})
+		g.Leaks = append(g.Leaks, Leak{GPU: l.Index, MIG: l.MIG, UUID: l.UUID, Bytes: l.Bytes, Since: inJSON(time.Unix(l.Since, 0))})
 	}
 	n.Store = Store{
 		Known: s.Store.Known, Reason: s.Store.Reason, Bytes: s.Store.Bytes, FreeBytes: s.Store.FreeBytes, TotalBytes: s.Store.TotalBytes,
 		ReadBytesPerSecond: max(0, s.Store.ReadRate), ReadAt: s.Store.ReadAt,
 	}
 	n.List = ModelList{Models: s.List.Models, Rejected: s.List.Rejected}
+}
+
+// inJSON is a time in UTC that JSON can hold; one that it cannot is moved to the end
+// that is nearer.
+func inJSON(t time.Time) time.Time {
+	t = t.UTC()
+	switch {
+	case t.Year() < 1:
+		return time.Time{}
+	case t.Year() > 9999:
+		return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	}
+	return t
 }
 
 // readModels puts together what annotation and labels say of each model.
