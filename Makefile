@@ -64,6 +64,19 @@ test-cluster: $(GOTESTSUM) control-plane ## tests against the real control plane
 	@cd test && $(GOTESTSUM) --format pkgname --jsonfile $(REPORTS)/cluster.json -- \
 		-ldflags "-extldflags=-Wl,-z,lazy" -timeout 30m ./...
 
+# How long each fuzzer runs, and which: make fuzz FUZZ=fetcher/ FUZZTIME=1m.
+FUZZTIME ?= 10m
+FUZZ ?= .
+
+.PHONY: fuzz
+fuzz: ## run every fuzzer for FUZZTIME=10m, one after the other; FUZZ= picks some by DIRECTORY FUNCTION
+	@mkdir -p bin; grep -r --include='*_test.go' -o '^func Fuzz[A-Za-z0-9]*' agent cmd fetcher gpu printable | sed 's|/[^/]*:func | |' | sort -u | grep -e '$(FUZZ)' > bin/fuzzers || \
+		{ echo "no fuzzer is called like $(FUZZ)" >&2; exit 1; }
+	@failed=; while read -r dir name; do \
+		echo "[$$(date +%T)] $$dir $$name, for $(FUZZTIME)"; \
+		go test $(TAGS) ./$$dir -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) < /dev/null || failed="$$failed $$dir/$$name"; \
+	done < bin/fuzzers; test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
+
 # How long soak walks, and whether a walk is taken again.
 STEPS ?= 1000
 SEED ?= 0
