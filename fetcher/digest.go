@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"hash/crc32"
@@ -61,10 +62,10 @@ func (d Digest) Check() error {
 	}
 	n := d.size()
 	if n == 0 {
-		return fmt.Errorf("digest %q: unknown algorithm", string(d))
+		return errors.New("it has a digest of an unknown algorithm")
 	}
 	if len(d.Hex()) != 2*n || !isLowerHex(d.Hex()) {
-		return fmt.Errorf("digest %q: want %d lower-case hex digits", string(d), 2*n)
+		return fmt.Errorf("it has a digest that is not %d lower-case hex digits", 2*n)
 	}
 	return nil
 }

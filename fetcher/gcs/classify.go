@@ -26,7 +26,7 @@ func (c *client) classify(ctx context.Context, op httpsource.Operation, err erro
 	}
 	var api *googleapi.Error
 	if !errors.As(err, &api) {
-		return op.Broken(c.host, err)
+		return c.unreadable(op, err)
 	}
 	reason := ""
 	if len(api.Errors) > 0 {
@@ -81,11 +81,11 @@ func classifyToken(op httpsource.Operation, err error) error {
 		if errors.As(err, &temporary) {
 			return op.Broken("Google's token service", err)
 		}
-		return op.Fail(fetcher.ErrRefused, fmt.Errorf("get a token: %w", err), "check the Google credentials file")
+		return op.Fail(fetcher.ErrRefused, fmt.Errorf("get a token: %w", unusable(err)), "check the Google credentials file")
 	}
 	host := "the token service"
 	if a.Response.Request != nil {
-		host = a.Response.Request.URL.Host
+		host = httpsource.Host(a.Response.Request.URL)
 	}
 	e := op.Fail(fetcher.ErrRefused, fmt.Errorf("get a token: %w", httpsource.Answered(host, a.Response.StatusCode, "", "", "")), "the credentials are wrong, expired or were revoked; replace them")
 	e.RetryAfter = httpsource.RetryAfter(a.Response.Header)

@@ -3,7 +3,6 @@ package gcs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -38,7 +37,7 @@ func (a *authorized) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, errSecondTry
 	}
 	if req.URL.Scheme != a.scheme || !strings.EqualFold(req.URL.Host, a.host) {
-		return nil, fmt.Errorf("a request for %s, not for %s", req.URL.Host, a.host)
+		return nil, httpsource.NewCause("a request for another host than "+a.host, nil)
 	}
 	req = req.Clone(ctx) // a RoundTripper must not change what it was given
 	req.Header.Set("User-Agent", a.userAgent)

@@ -1,18 +1,13 @@
 package hf
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
-	"unicode"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
 )
-
-// maxMessage bounds what is repeated of a server's words, in characters.
-const maxMessage = 200
 
 // classify says what kind of failure an answer is. own tells the endpoint from
 // the hosts that it redirects to. Codes decide; text only where the Hub has no
@@ -65,7 +60,7 @@ func classifyCDN(op operation, resp *http.Response) error {
 	switch {
 	case resp.StatusCode == http.StatusForbidden:
 		e.Err = fmt.Errorf("%w: %w", errExpired, cause)
-		e.Hint = "check this machine's clock, and that no firewall stands before " + resp.Request.URL.Host
+		e.Hint = "check this machine's clock, and that no firewall stands before " + httpsource.Host(resp.Request.URL)
 	case resp.StatusCode == http.StatusTooManyRequests:
 		e.Kind, e.RetryAfter = fetcher.ErrThrottled, retryAfter(resp.Header)
 	case httpsource.Passing(resp.StatusCode):
@@ -92,38 +87,22 @@ func throttledHint(token string) string {
 
 // answered words an answer: who, status, code, message, request id.
 func answered(resp *http.Response, token string) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s answered %d", resp.Request.URL.Host, resp.StatusCode)
-	code, message := plain(resp.Header.Get("X-Error-Code"), token), plain(resp.Header.Get("X-Error-Message"), token)
-	if code != "" {
-		b.WriteString(" " + code)
-	}
-	if message != "" {
-		fmt.Fprintf(&b, " (%s)", strings.TrimRight(message, "."))
-	}
+	var id string
 	for _, name := range []string{"X-Request-Id", "X-Amz-Cf-Id"} { // the Hub's, and CloudFront's
-		if id := plain(resp.Header.Get(name), token); id != "" {
-			fmt.Fprintf(&b, ", request id %s", id)
+		if id = httpsource.ID(plain(resp.Header.Get(name), token)); id != "" {
 			break
 		}
 	}
-	return errors.New(b.String())
+	code, message := plain(resp.Header.Get("X-Error-Code"), token), plain(resp.Header.Get("X-Error-Message"), token)
+	return httpsource.Answered(httpsource.Host(resp.Request.URL), resp.StatusCode, code, message, id)
 }
 
 // plain makes a server's words fit to be shown: one line, not long, without
 // the token, should the server repeat it.
 func plain(s, token string) string {
+	s = httpsource.Plain(s)
 	if token != "" {
 		s = strings.ReplaceAll(s, token, "***")
-	}
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, s)
-	if runes := []rune(s); len(runes) > maxMessage {
-		s = string(runes[:maxMessage]) + "..."
 	}
 	return s
 }

@@ -70,10 +70,10 @@ func parseEndpoint(s string) (*url.URL, error) {
 		return nil, errors.New("the Hub's endpoint is no URL; write it as https://HOST") // err would show what may be a password
 	}
 	if u.User != nil {
-		return nil, fmt.Errorf("the Hub's endpoint %s contains credentials; give a token instead", u.Redacted())
+		return nil, fmt.Errorf("the Hub's endpoint at %s contains credentials; give a token instead", httpsource.Host(u))
 	}
 	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("the Hub's endpoint %q is no address; write it as https://HOST", s)
+		return nil, fmt.Errorf("the Hub's endpoint %q is no address; write it as https://HOST", httpsource.Address(u))
 	}
 	return u, nil
 }

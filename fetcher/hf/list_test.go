@@ -101,13 +101,21 @@ func TestHostileServer(t *testing.T) {
 		}, fetcher.ErrTransient, "more than"},
 		{"digest that is none", entry(`{"type":"file","path":"x","size":1,"oid":"","lfs":{"oid":"../../x","size":1}}`), fetcher.ErrCorrupt, "digest"},
 		{"negative size", entry(`{"type":"file","path":"x","size":-1}`), fetcher.ErrCorrupt, "size -1"},
+		{"size that no file has", entry(`{"type":"file","path":"x","size":9223372036854775808}`), fetcher.ErrCorrupt, "size that no file has"},
+		{"size of a large file that none has", entry(`{"type":"file","path":"x","size":1,"lfs":{"oid":"` + strings.Repeat("0", 64) + `","size":1e30}}`), fetcher.ErrCorrupt, "size that no file has"},
+		{"symlink", entry(`{"type":"symlink","path":"config.json","oid":"` + commit + `","size":1}`), fetcher.ErrRefused, `entry "config.json" is a symlink`},
+		{"entry of no type", entry(`{"path":"config.json","size":1}`), fetcher.ErrRefused, `entry "config.json" is of no type`},
 		{"redirects for ever", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, r.URL.String(), http.StatusFound)
 		}, fetcher.ErrTransient, "redirects"},
 		{"redirect to a file", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "file:///etc/passwd")
 			w.WriteHeader(http.StatusFound)
-		}, fetcher.ErrTransient, "redirect"},
+		}, fetcher.ErrRefused, "redirect to another scheme"},
+		{"redirect to an address with a user", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "https://user:password@127.0.0.1:1/")
+			w.WriteHeader(http.StatusFound)
+		}, fetcher.ErrRefused, "redirect to an address with a user"},
 		{"redirect that is no address", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "http://%zz/?Signature=abc")
 			w.WriteHeader(http.StatusFound)

@@ -43,7 +43,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	if err != nil {
 		return nil, err
 	}
-	host, read := resp.Request.URL.Host, httpsource.Operation{Verb: "read", Origin: op.origin}
+	host, read := httpsource.Host(resp.Request.URL), httpsource.Operation{Verb: "read", Origin: op.origin}
 	skip, err := checkRange(resp, f.Size, offset, length)
 	if err != nil {
 		_ = resp.Body.Close()
@@ -109,7 +109,7 @@ type front struct {
 // mirror may serve something else.
 func checkIdentity(op operation, obj fetcher.Object, h http.Header) error {
 	if commit := h.Get("X-Repo-Commit"); commit != "" && commit != obj.Revision {
-		return op.fail(fetcher.ErrCorrupt, fmt.Errorf("the endpoint serves commit %s", plain(commit, "")), "do not trust this endpoint")
+		return op.fail(fetcher.ErrCorrupt, errors.New("the endpoint serves another commit"), "do not trust this endpoint")
 	}
 	tag := h.Get("X-Linked-Etag")
 	if tag == "" {

@@ -90,7 +90,7 @@ func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r reque
 		discard(resp)
 		next, err := follow(target, resp.Header.Get("Location"))
 		if err != nil {
-			return nil, nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s: %w", target.Host, err), "check the endpoint")
+			return nil, nil, op.misled(target, err)
 		}
 		target = next
 	}
@@ -117,7 +117,7 @@ func (d *Driver) ask(ctx context.Context, op operation, address *url.URL, r requ
 
 // unreached is a request that got no answer.
 func (op operation) unreached(ctx context.Context, target *url.URL, err error) error {
-	return op.ended(ctx, op.fail(fetcher.ErrTransient, fmt.Errorf("reach %s: %w", target.Host, err), checkNetwork(target.Host)))
+	return op.ended(ctx, op.fail(fetcher.ErrTransient, fmt.Errorf("reach %s: %w", httpsource.Host(target), httpsource.Reword(err)), checkNetwork(httpsource.Host(target))))
 }
 
 // send makes one exchange. It goes to the transport itself, not through
@@ -126,7 +126,7 @@ func (op operation) unreached(ctx context.Context, target *url.URL, err error) e
 func (d *Driver) send(ctx context.Context, target *url.URL, r request, token string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
-		return nil, errors.New("its address cannot be requested") // err would show a signed URL
+		return nil, httpsource.NewCause("its address cannot be requested", nil) // err would show a signed URL
 	}
 	req.Header.Set("User-Agent", d.userAgent)
 	req.Header.Set("Accept-Encoding", "identity")
@@ -147,26 +147,6 @@ func tokenFor(own bool, token string) string {
 		return token
 	}
 	return ""
-}
-
-// follow resolves a Location. Its text is left out of errors: it may be
-// signed.
-func follow(from *url.URL, location string) (*url.URL, error) {
-	if location == "" {
-		return nil, errors.New("a redirect to nowhere")
-	}
-	next, err := from.Parse(location)
-	if err != nil || next.Host == "" || next.User != nil {
-		return nil, errors.New("a redirect to no valid address")
-	}
-	switch {
-	case next.Scheme == "https":
-	case next.Scheme != "http":
-		return nil, fmt.Errorf("a redirect to the scheme %q", next.Scheme)
-	case from.Scheme == "https":
-		return nil, fmt.Errorf("a redirect from https to plain http on %s", next.Host)
-	}
-	return next, nil
 }
 
 // sameOrigin compares scheme, host and port: what a token was meant for.

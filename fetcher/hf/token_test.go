@@ -219,7 +219,7 @@ func TestNoRedirectToPlainHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = fetchertest.ReadFrom(t.Context(), d, object(t, d, weights), 0)
-	if !errors.Is(err, fetcher.ErrTransient) || !strings.Contains(err.Error(), "from https to plain http") {
+	if !errors.Is(err, fetcher.ErrRefused) || !strings.Contains(err.Error(), "from https to plain http") {
 		t.Errorf("error is %v, want one that speaks of plain http", err)
 	}
 	if n := len(hub.Requests(fetchertest.Match{Kind: fetchertest.KindCDN})); n != 0 {

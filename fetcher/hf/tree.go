@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 )
 
 // Bounds on what a Hub may answer: far above what any repository has, so that
@@ -45,10 +46,10 @@ func (e treeEntry) file() (fetcher.File, error) {
 		f.Digest = fetcher.NewDigest(fetcher.GitBlob, e.OID)
 	}
 	if err := f.Digest.Check(); err != nil {
-		return fetcher.File{}, fmt.Errorf("file %q: %w", e.Path, err)
+		return fetcher.File{}, fmt.Errorf("file %q: %w", httpsource.Plain(e.Path), err)
 	}
 	if f.Size < 0 || f.Path == "" {
-		return fetcher.File{}, fmt.Errorf("file %q has size %d", e.Path, f.Size)
+		return fetcher.File{}, fmt.Errorf("file %q has size %d", httpsource.Plain(e.Path), f.Size)
 	}
 	return f, nil
 }
@@ -70,8 +71,11 @@ func (d *Driver) tree(ctx context.Context, op operation, repo, commit string) ([
 			return nil, err
 		}
 		for _, e := range entries {
-			if e.Type != "file" { // folders, and submodules, which the Hub does not serve
+			if e.Type == "directory" {
 				continue
+			}
+			if e.Type != "file" {
+				return nil, op.fail(fetcher.ErrRefused, e.unknown(), "take it out of the repository, or name another revision")
 			}
 			f, err := e.file()
 			if err != nil {
@@ -103,7 +107,7 @@ func (d *Driver) nextPage(page *url.URL, header http.Header) (*url.URL, error) {
 			return nil, errors.New("the next page of the list has no valid address")
 		}
 		if !sameOrigin(next, d.endpoint) {
-			return nil, fmt.Errorf("the next page of the list is on another host, %s", next.Host)
+			return nil, fmt.Errorf("the next page of the list is on another host, %s", httpsource.Host(next))
 		}
 		if next.User != nil {
 			return nil, errors.New("the next page of the list is to be asked for with credentials of the answer's own")
@@ -124,13 +128,13 @@ func (d *Driver) readJSON(ctx context.Context, op operation, target *url.URL, in
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
 	if err != nil {
-		return nil, op.ended(ctx, op.fail(fetcher.ErrTransient, fmt.Errorf("read the answer of %s: %w", target.Host, err), checkNetwork(target.Host)))
+		return nil, op.ended(ctx, op.fail(fetcher.ErrTransient, fmt.Errorf("read the answer of %s: %w", target.Host, httpsource.Reword(err)), checkNetwork(target.Host)))
 	}
 	if len(text) > maxPage {
 		return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s answers with more than %d bytes", target.Host, maxPage), "check that the endpoint is a Hub")
 	}
 	if err := json.Unmarshal(text, into); err != nil {
-		return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s did not answer with the Hub's JSON: %w", target.Host, err), "check that the endpoint is a Hub, and that no proxy answers in its place")
+		return nil, op.unreadable(target.Host, err)
 	}
 	return resp.Header, nil
 }

@@ -8,42 +8,25 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 )
-
-// maxMessage bounds what is repeated of a server's words, in characters.
-const maxMessage = 200
 
 // maxRetryAfter bounds what a server may ask for: a header with a slip in it
 // must not stop a node for a day.
 const maxRetryAfter = time.Hour
 
-// Plain makes a server's words fit to be shown: one line, and not long.
-func Plain(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, s)
-	if runes := []rune(s); len(runes) > maxMessage {
-		s = string(runes[:maxMessage]) + "..."
-	}
-	return s
-}
-
 // Answered words an answer: who, status, code, message, request id. All but the
-// status may be empty.
+// status may be empty; codes and request ids of another shape than [ID] admits are
+// left out.
 func Answered(host string, status int, code, message, requestID string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s answered %d", host, status)
-	if code = Plain(code); code != "" {
+	if code = ID(code); code != "" {
 		b.WriteString(" " + code)
 	}
 	if message = strings.TrimRight(Plain(message), "."); message != "" {
 		fmt.Fprintf(&b, " (%s)", message)
 	}
-	if requestID = Plain(requestID); requestID != "" {
+	if requestID = ID(requestID); requestID != "" {
 		fmt.Fprintf(&b, ", request id %s", requestID)
 	}
 	return errors.New(b.String())
@@ -75,10 +58,22 @@ func ParseEndpoint(s string) (*url.URL, error) {
 		return nil, errors.New("the endpoint is no URL; write it as https://HOST") // err would show what may be a password
 	}
 	if u.User != nil {
-		return nil, fmt.Errorf("the endpoint %s contains credentials; give them as credentials instead", u.Redacted())
+		return nil, fmt.Errorf("the endpoint at %s contains credentials; give them as credentials instead", Host(u))
 	}
 	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("the endpoint %q is no address; write it as https://HOST", s)
+		return nil, fmt.Errorf("the endpoint %q is no address; write it as https://HOST", Address(u))
 	}
 	return u, nil
+}
+
+// Address writes a URL without what may be a secret.
+func Address(u *url.URL) string {
+	text := (&url.URL{Scheme: u.Scheme, Opaque: u.Opaque, Host: u.Host, Path: u.Path}).String()
+	if u.RawQuery != "" {
+		text += "?..."
+	}
+	if u.Fragment != "" {
+		text += "#..."
+	}
+	return text
 }

@@ -70,7 +70,10 @@ func (b *Body) Close() error {
 		_, _ = b.body.Read(make([]byte, 1))
 		impatient.Stop()
 	}
-	return b.body.Close()
+	if err := b.body.Close(); err != nil && b.left > 0 {
+		return b.op.Ended(b.ctx, b.op.Broken(b.host, err))
+	}
+	return nil // all is there, whatever became of the connection
 }
 
 // Range is the header that asks for length bytes from offset of a file of size
@@ -96,13 +99,13 @@ type Part struct {
 // of size bytes.
 func (p Part) Check(size, offset, length int64) error {
 	if p.Encoding != "" && p.Encoding != "identity" {
-		return fmt.Errorf("answered with the encoding %q, which was not asked for", Plain(p.Encoding))
+		return errors.New("answered with an encoding, which was not asked for")
 	}
 	switch p.Status {
 	case http.StatusPartialContent:
 		span := fmt.Sprintf("bytes %d-%d/", offset, offset+length-1)
 		if p.Range != span+strconv.FormatInt(size, 10) && p.Range != span+"*" {
-			return fmt.Errorf("answered with the range %q of what should be %d bytes from %d of %d", Plain(p.Range), length, offset, size)
+			return fmt.Errorf("answered with another range than %d bytes from %d of %d", length, offset, size)
 		}
 	case http.StatusOK:
 		if offset > 0 || length < size {

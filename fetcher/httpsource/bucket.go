@@ -34,8 +34,12 @@ func Bucket(src fetcher.Source) (bucket, prefix string) {
 
 // PathOf is the file's path of an object's name. A marker, which stands for an
 // empty folder, is no file; a name that does not begin with the prefix is an
-// error, because the server answers a question that was not asked.
+// error, because the server answers a question that was not asked, and so is a size
+// below zero.
 func PathOf(name, prefix string, size int64) (path string, isFile bool, err error) {
+	if size < 0 {
+		return "", false, fmt.Errorf("the object %q has a size that no object has", Plain(name))
+	}
 	path, ok := strings.CutPrefix(name, prefix)
 	if !ok {
 		return "", false, fmt.Errorf("the object %q is listed under %q", Plain(name), prefix)

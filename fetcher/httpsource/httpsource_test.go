@@ -238,9 +238,3 @@ func TestBodyDoesNotWaitForItsEnd(t *testing.T) {
 		}
 	})
 }
-
-func TestPlain(t *testing.T) {
-	if got := httpsource.Plain("a\nb\x1b[31m\u202e" + strings.Repeat("x", 500)); strings.ContainsAny(got, "\n\x1b\u202e") || len(got) > 210 {
-		t.Errorf("shown as %q", got)
-	}
-}

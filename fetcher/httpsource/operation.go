@@ -2,9 +2,7 @@ package httpsource
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/url"
 
 	"github.com/stoker-project/stoker/fetcher"
 )
@@ -29,11 +27,8 @@ func (op Operation) Ended(ctx context.Context, err error) error {
 	return err
 }
 
-// Broken is a request that got no answer, or a body that broke off.
+// Broken is a request that got no answer, or a body that broke off. Of err only the
+// cause is kept, as Reword words it.
 func (op Operation) Broken(host string, err error) *fetcher.Error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err // a URL may be signed
-	}
-	return op.Fail(fetcher.ErrTransient, fmt.Errorf("the connection to %s broke: %w", host, err), "check that this machine reaches "+host)
+	return op.Fail(fetcher.ErrTransient, fmt.Errorf("the connection to %s broke: %w", host, Reword(err)), "check that this machine reaches "+host)
 }

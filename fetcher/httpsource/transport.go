@@ -1,8 +1,11 @@
 package httpsource
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -23,7 +26,22 @@ func NewTransport() *http.Transport {
 		TLSHandshakeTimeout:   15 * time.Second,
 		ResponseHeaderTimeout: 30 * time.Second,
 		ReadBufferSize:        64 << 10,
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+			return refusedByProxy(resp.StatusCode)
+		},
 	}
+}
+
+// refusedByProxy words a proxy's answer. net/http would quote its status line.
+func refusedByProxy(status int) error {
+	text := fmt.Sprintf("the proxy answered %d", status)
+	if status == http.StatusProxyAuthRequired {
+		text += ", it wants credentials or others"
+	}
+	return NewCause(text, nil)
 }
 
 // NoRedirects is an http.Client's CheckRedirect for sources that never send a

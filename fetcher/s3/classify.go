@@ -47,7 +47,7 @@ func asked(err error) string {
 	var failed *url.Error
 	if errors.As(err, &failed) {
 		if u, err := url.Parse(failed.URL); err == nil && u.Host != "" {
-			return u.Host
+			return httpsource.Host(u)
 		}
 	}
 	return "the server"
@@ -62,9 +62,9 @@ func classify(ctx context.Context, op httpsource.Operation, err error) error {
 	a, ok := asAnswer(err)
 	switch {
 	case !ok:
-		return op.Broken(asked(err), innermost(err))
+		return op.Broken(asked(err), err)
 	case a.status < http.StatusMultipleChoices:
-		return op.Fail(fetcher.ErrTransient, fmt.Errorf("%s answered %d, and not as S3 does: %w", a.host, a.status, innermost(err)), "check that the endpoint is an S3 server, and that no proxy changes its answers")
+		return unreadable(op, a, err)
 	}
 	e := op.Fail(fetcher.ErrRefused, httpsource.Answered(a.host, a.status, a.code, a.message, a.requestID), "")
 	e.RetryAfter = httpsource.RetryAfter(a.header)
@@ -121,7 +121,7 @@ func (a answer) judge() (hint string, kind error) {
 }
 
 func (a answer) regionHint() string {
-	if region := httpsource.Plain(a.header.Get("X-Amz-Bucket-Region")); region != "" {
+	if region := httpsource.ID(a.header.Get("X-Amz-Bucket-Region")); region != "" {
 		return "the bucket is in another region: set AWS_REGION=" + region + ", or region in the file config"
 	}
 	return "the bucket is in another region: name it in AWS_REGION, or as region in the file config"
@@ -151,19 +151,7 @@ func classifyCredentials(ctx context.Context, op httpsource.Operation, err error
 		return e
 	}
 	if operation != nil { // asked, and no answer
-		return op.Broken(asked(err), innermost(err))
+		return op.Broken(asked(err), err)
 	}
-	return op.Fail(fetcher.ErrRefused, fmt.Errorf("get AWS credentials: %w", innermost(err)), hint)
-}
-
-// innermost is the cause that has no cause of its own: what is around it repeats
-// the request.
-func innermost(err error) error {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
-	}
+	return op.Fail(fetcher.ErrRefused, fmt.Errorf("get AWS credentials: %w", local(err)), hint)
 }

@@ -128,7 +128,7 @@ func describe(op httpsource.Operation, out *s3.ListObjectsV2Output, prefix strin
 		if out.EncodingType == types.EncodingTypeUrl {
 			plain, err := url.QueryUnescape(key) // as forms are: a plus is a space
 			if err != nil {
-				return nil, distrust(fmt.Errorf("the key %q is not encoded as it says", httpsource.Plain(key)))
+				return nil, distrust(errors.New("a key is not encoded as it says"))
 			}
 			key = plain
 		}
@@ -144,7 +144,7 @@ func describe(op httpsource.Operation, out *s3.ListObjectsV2Output, prefix strin
 			return nil, op.Fail(fetcher.ErrRefused, fmt.Errorf("%s has no ETag: a change under the transfer would go unseen", path), "let the server give its objects ETags; copying an object onto itself may do that")
 		}
 		if strings.ContainsFunc(etag, unicode.IsControl) {
-			return nil, distrust(fmt.Errorf("%s has the ETag %q", path, httpsource.Plain(etag)))
+			return nil, distrust(fmt.Errorf("%s has an ETag with control characters", path))
 		}
 		files = append(files, fetcher.File{Path: path, Size: aws.ToInt64(o.Size), Version: etag})
 	}

@@ -51,7 +51,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	}
 	if got := aws.ToString(out.ETag); got != f.Version {
 		_ = out.Body.Close()
-		return nil, changed(op, fmt.Errorf("%s serves the ETag %s, it listed %s", host, httpsource.Plain(got), httpsource.Plain(f.Version)))
+		return nil, changed(op, fmt.Errorf("%s serves another ETag than it listed", host))
 	}
 	return httpsource.NewBody(ctx, op, host, out.Body, length), nil
 }
@@ -87,5 +87,5 @@ func hostOf(resp *smithyhttp.Response) string {
 	if resp.Request == nil || resp.Request.URL == nil {
 		return "the server"
 	}
-	return resp.Request.URL.Host
+	return httpsource.Host(resp.Request.URL)
 }
