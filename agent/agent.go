@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/secrets"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu"
 )
@@ -45,6 +46,10 @@ type Options struct {
 	Admission *Admission
 	Devices   Devices
 	Logger    *slog.Logger
+	// Secrets holds what no text of the agent may show, the drivers' credentials
+	// among it; what Secrets are mounted is added. Nil: only what looks like a secret
+	// is hidden.
+	Secrets *secrets.Set
 }
 
 // validate reports every option that is missing.
@@ -141,7 +146,7 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	wake := poke(wakeup)
 	observer := &storeObserver{store: o.Store, read: readSize}
 	a.list = newProbe("the configuration file", wake, &a.wg, func(context.Context, func()) (listView, error) {
-		return readList(o.ConfigPath, o.CredentialsDir)
+		return readList(o.ConfigPath, o.CredentialsDir, o.Secrets)
 	})
 	a.disk = newProbe("the store", wake, &a.wg, func(ctx context.Context, beat func()) (storeView, error) {
 		view, err := observer.look(ctx, beat)
@@ -160,7 +165,7 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	a.promised = newPromises()
 	o.Store.BeforeWithdraw(a.release)
 	a.metrics = newMetrics(a.shown.Load, a.reading)
-	a.events = newRecorder(c.event, a.metrics.eventWritten, o.Logger)
+	a.events = newRecorder(c.event, a.metrics.eventWritten, o.Secrets.Scrub, o.Logger)
 	a.speed = &speedometer{logger: o.Logger}
 	if o.Config.Volume.own() {
 		a.speed.file = o.Store.AgentFile(speedFile)

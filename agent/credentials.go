@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/stoker-project/stoker/fetcher/secrets"
 )
 
 // maxCredential is more than any of the files has, in bytes.
@@ -23,8 +25,8 @@ func DefaultCredentials(configPath string) string {
 // credentialDigests tells the mounted Secrets apart from what they were: the
 // digest of each folder's files, by the folder's name. There is none where
 // nothing is mounted. What cannot be read is as if it were not there: a pull
-// that needs it says so.
-func credentialDigests(dir string) map[string][sha256.Size]byte {
+// that needs it says so. What they hold is hidden from now on.
+func credentialDigests(dir string, hidden *secrets.Set) map[string][sha256.Size]byte {
 	out := map[string][sha256.Size]byte{}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -37,12 +39,25 @@ func credentialDigests(dir string) map[string][sha256.Size]byte {
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
+			hide(hidden, key, data)
 			fmt.Fprintf(h, "%s %d\n", key, len(data))
 			h.Write(data)
 		}
 		out[e.Name()] = [sha256.Size]byte(h.Sum(nil))
 	}
 	return out
+}
+
+// hide adds the secrets of one file to the process's.
+func hide(hidden *secrets.Set, key string, data []byte) {
+	switch key {
+	case "HF_TOKEN":
+		hidden.Add(string(data))
+	case "key.json":
+		hidden.AddJSON(data)
+	default:
+		hidden.AddINI(data)
+	}
 }
 
 func readSome(path string) ([]byte, error) {

@@ -127,6 +127,7 @@ type recorder struct {
 	write  func(ctx context.Context, e eventWrite) (string, error)
 	wake   chan struct{}
 	count  func(ok bool)
+	hide   func(string) string // takes secrets out of a text
 	logger *slog.Logger
 
 	mu      sync.Mutex
@@ -145,8 +146,8 @@ type series struct {
 	tries   int
 }
 
-func newRecorder(write func(context.Context, eventWrite) (string, error), count func(ok bool), logger *slog.Logger) *recorder {
-	return &recorder{write: write, wake: make(chan struct{}, 1), count: count, logger: logger, series: map[seriesKey]*series{}}
+func newRecorder(write func(context.Context, eventWrite) (string, error), count func(ok bool), hide func(string) string, logger *slog.Logger) *recorder {
+	return &recorder{write: write, wake: make(chan struct{}, 1), count: count, hide: hide, logger: logger, series: map[seriesKey]*series{}}
 }
 
 // regarding tells which Node object the events are about. Nothing is written
@@ -171,7 +172,7 @@ func (r *recorder) record(e event) {
 	if e.Subject != "" {
 		note = e.Subject + ": " + note
 	}
-	e.Note = truncateBytes(oneLine(note, maxNote), maxNote)
+	e.Note = truncateBytes(oneLine(r.hide(note), maxNote), maxNote)
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()

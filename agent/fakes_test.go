@@ -18,6 +18,7 @@ import (
 
 	"github.com/stoker-project/stoker/agent/elect"
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/secrets"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu"
 )
@@ -296,6 +297,7 @@ type fakeCluster struct {
 	here    []pod
 	writes  []time.Time
 	notes   []string // reasons of events
+	texts   []string // of events and annotations
 	// Where nodes share a volume: the Lease, and who carries what leaves.
 	leases   elect.Lease
 	carrying map[string]string
@@ -336,6 +338,7 @@ func (c *fakeCluster) apply(_ context.Context, uid types.UID, s said) (nodeView,
 	}
 	maps.Copy(kept, s.labels)
 	c.view.Labels, c.view.Status = kept, s.annotation
+	c.texts = append(c.texts, s.annotation)
 	v := c.view
 	v.Labels = maps.Clone(kept)
 	return v, nil
@@ -372,6 +375,7 @@ func (c *fakeCluster) event(_ context.Context, e eventWrite) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.notes = append(c.notes, e.Reason)
+	c.texts = append(c.texts, e.Note)
 	return "event", nil
 }
 
@@ -448,6 +452,8 @@ type bench struct {
 	cluster *fakeCluster
 	devices *fakeDevices
 	config  string
+	secrets *secrets.Set
+	logger  *slog.Logger
 	stop    func()
 }
 
@@ -455,7 +461,7 @@ type bench struct {
 // and every repair is held against the order that labels promise.
 func newBench(t *testing.T, config string) *bench {
 	t.Helper()
-	b := &bench{T: t, config: filepath.Join(t.TempDir(), "config.yaml"), stop: func() {}}
+	b := &bench{T: t, config: filepath.Join(t.TempDir(), "config.yaml"), logger: slog.New(slog.DiscardHandler), stop: func() {}}
 	b.store = newFakeStore(t)
 	b.puller = &fakePuller{store: b.store, revision: commit, takes: time.Second}
 	b.cluster = &fakeCluster{view: nodeView{UID: "uid-1", Labels: map[string]string{"foreign": "stays"}, GPUs: 2, GPUsKnown: true}}
@@ -490,7 +496,7 @@ func (b *bench) make() {
 	wakeup := make(chan struct{}, 1)
 	b.agent = newAgent(Options{
 		Config: cfg, ConfigPath: b.config, NodeName: "n", Version: "test", Store: b.store, Puller: b.puller,
-		Admission: NewAdmission(b.store.Usage, cfg.Store), Devices: b.devices, Logger: slog.New(slog.DiscardHandler),
+		Admission: NewAdmission(b.store.Usage, cfg.Store), Devices: b.devices, Logger: b.logger, Secrets: b.secrets,
 	}, b.cluster, wakeup)
 }
 

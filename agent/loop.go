@@ -90,6 +90,7 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 		a.disk.start(ctx, l.cfg.Intervals.Timeout, true)
 	}
 	d := plan(f)
+	a.hideSecrets(d)
 	a.promised.set(f.PromiseKnown, f.promisedAnywhere(), f.Store.Gen)
 	a.depart(ctx, now, f, d)
 	l.held = d.Memory.Held
@@ -173,6 +174,7 @@ func (a *Agent) observeList(now time.Time) {
 }
 
 func (a *Agent) rejectList(why string) {
+	why = a.o.Secrets.Scrub(why)
 	if a.loop.rejected == why {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/stoker-project/stoker/fetcher/secrets"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu"
 	"github.com/stoker-project/stoker/gpu/sizing"
@@ -67,13 +68,13 @@ type listView struct {
 
 // readList reads the file, and the Secrets that its entries may refer to; that
 // it is not valid is no error of the reading.
-func readList(path, credentialsDir string) (listView, error) {
+func readList(path, credentialsDir string, hidden *secrets.Set) (listView, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return listView{}, fmt.Errorf("read the configuration: %w", err)
 	}
 	cfg, err := ParseConfig(data)
-	return listView{data: data, cfg: cfg, err: err, credentials: credentialDigests(credentialsDir)}, nil
+	return listView{data: data, cfg: cfg, err: err, credentials: credentialDigests(credentialsDir, hidden)}, nil
 }
 
 // storeObserver looks at the store. It remembers what published models need on

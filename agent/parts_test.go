@@ -136,7 +136,7 @@ func TestRecorderCountsRepeats(t *testing.T) {
 			return "name-1", nil
 		}
 		failed404 := event{Reason: EventModelPullFailed, Subject: "a", Action: "Pull", Note: "404", Warning: true}
-		r := newRecorder(write, func(bool) {}, slog.New(slog.DiscardHandler))
+		r := newRecorder(write, func(bool) {}, redact, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -168,7 +168,7 @@ func TestRecorderCountsRepeats(t *testing.T) {
 
 func TestRecorderIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRecorder(nil, func(bool) {}, slog.New(slog.DiscardHandler))
+		r := newRecorder(nil, func(bool) {}, redact, slog.New(slog.DiscardHandler))
 		for i := range 10 * maxSeries {
 			r.record(event{Reason: EventModelPullFailed, Subject: fmt.Sprintf("model %d", i)})
 		}
@@ -176,7 +176,7 @@ func TestRecorderIsBounded(t *testing.T) {
 			t.Errorf("%d series wait", n)
 		}
 		// A text that changes all the time is one event a minute.
-		r = newRecorder(nil, func(bool) {}, slog.New(slog.DiscardHandler))
+		r = newRecorder(nil, func(bool) {}, redact, slog.New(slog.DiscardHandler))
 		texts := map[string]bool{}
 		for i := range 300 {
 			r.record(event{Reason: EventModelPullFailed, Subject: "a", Note: fmt.Sprintf("request %d", i)})

@@ -200,6 +200,10 @@ func (p *pulls) collect() (now map[string]pulling, done []outcome) {
 	return now, done
 }
 
+// maxRetryAfter bounds what a source may ask for: a header with a slip in it must not
+// stop a node for a day.
+const maxRetryAfter = time.Hour
+
 // failureOf says what a failed attempt means for the model, and how long its
 // source asked to be left alone.
 func failureOf(err error) (f *failure, retryAfter time.Duration) {
@@ -208,7 +212,7 @@ func failureOf(err error) (f *failure, retryAfter time.Duration) {
 	f.Reason = lasting(strings.TrimSuffix(errText(err), "; "+f.Hint))
 	var fe *fetcher.Error
 	if errors.As(err, &fe) {
-		retryAfter = fe.RetryAfter
+		retryAfter = min(fe.RetryAfter, maxRetryAfter)
 	}
 	switch {
 	case errors.Is(err, fetcher.ErrNoSpace):

@@ -25,6 +25,7 @@ func (a *Agent) say(ctx context.Context, now time.Time, f facts, d decision) tim
 	u, err := l.gpus.utter(now, &l.said, l.cfg.Intervals, func(w gpuWord) (said, error) {
 		status := describe(d.Models, w, f.Store, l.speed)
 		status.Agent, status.List = a.o.Version, list
+		a.hideInStatus(&status)
 		return compose(labels(d.Models, w), status, now)
 	})
 	if err != nil {
@@ -138,6 +139,7 @@ func (a *Agent) pullEnded(now time.Time, out outcome) {
 	r.Transfer = out.Model.transfer()
 	if out.Err != nil {
 		f, retryAfter := failureOf(out.Err)
+		f.Reason, f.Hint = a.o.Secrets.Scrub(f.Reason), a.o.Secrets.Scrub(f.Hint)
 		r.Failures++
 		r.Failure, r.PulledRevision = f, ""
 		r.Next = now.Add(max(retryAfter, backoff(l.cfg.Intervals, r.Failures, jitter())))

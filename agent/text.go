@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/stoker-project/stoker/fetcher/secrets"
 	"github.com/stoker-project/stoker/printable"
 )
 
@@ -51,16 +52,6 @@ func sizeText(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", x, units[i])
 }
 
-// What looks like a secret in a text that others will read. The fetcher never
-// puts one into an error; this is for what an operator wrote into the wrong
-// field, and for errors of libraries.
-var (
-	hubToken    = regexp.MustCompile(`\bhf_[A-Za-z0-9]{6,}`)
-	userInfo    = regexp.MustCompile(`://[^/@\s"]*:[^/@\s"]*@`)
-	secretQuery = regexp.MustCompile(`(?i)((?:signature|token|credential|secret|password|x-amz-[a-z-]+|x-goog-[a-z-]+)=)[^&\s"]+`)
-	bearer      = regexp.MustCompile(`(?i)(bearer|authorization:?)\s+[^\s"]+`)
-)
-
 // requestID is what a server calls one request. It is for logs: in the
 // annotation it would make every attempt a change.
 var requestID = regexp.MustCompile(`,? \(?request id [^\s;,)]+\)?`)
@@ -68,13 +59,9 @@ var requestID = regexp.MustCompile(`,? \(?request id [^\s;,)]+\)?`)
 // lasting is a reason without what differs from one attempt to the next.
 func lasting(s string) string { return requestID.ReplaceAllString(s, "") }
 
-// redact takes out of s what looks like a secret.
-func redact(s string) string {
-	s = hubToken.ReplaceAllString(s, "hf_(hidden)")
-	s = userInfo.ReplaceAllString(s, "://(hidden)@")
-	s = secretQuery.ReplaceAllString(s, "${1}(hidden)")
-	return bearer.ReplaceAllString(s, "$1 (hidden)")
-}
+// redact takes out of s what looks like a secret. Those that the agent knows are
+// taken out by hideSecrets, rejectList, and the recorder of events.
+func redact(s string) string { return (*secrets.Set)(nil).Scrub(s) }
 
 // errText is an error for logs, events and the annotation.
 func errText(err error) string {

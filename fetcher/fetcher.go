@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/stoker-project/stoker/fetcher/headroom"
+	"github.com/stoker-project/stoker/fetcher/secrets"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -39,6 +40,10 @@ type Options struct {
 	// Attempts is how often in a row a request may fail without a byte of
 	// progress before the pull gives up; default 6, about 15 s with backoff.
 	Attempts int
+	// MaxWait ends a pull whose source asks for more patience; default 10 minutes.
+	MaxWait time.Duration
+	// Secrets are refused where a source lists files; nil: there are none.
+	Secrets *secrets.Set
 }
 
 // Fetcher pulls models into one store. It is safe for concurrent use.
@@ -61,6 +66,9 @@ func New(o Options) *Fetcher {
 	}
 	if o.Attempts <= 0 {
 		o.Attempts = 6
+	}
+	if o.MaxWait <= 0 {
+		o.MaxWait = 10 * time.Minute
 	}
 	f := &Fetcher{o: o}
 	if o.MaxRate > 0 {
@@ -241,6 +249,9 @@ func (f *Fetcher) contents(ctx context.Context, req Request) (Listing, error) {
 		return Listing{}, err
 	}
 	err = checkListing(l)
+	if err == nil {
+		err = f.checkSecrets(l)
+	}
 	if err == nil && req.Source.Pinned() && l.Revision != req.Source.Revision {
 		err = fmt.Errorf("it is of revision %s: %w", l.Revision, ErrCorrupt)
 	}
@@ -252,6 +263,19 @@ func (f *Fetcher) contents(ctx context.Context, req Request) (Listing, error) {
 		return Listing{}, err
 	}
 	return l, f.vouch(ctx, req, l)
+}
+
+// checkSecrets refuses a list that repeats a credential of this process: names and
+// versions get into the store, which every pod reads.
+func (f *Fetcher) checkSecrets(l Listing) error {
+	repeated := f.o.Secrets.Has(l.Revision)
+	for _, file := range l.Files {
+		repeated = repeated || f.o.Secrets.Has(file.Path) || f.o.Secrets.Has(file.Version)
+	}
+	if repeated {
+		return fmt.Errorf("a name in it repeats a credential of this process: %w", ErrCorrupt)
+	}
+	return nil
 }
 
 // fits asks before the first byte what the store's file system would refuse

@@ -3,6 +3,7 @@ package fetcher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -85,14 +86,31 @@ func (f *Fetcher) retry(ctx context.Context, what string, g *gate, try func(cont
 		if errors.As(err, &e) && e.RetryAfter > 0 {
 			wait = e.RetryAfter // as told: never sooner
 		}
+		if impatient := f.impatience(ctx, e, wait); impatient != nil {
+			return impatient
+		}
 		if errors.Is(err, ErrThrottled) || e != nil && e.RetryAfter > 0 {
 			g.close(wait) // for every connection
 		}
-		f.o.Logger.Warn("trying again", "doing", what, "after", wait.Round(time.Millisecond).String(), "failures", failures, "error", err)
+		f.o.Logger.Warn("trying again", "doing", what, "after", wait.Round(time.Millisecond).String(), "next", time.Now().Add(wait).Round(time.Second),
+			"failures", failures, "error", err)
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
+}
+
+// impatience is the end of a pull whose source asks for more patience than there is;
+// nil: wait.
+func (f *Fetcher) impatience(ctx context.Context, e *Error, wait time.Duration) error {
+	deadline, bounded := ctx.Deadline()
+	if wait <= f.o.MaxWait && (!bounded || wait < time.Until(deadline)) || e == nil || e.RetryAfter == 0 {
+		return nil
+	}
+	last := *e
+	last.Err = fmt.Errorf("%w, and asks to wait %s", e.Err, wait.Round(time.Second))
+	last.Hint = "try again then"
+	return &last
 }
 
 // retryable says whether trying the same again may help. Errors of no kind

@@ -19,7 +19,7 @@ func retrier(attempts int) *Fetcher {
 // A source that says how long to wait is never asked sooner.
 func TestRetryHonoursRetryAfter(t *testing.T) {
 	for _, kind := range []error{ErrThrottled, ErrTransient} {
-		for _, wait := range []time.Duration{time.Second, 56 * time.Second, time.Hour} {
+		for _, wait := range []time.Duration{time.Second, 56 * time.Second, 10 * time.Minute} {
 			synctest.Test(t, func(t *testing.T) {
 				var tries []time.Time
 				err := retrier(6).retry(t.Context(), "test", new(gate), func(context.Context) (bool, error) {
@@ -39,6 +39,47 @@ func TestRetryHonoursRetryAfter(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A source that asks for more patience than there is ends the pull at once, and the
+// error has for how long it asked.
+func TestRetryIsNotPatientForEver(t *testing.T) {
+	for _, c := range []struct {
+		asked, timeout time.Duration
+		waits          bool
+	}{
+		{asked: 10 * time.Minute, waits: true},
+		{asked: 10*time.Minute + time.Second},
+		{asked: 30 * 365 * 24 * time.Hour},
+		{asked: 1<<63 - 1},
+		{asked: time.Minute, timeout: 2 * time.Minute, waits: true},
+		{asked: time.Minute, timeout: 30 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			if c.timeout > 0 {
+				ctx, cancel = context.WithTimeout(t.Context(), c.timeout)
+			}
+			defer cancel()
+			start, tries := time.Now(), 0
+			err := retrier(6).retry(ctx, "test", new(gate), func(context.Context) (bool, error) {
+				if tries++; tries > 1 {
+					return true, nil
+				}
+				return false, &Error{Kind: ErrThrottled, Op: "test", RetryAfter: c.asked, Err: io.EOF, Hint: "wait"}
+			})
+			if c.waits {
+				if err != nil || tries != 2 {
+					t.Errorf("asked for %s: %d tries, %v", c.asked, tries, err)
+				}
+				return
+			}
+			want := "test: EOF, and asks to wait " + c.asked.Round(time.Second).String() + "; try again then"
+			if err == nil || err.Error() != want || !errors.Is(err, ErrThrottled) || tries != 1 || time.Since(start) != 0 {
+				t.Errorf("asked for %s: %d tries, %v, after %s; want %q", c.asked, tries, err, time.Since(start), want)
+			}
+		})
 	}
 }
 
@@ -159,7 +200,7 @@ func TestRetryEndsWithItsContext(t *testing.T) {
 		done := make(chan error)
 		go func() {
 			done <- retrier(6).retry(ctx, "test", new(gate), func(context.Context) (bool, error) {
-				return false, &Error{Kind: ErrThrottled, Op: "x", RetryAfter: time.Hour, Err: io.EOF}
+				return false, &Error{Kind: ErrThrottled, Op: "x", RetryAfter: time.Minute, Err: io.EOF}
 			})
 		}()
 		synctest.Wait()

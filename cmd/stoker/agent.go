@@ -77,17 +77,17 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	kube, err := kubeConfig(f.kubeconfig)
+	kube, err := c.kubeConfig(f.kubeconfig)
 	if err != nil {
 		return usage(fmt.Errorf("reach the API server: %w; run in a pod or give --kubeconfig", err))
 	}
 	admission := agent.NewAdmission(s.Usage, cfg.Store)
 	puller := fetcher.New(fetcher.Options{
-		Store: s, Drivers: drivers(), Logger: logger, Jobs: cfg.Pull.Jobs, MaxRate: cfg.Pull.MaxRate, Admit: admission.Admit,
+		Store: s, Secrets: c.secrets, Drivers: drivers(c.secrets), Logger: logger, Jobs: cfg.Pull.Jobs, MaxRate: cfg.Pull.MaxRate, Admit: admission.Admit,
 	})
 	a, err := agent.New(agent.Options{
 		Config: cfg, ConfigPath: f.config, NodeName: f.nodeName, PodUID: os.Getenv("POD_UID"), Version: version, Listen: f.listen, Kube: kube,
-		Store: s, Puller: puller, Admission: admission, Devices: devices, Logger: logger,
+		Store: s, Puller: puller, Admission: admission, Devices: devices, Logger: logger, Secrets: c.secrets,
 	})
 	if err != nil {
 		return err
@@ -104,13 +104,18 @@ func need(flag, value, hint string) error {
 
 // kubeConfig is the given file, or the pod's own account, or what kubectl
 // would use.
-func kubeConfig(file string) (*rest.Config, error) {
+func (c *cli) kubeConfig(file string) (*rest.Config, error) {
 	if file == "" {
 		if cfg, err := rest.InClusterConfig(); err == nil {
+			c.hideAccount(cfg)
 			return cfg, nil
 		}
 	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = file
-	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err == nil {
+		c.hideAccount(cfg)
+	}
+	return cfg, err
 }

@@ -10,24 +10,26 @@ import (
 	"github.com/stoker-project/stoker/fetcher/gcs"
 	"github.com/stoker-project/stoker/fetcher/hf"
 	"github.com/stoker-project/stoker/fetcher/s3"
+	"github.com/stoker-project/stoker/fetcher/secrets"
 )
 
-// drivers is every kind of source that this binary reads.
-func drivers() fetcher.Drivers {
+// drivers is every kind of source that this binary reads. Credentials that they read
+// are added to hidden.
+func drivers(hidden *secrets.Set) fetcher.Drivers {
 	userAgent := "stoker/" + version
 	return fetcher.Drivers{
 		fetcher.SchemeHub: kept(func(a fetcher.Access) (fetcher.Driver, error) {
-			d, err := hf.FromEnvironment(a, hf.Options{UserAgent: userAgent})
+			d, err := hf.FromEnvironment(a, hf.Options{UserAgent: userAgent, Secrets: hidden})
 			if err != nil && a.Endpoint == "" && os.Getenv("HF_ENDPOINT") != "" {
 				err = fmt.Errorf("HF_ENDPOINT: %w", err)
 			}
 			return d, err
 		}),
 		fetcher.SchemeS3: kept(func(a fetcher.Access) (fetcher.Driver, error) {
-			return s3.New(a, s3.Options{UserAgent: userAgent})
+			return s3.New(a, s3.Options{UserAgent: userAgent, Secrets: hidden})
 		}),
 		fetcher.SchemeGCS: kept(func(a fetcher.Access) (fetcher.Driver, error) {
-			return gcs.New(a, gcs.Options{UserAgent: userAgent})
+			return gcs.New(a, gcs.Options{UserAgent: userAgent, Secrets: hidden})
 		}),
 		fetcher.SchemeFile: func(fetcher.Access) (fetcher.Driver, error) { return file.New(), nil },
 	}
@@ -54,8 +56,8 @@ func kept(newDriver func(fetcher.Access) (fetcher.Driver, error)) func(fetcher.A
 }
 
 // driverFor makes the driver of a source as the environment says.
-func driverFor(src fetcher.Source) (fetcher.Driver, error) {
-	newDriver, ok := drivers()[src.Scheme]
+func driverFor(src fetcher.Source, hidden *secrets.Set) (fetcher.Driver, error) {
+	newDriver, ok := drivers(hidden)[src.Scheme]
 	if !ok {
 		return nil, usage(fmt.Errorf("source %s cannot be read: this stoker has no driver for %s://", src, src.Scheme))
 	}

@@ -91,7 +91,7 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 		return err
 	}
 	out := fitOutput{Model: model}
-	sized, err := sizeModel(cmd.Context(), &out, f.store)
+	sized, err := c.sizeModel(cmd.Context(), &out, f.store)
 	if err != nil {
 		return err
 	}
@@ -152,10 +152,10 @@ func deviceMemory(devices []gpu.Device) []sizing.DeviceMemory {
 }
 
 // sizeModel reads what a model needs from wherever it is.
-func sizeModel(ctx context.Context, out *fitOutput, storeDir string) (sizing.Model, error) {
+func (c *cli) sizeModel(ctx context.Context, out *fitOutput, storeDir string) (sizing.Model, error) {
 	model := out.Model
 	if strings.Contains(model, "://") {
-		return sizeSource(ctx, out)
+		return c.sizeSource(ctx, out)
 	}
 	if fetcher.CheckName(model) == nil {
 		sized, found, err := sizePublished(out, storeDir)
@@ -211,12 +211,12 @@ func published(dir, name string) (store.Manifest, *store.Store, error) {
 	return m, s, err
 }
 
-func sizeSource(ctx context.Context, out *fitOutput) (sizing.Model, error) {
+func (c *cli) sizeSource(ctx context.Context, out *fitOutput) (sizing.Model, error) {
 	src, err := fetcher.ParseSource(out.Model)
 	if err != nil {
 		return sizing.Model{}, usage(err)
 	}
-	driver, err := driverFor(src)
+	driver, err := driverFor(src, c.secrets)
 	if err != nil {
 		return sizing.Model{}, err
 	}

@@ -30,3 +30,10 @@ func (f *clusterFlags) config() (*rest.Config, error) {
 	}
 	return cfg, nil
 }
+
+// hideAccount hides what the API server is sent to know us by, also what will be
+// read later, as a pod's token that is renewed.
+func (c *cli) hideAccount(cfg *rest.Config) {
+	c.secrets.Add(cfg.Password, cfg.BearerToken)
+	cfg.Wrap(c.secrets.Transport)
+}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stoker-project/stoker/fetcher/secrets"
 	"github.com/stoker-project/stoker/gpu"
 	"github.com/stoker-project/stoker/printable"
 )
@@ -52,13 +53,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	out, errs := printable.NewWriter(stdout), printable.NewWriter(stderr)
 	c := &cli{
 		stdout: out, exact: out.Exact(), stderr: errs, steering: errs.Exact(), terminal: isTerminal(stderr), volume: newVolumeWatch(),
+		secrets: secrets.New(),
 	}
+	c.secrets.AddEnvironment()
 	executed, err := c.execute(ctx, args)
 	var hung *hungError
 	if errors.As(err, &hung) {
 		// Nothing else of the command may be looked at: it has not ended.
-		c.complain(err, exitInterrupted, executed.CommandPath())
-		return exitInterrupted
+		code := exitInterrupted
+		if ctx.Err() == nil { // its --timeout is over
+			code = exitFailed
+		}
+		c.complain(err, code, executed.CommandPath())
+		return code
 	}
 	if err != nil && !c.started {
 		// cobra refused the command line before any command ran.
@@ -77,11 +84,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return code
 }
 
-// hungError is a command that was interrupted and cannot end, because its volume
-// does not answer.
-type hungError struct{ volume string }
+// hungError is a command that was interrupted, or timed out, and cannot end, because
+// its volume does not answer.
+type hungError struct {
+	volume   string
+	timedOut bool
+}
 
-func (h *hungError) Error() string { return "interrupted; " + h.volume + ", does not answer" }
+func (h *hungError) Error() string {
+	why := "interrupted"
+	if h.timedOut {
+		why = "timed out"
+	}
+	return why + "; " + h.volume + ", does not answer"
+}
 
 // execute runs the command to its end; a hungError says that it has none.
 func (c *cli) execute(ctx context.Context, args []string) (*cobra.Command, error) {
@@ -96,6 +112,9 @@ func (c *cli) execute(ctx context.Context, args []string) (*cobra.Command, error
 	// that ends a call into a hard mount.
 	go func() {
 		executed, err := cmd.ExecuteContextC(ctx)
+		if c.unbound != nil {
+			c.unbound()
+		}
 		ended <- end{executed, c.explain(err)}
 	}()
 	select {
@@ -103,7 +122,7 @@ func (c *cli) execute(ctx context.Context, args []string) (*cobra.Command, error
 		c.volume.stop()
 		return e.executed, e.err
 	case volume := <-c.volume.givenUp:
-		return c.command, &hungError{volume}
+		return c.command, &hungError{volume: volume, timedOut: ctx.Err() == nil}
 	}
 }
 
@@ -114,6 +133,7 @@ func (c *cli) complain(err error, code int, command string) {
 	if hint := advice(err); hint != "" {
 		text += "; " + hint
 	}
+	text = c.secrets.Scrub(text)
 	if c.logFormat == "json" {
 		c.logger(slog.LevelError).Error("command ended", "command", command, "exit_code", code, "error", text)
 		return

@@ -88,7 +88,7 @@ func (c *cli) populate(ctx context.Context, f populateFlags) error {
 	show := &manyProgress{out: c.stderr, of: map[string]*plainProgress{}}
 	report, err := populate.Run(ctx, populate.Options{
 		Config: cfg, CredentialsDir: agent.DefaultCredentials(f.config), Store: s, Prune: f.prune, Logger: logger, Progress: show.update,
-		Puller: fetcher.New(fetcher.Options{Store: s, Drivers: drivers(), Logger: logger, Jobs: cfg.Pull.Jobs, MaxRate: cfg.Pull.MaxRate}),
+		Puller: fetcher.New(fetcher.Options{Store: s, Secrets: c.secrets, Drivers: drivers(c.secrets), Logger: logger, Jobs: cfg.Pull.Jobs, MaxRate: cfg.Pull.MaxRate}),
 	})
 	if ctx.Err() != nil {
 		return err
@@ -124,7 +124,7 @@ func (c *cli) printPopulated(report populate.Report, output string) error {
 		}}
 		row := []string{m.Name, humanBytes(m.Bytes), humanBytes(m.DownloadedBytes), m.Revision, m.Path}
 		if o.Err != nil {
-			m.Error = o.Err.Error()
+			m.Error = c.secrets.Scrub(o.Err.Error())
 			row = []string{m.Name, "", "", "", "failed"}
 		}
 		out.Models, rows = append(out.Models, m), append(rows, row)

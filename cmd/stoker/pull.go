@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -16,6 +17,7 @@ type pullFlags struct {
 	name, store, maxRate, progress, output string
 	include, exclude                       []string
 	jobs                                   int
+	timeout                                time.Duration
 }
 
 // pullOutput is `stoker pull -o json`.
@@ -38,6 +40,10 @@ func (c *cli) pullCommand() *cobra.Command {
 Every byte is held against what the source vouches for, and nothing is visible
 before all of it is right. An interrupted pull goes on where it was. What is in
 the store and right already is not downloaded again.
+
+What a source refuses for a moment is tried again, six times at most. Where it asks
+to wait longer than 10 minutes, or than --timeout, the pull ends and says for how
+long.
 
 SOURCE is one of
   hf://ORG/NAME[@REVISION]   a Hub repository; REVISION is a branch, tag or commit
@@ -73,6 +79,8 @@ go to standard error; with --progress json each line there is an object.
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out files that match `PATTERN`; may be repeated")
 	flags.IntVar(&f.jobs, "jobs", 32, "use `N` connections at most; fewer are used where more do not help")
 	flags.StringVar(&f.maxRate, "max-rate", "", "take `RATE` bytes per second at most, like 200MB or 1GiB (default: unlimited)")
+	flags.DurationVar(&f.timeout, "timeout", 0, "give up after this `DURATION`; what was transferred stays for the next try (default: none)")
+	flags.Lookup("timeout").Annotations = map[string][]string{bounding: {}}
 	flags.StringVar(&f.progress, "progress", "auto", "show progress in this `FORM`: auto, bar, plain, json or none; auto is a bar on a terminal and plain lines elsewhere")
 	outputFlag(cmd, &f.output)
 	return cmd
@@ -95,11 +103,15 @@ func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f p
 	if f.jobs < 1 {
 		jobsErr = fmt.Errorf("--jobs %d is too few; it takes at least one connection", f.jobs)
 	}
+	var timeoutErr error
+	if flags.Changed("timeout") && f.timeout <= 0 {
+		timeoutErr = fmt.Errorf("--timeout %s is not positive; it takes a duration like 30m", f.timeout)
+	}
 	show, progressErr := c.newProgress(f.progress)
-	if err := c.check(err, jobsErr, rateErr, progressErr, checkOutput(f.output), checkStore(f.store)); err != nil {
+	if err := c.check(err, jobsErr, timeoutErr, rateErr, progressErr, checkOutput(f.output), checkStore(f.store)); err != nil {
 		return err
 	}
-	if _, err := driverFor(src); err != nil { // before a store is made for nothing
+	if _, err := driverFor(src, c.secrets); err != nil { // before a store is made for nothing
 		return err
 	}
 	logger := c.logger(slog.LevelWarn)
@@ -110,11 +122,14 @@ func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f p
 	c.interrupted = "; what was transferred stays for the next try"
 	logger.DebugContext(ctx, "pulling", "source", src.String(), "name", f.name, "store", s.Dir(), "jobs", f.jobs,
 		"max_rate", rate, "include", f.include, "exclude", f.exclude)
-	puller := fetcher.New(fetcher.Options{Store: s, Drivers: drivers(), Logger: logger, Jobs: f.jobs, MaxRate: rate})
+	puller := fetcher.New(fetcher.Options{Store: s, Secrets: c.secrets, Drivers: drivers(c.secrets), Logger: logger, Jobs: f.jobs, MaxRate: rate})
 	res, err := puller.Pull(ctx, fetcher.Request{
 		Name: f.name, Source: src, Include: f.include, Exclude: f.exclude, Progress: show.update,
 	})
 	show.finish(err == nil)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		return fmt.Errorf("pull %s: not done within %s; pull again, which goes on where it was, or give it longer with --timeout", src, f.timeout)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/stoker-project/stoker/fetcher/secrets"
 )
 
 // cli is what every command needs of the process it runs in.
@@ -28,8 +32,13 @@ type cli struct {
 	started bool
 	// command is the one that runs, set when its own code begins.
 	command *cobra.Command
+	// unbound ends what bound began; nil: nothing.
+	unbound context.CancelFunc
 	// volume watches the store's volume while the command runs.
 	volume *volumeWatch
+	// secrets holds every credential that the process has read. No text leaves the
+	// process that has not passed it.
+	secrets *secrets.Set
 	// interrupted is what a command adds to the word "interrupted".
 	interrupted string
 }
@@ -100,8 +109,28 @@ func (c *cli) begin(cmd *cobra.Command) {
 	if f := cmd.Flags().Lookup("progress"); f != nil && f.Value.String() == "json" && !cmd.Flags().Changed("log-format") {
 		c.logFormat = "json" // each line of standard error is an object then
 	}
+	// What libraries print by themselves is for -v, and has no secrets either.
+	slog.SetDefault(c.logger(slog.LevelWarn))
+	c.bound(cmd)
 	if f := cmd.Flags().Lookup("store"); f != nil && f.Value.String() != "" && f.Annotations[unwatched] == nil {
 		c.volume.start(f.Value.String(), cmd.Context().Done(), c.tellVolume)
+	}
+}
+
+// bounding marks a flag --timeout that ends the command's context, and with it the
+// command where its volume hangs.
+const bounding = "stoker.dev/bounding"
+
+// bound has the command's context end when its --timeout is over.
+func (c *cli) bound(cmd *cobra.Command) {
+	f := cmd.Flags().Lookup("timeout")
+	if f == nil || f.Annotations[bounding] == nil {
+		return
+	}
+	if d, err := time.ParseDuration(f.Value.String()); err == nil && d > 0 {
+		ctx, cancel := context.WithTimeout(cmd.Context(), d)
+		c.unbound = cancel
+		cmd.SetContext(ctx)
 	}
 }
 
@@ -156,16 +185,16 @@ func helpCommand() *cobra.Command {
 	}
 }
 
-// logger writes to standard error: warnings, or with -v everything.
+// logger writes to standard error: warnings, or with -v everything, without secrets.
 func (c *cli) logger(level slog.Level) *slog.Logger {
 	if c.verbose {
 		level = slog.LevelDebug
 	}
 	o := &slog.HandlerOptions{Level: level}
 	if c.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(c.stderr, o))
+		return slog.New(c.secrets.Handler(slog.NewJSONHandler(c.stderr, o)))
 	}
-	return slog.New(slog.NewTextHandler(c.stderr, o))
+	return slog.New(c.secrets.Handler(slog.NewTextHandler(c.stderr, o)))
 }
 
 // storeFlag adds --store, which STOKER_STORE gives a default.

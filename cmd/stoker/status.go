@@ -82,6 +82,7 @@ func (c *cli) fleet(ctx context.Context, f *clusterFlags) (*fleet.Fleet, error) 
 	if err != nil {
 		return nil, err
 	}
+	c.hideAccount(cfg)
 	klog.SetSlogLogger(c.logger(slog.LevelWarn))
 	nodes, err := fleet.ListNodes(ctx, cfg)
 	if err != nil {

@@ -63,7 +63,7 @@ func (c *cli) sweep(cmd *cobra.Command, f sweepFlags) error {
 	}
 	logger := c.logger(slog.LevelInfo)
 	klog.SetSlogLogger(logger)
-	kube, err := kubeConfig(f.kubeconfig)
+	kube, err := c.kubeConfig(f.kubeconfig)
 	if err != nil {
 		return usage(fmt.Errorf("reach the API server: %w; run in a pod or give --kubeconfig", err))
 	}

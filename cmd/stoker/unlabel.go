@@ -75,6 +75,7 @@ func (c *cli) unlabel(cmd *cobra.Command, f unlabelFlags) error {
 	if err != nil {
 		return err
 	}
+	c.hideAccount(kube)
 	manyRequests(kube)
 	removed, err := sweep.Unlabel(cmd.Context(), sweep.UnlabelOptions{Kube: kube, Nodes: f.nodes, Logger: logger})
 	if errors.Is(err, sweep.ErrNoNode) {
@@ -100,7 +101,7 @@ func (c *cli) printUnlabel(removed []sweep.Removed, output string) error {
 	for _, r := range removed {
 		o := unlabelOutput{Node: r.Node, Removed: append([]string{}, r.Keys...)}
 		if r.Err != nil {
-			o.Error = r.Err.Error()
+			o.Error = c.secrets.Scrub(r.Err.Error())
 		}
 		nodes = append(nodes, o)
 	}

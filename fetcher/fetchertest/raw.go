@@ -3,6 +3,7 @@ package fetchertest
 import (
 	"bufio"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"strings"
@@ -95,4 +96,15 @@ func BrokenAnswers(secret string) map[string]string {
 		"etag":                   RawAnswer("206 Partial Content", "{}", "Content-Range: bytes 0-1/2", "Content-Length: 2", `ETag: "`+secret+`"`),
 		"commit":                 RawAnswer("206 Partial Content", "{}", "Content-Range: bytes 0-1/2", "Content-Length: 2", "X-Repo-Commit: "+secret),
 	}
+}
+
+// NoLookups has every name that is not in /etc/hosts fail until tb ends, without
+// asking anybody: hostile redirects name whatever they like.
+func NoLookups(tb testing.TB) {
+	tb.Helper()
+	before := net.DefaultResolver
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("names are not looked up in tests")
+	}}
+	tb.Cleanup(func() { net.DefaultResolver = before })
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"cloud.google.com/go/auth"
 	"cloud.google.com/go/storage"
@@ -32,7 +31,7 @@ func (c *client) classify(ctx context.Context, op httpsource.Operation, err erro
 	if len(api.Errors) > 0 {
 		reason = api.Errors[0].Reason
 	}
-	e := op.Fail(fetcher.ErrRefused, httpsource.Answered(c.host, api.Code, reason, message(api), api.Header.Get("X-Guploader-Uploadid")), "")
+	e := op.Fail(fetcher.ErrRefused, httpsource.Answered(c.host, api.Code, reason, api.Message, api.Header.Get("X-Guploader-Uploadid")), "")
 	e.RetryAfter = httpsource.RetryAfter(api.Header)
 	switch {
 	case errors.Is(err, storage.ErrBucketNotExist):
@@ -61,15 +60,6 @@ func (c *client) orCredentials() string {
 		return "; for a bucket that is not public, give credentials in GOOGLE_APPLICATION_CREDENTIALS"
 	}
 	return ""
-}
-
-// message is the server's own words; the body of an answer that is no JSON is a
-// page for people.
-func message(api *googleapi.Error) string {
-	if api.Message == "" && !strings.HasPrefix(strings.TrimSpace(api.Body), "<") {
-		return api.Body
-	}
-	return api.Message
 }
 
 // classifyToken says what kind of failure it is that no token could be had. The

@@ -78,13 +78,17 @@ func (d *Driver) newClient(ctx context.Context, key []byte) (*client, error) {
 	}
 	var creds *auth.Credentials
 	if !emulated {
+		d.options.Secrets.AddJSON(key) // also if it turns out to be of no use
 		if creds, err = d.detect(key); err != nil {
 			return nil, err
 		}
 	}
+	if creds != nil {
+		d.options.Secrets.AddJSON(creds.JSON())
+	}
 	httpClient := &http.Client{
 		Transport: &authorized{
-			base: d.options.Transport, credentials: creds, scheme: endpoint.Scheme, host: endpoint.Host, userAgent: d.options.UserAgent,
+			base: d.options.Transport, credentials: creds, secrets: d.options.Secrets, scheme: endpoint.Scheme, host: endpoint.Host, userAgent: d.options.UserAgent,
 		},
 		CheckRedirect: httpsource.NoRedirects,
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
+	"github.com/stoker-project/stoker/fetcher/secrets"
 )
 
 // Options adjust a [Driver].
@@ -23,6 +24,8 @@ type Options struct {
 	Transport http.RoundTripper
 	// UserAgent is sent as it is; empty: "stoker".
 	UserAgent string
+	// Secrets takes all credentials that are read; nil: nobody hides them.
+	Secrets *secrets.Set
 	// PageSize is how many objects one answer lists at most; 0: the server's
 	// own limit, 1000.
 	PageSize int

@@ -11,6 +11,7 @@ import (
 	"cloud.google.com/go/auth"
 
 	"github.com/stoker-project/stoker/fetcher/httpsource"
+	"github.com/stoker-project/stoker/fetcher/secrets"
 )
 
 // authorized adds a token and our name to requests for one host, and lets an
@@ -18,6 +19,7 @@ import (
 type authorized struct {
 	base        http.RoundTripper
 	credentials *auth.Credentials // nil: none
+	secrets     *secrets.Set
 	// scheme and host are what the token is meant for.
 	scheme, host string
 	userAgent    string
@@ -46,6 +48,7 @@ func (a *authorized) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, &credentialsError{err}
 		}
+		a.secrets.Add(token.Value)
 		req.Header.Set("Authorization", "Bearer "+token.Value)
 		if project, err := a.credentials.QuotaProjectID(ctx); err == nil && project != "" {
 			req.Header.Set("X-Goog-User-Project", project)

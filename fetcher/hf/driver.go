@@ -10,6 +10,7 @@ import (
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
+	"github.com/stoker-project/stoker/fetcher/secrets"
 )
 
 // DefaultEndpoint is the public Hub.
@@ -29,6 +30,8 @@ type Options struct {
 	Transport http.RoundTripper
 	// UserAgent is sent as it is; empty: "stoker".
 	UserAgent string
+	// Secrets takes every token that is read; nil: nobody hides them.
+	Secrets *secrets.Set
 }
 
 // Driver reads models from one Hub. It implements [fetcher.Driver].
@@ -37,6 +40,7 @@ type Driver struct {
 	token     func() (string, error)
 	transport http.RoundTripper
 	userAgent string
+	secrets   *secrets.Set
 	limits    limits
 	addresses addresses
 }
@@ -51,7 +55,7 @@ func New(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{endpoint: endpoint, token: o.Token, transport: o.Transport, userAgent: o.UserAgent, addresses: addresses{limit: maxAddresses}}
+	d := &Driver{endpoint: endpoint, token: o.Token, transport: o.Transport, userAgent: o.UserAgent, secrets: o.Secrets, addresses: addresses{limit: maxAddresses}}
 	if d.token == nil {
 		d.token = func() (string, error) { return "", nil }
 	}

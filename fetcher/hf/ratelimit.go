@@ -17,9 +17,9 @@ const (
 	limitResolves = "resolvers"
 )
 
-// maxRetryAfter bounds what a server may ask for: a header with a slip in it
+// maxSpent bounds how long a limit is taken for used up: a header with a slip in it
 // must not stop a node for a day. The Hub's own window has 5 minutes.
-const maxRetryAfter = time.Hour
+const maxSpent = time.Hour
 
 // limits remembers which of the Hub's quotas are used up, so that the driver
 // refuses by itself instead of asking: each refused request would prolong the
@@ -40,7 +40,7 @@ func (l *limits) learn(limit string, header http.Header) {
 	if l.until == nil {
 		l.until = map[string]time.Time{}
 	}
-	l.until[limit] = time.Now().Add(reset)
+	l.until[limit] = time.Now().Add(min(reset, maxSpent))
 }
 
 // left returns how long a limit is still used up.
@@ -60,7 +60,7 @@ func rateLimitReset(header http.Header) (reset time.Duration, spent bool) {
 			spent = value == "0"
 		case "t":
 			if n, err := strconv.ParseUint(value, 10, 32); err == nil {
-				reset = min(time.Duration(n+1)*time.Second, maxRetryAfter)
+				reset = time.Duration(n+1) * time.Second
 			}
 		}
 	}

@@ -54,6 +54,7 @@ func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r reque
 	if err != nil {
 		return nil, nil, op.fail(fetcher.ErrMisconfigured, err, "write the token on one line, as the Hub shows it")
 	}
+	d.secrets.Add(token)
 	if wait := d.limits.left(r.limit); wait > 0 {
 		e := op.fail(fetcher.ErrThrottled, fmt.Errorf("the quota of %s at %s is used up", r.limit, d.endpoint.Host), throttledHint(token))
 		e.RetryAfter = wait

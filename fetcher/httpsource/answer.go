@@ -10,10 +10,6 @@ import (
 	"time"
 )
 
-// maxRetryAfter bounds what a server may ask for: a header with a slip in it
-// must not stop a node for a day.
-const maxRetryAfter = time.Hour
-
 // Answered words an answer: who, status, code, message, request id. All but the
 // status may be empty; codes and request ids of another shape than [ID] admits are
 // left out.
@@ -33,17 +29,17 @@ func Answered(host string, status int, code, message, requestID string) error {
 }
 
 // RetryAfter is how long an answer asks to wait, by Retry-After in seconds or as
-// a date; 0 if it does not say, at most an hour.
+// a date; 0 if it does not say. It may be years: whoever waits has a bound.
 func RetryAfter(header http.Header) time.Duration {
 	value := header.Get("Retry-After")
 	if at, err := http.ParseTime(value); err == nil {
-		return min(max(0, time.Until(at)), maxRetryAfter)
+		return max(0, time.Until(at))
 	}
 	n, err := strconv.ParseUint(value, 10, 32)
 	if err != nil {
 		return 0
 	}
-	return min(time.Duration(n)*time.Second, maxRetryAfter)
+	return time.Duration(n) * time.Second
 }
 
 // Passing statuses may be answered otherwise the next time.

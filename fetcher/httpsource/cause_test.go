@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -18,7 +19,10 @@ import (
 // What net/http and TLS say of a failure comes out in our own words.
 func TestReword(t *testing.T) {
 	const echoed = "an-echoed-credential"
-	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	fetchertest.NoLookups(t)
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	secure.StartTLS()
 	t.Cleanup(secure.Close)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
@@ -43,9 +47,9 @@ func TestReword(t *testing.T) {
 	}{
 		"nothing":                 {url: raw(""), says: "closed without an answer", is: io.EOF},
 		"nobody listens":          {url: "http://127.0.0.1:1", says: "connection refused", is: syscall.ECONNREFUSED},
-		"no such host":            {url: "http://" + echoed + ".invalid", says: "no such host"},
+		"no such host":            {url: "http://" + echoed + ".invalid", says: "its address cannot be looked up"},
 		"untrusted certificate":   {url: secure.URL, says: "its certificate is signed by an unknown authority"},
-		"no TLS":                  {url: strings.Replace(plain.URL, "http:", "https:", 1), says: "no TLS"},
+		"no TLS":                  {url: strings.Replace(plain.URL, "http:", "https:", 1), says: "it does not speak TLS"},
 		"status line":             {url: raw("HTTP/1.1 " + echoed + "\r\n\r\n"), says: "broken HTTP answer: status line"},
 		"length":                  {url: raw(fetchertest.RawAnswer("200 OK", "", "Content-Length: "+echoed)), says: "broken HTTP answer: Content-Length"},
 		"proxy wants credentials": {url: secure.URL, transport: proxied("HTTP/1.1 407 " + echoed + "\r\n\r\n"), says: "the proxy answered 407"},

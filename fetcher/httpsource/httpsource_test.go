@@ -71,13 +71,22 @@ func TestRange(t *testing.T) {
 
 func TestRetryAfter(t *testing.T) {
 	for value, want := range map[string]time.Duration{
-		"": 0, "3": 3 * time.Second, "0": 0, "-3": 0, "soon": 0, "999999": time.Hour, "99999999999999999999": 0,
-		"Sun, 06 Nov 1994 08:49:37 GMT": 0, "Fri, 31 Dec 2199 23:59:59 GMT": time.Hour,
+		"": 0, "3": 3 * time.Second, "0": 0, "-3": 0, "soon": 0, "999999": 999999 * time.Second, "4294967295": 4294967295 * time.Second, "99999999999999999999": 0,
+		"Sun, 06 Nov 1994 08:49:37 GMT": 0, "Thu, 01 Jan 1970 00:00:01 GMT": 0,
 	} {
 		if got := httpsource.RetryAfter(http.Header{"Retry-After": {value}}); got != want {
 			t.Errorf("Retry-After: %s is %s, want %s", value, got, want)
 		}
 	}
+}
+
+func TestRetryAfterDate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		at := time.Now().Add(30 * 365 * 24 * time.Hour)
+		if got := httpsource.RetryAfter(http.Header{"Retry-After": {at.UTC().Format(http.TimeFormat)}}); got != time.Until(at) {
+			t.Errorf("until a date, it is %s, want %s", got, time.Until(at))
+		}
+	})
 }
 
 func TestPathOf(t *testing.T) {

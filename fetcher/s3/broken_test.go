@@ -14,6 +14,7 @@ import (
 // be a credential that this driver never had.
 func TestBrokenAnswers(t *testing.T) {
 	const echoed = "an-echoed-credential"
+	fetchertest.NoLookups(t)
 	noEnvironment(t)
 	t.Setenv("AWS_ACCESS_KEY_ID", accessKey)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", secretKey)

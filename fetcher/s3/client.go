@@ -47,14 +47,20 @@ func (d *Driver) client(ctx context.Context, op httpsource.Operation) (*s3.Clien
 	if err != nil {
 		return nil, unusable(err, "mount a Secret with the keys config and credentials, as the AWS tools write these files")
 	}
+	d.options.Secrets.AddINI(files)
 	client, err := d.clients.get(files, func() (*s3.Client, error) { return d.newClient(ctx) })
 	if err != nil {
 		return nil, unusable(err, "check AWS's configuration files and variables")
 	}
 	// The client would get them itself; here, what fails can be told apart.
-	if _, err := client.Options().Credentials.Retrieve(ctx); err != nil {
+	for _, name := range []string{"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"} {
+		d.options.Secrets.AddFile(os.Getenv(name)) // the SDK sends what is in it now
+	}
+	keys, err := client.Options().Credentials.Retrieve(ctx)
+	if err != nil {
 		return nil, classifyCredentials(ctx, op, err)
 	}
+	d.options.Secrets.Add(keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken)
 	return client, nil
 }
 
@@ -114,6 +120,7 @@ func (d *Driver) newClient(ctx context.Context) (*s3.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read AWS's configuration: %w", err)
 	}
+	d.addKeys(cfg.ConfigSources)
 	endpoint, err := d.endpoint(ctx, &cfg)
 	if err != nil {
 		return nil, err
@@ -132,6 +139,16 @@ func (d *Driver) newClient(ctx context.Context) (*s3.Client, error) {
 		// A server of one's own has one name; Amazon's answers to both styles.
 		o.UsePathStyle = o.BaseEndpoint != nil
 	}), nil
+}
+
+// addKeys takes the keys of the configuration, also those that only get others.
+func (d *Driver) addKeys(sources []any) {
+	for _, source := range sources {
+		shared, ok := source.(config.SharedConfig)
+		for s := &shared; ok && s != nil; s = s.Source {
+			d.options.Secrets.Add(s.Credentials.AccessKeyID, s.Credentials.SecretAccessKey, s.Credentials.SessionToken)
+		}
+	}
 }
 
 // endpoint is the endpoint that was asked for, or "" where the SDK's chain

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
+	"github.com/stoker-project/stoker/fetcher/secrets"
 )
 
 // Options adjust a [Driver].
@@ -25,6 +26,8 @@ type Options struct {
 	Transport http.RoundTripper
 	// UserAgent is added to the SDK's own, as NAME/VERSION; empty: "stoker".
 	UserAgent string
+	// Secrets takes all credentials that are read; nil: nobody hides them.
+	Secrets *secrets.Set
 	// PageSize is how many objects one answer lists at most; 0: the server's
 	// own limit, 1000.
 	PageSize int32

@@ -29,6 +29,32 @@ func (s *Set) AddEnvironment() {
 	}
 }
 
+// AddINI takes the secrets of one of AWS's files: every value whose name speaks of a
+// key, a token, a secret or a password.
+func (s *Set) AddINI(text []byte) {
+	for line := range strings.Lines(string(text)) {
+		name, v, ok := strings.Cut(line, "=")
+		if v = strings.TrimSpace(v); ok && isSecretName(name) && !strings.Contains(v, "://") {
+			s.Add(v)
+		}
+	}
+}
+
+// maxFile is more than a file with one token has, in bytes.
+const maxFile = 64 << 10
+
+// AddFile takes what is in a file with one secret. A file that cannot be read has
+// none for whoever is to use it, either.
+func (s *Set) AddFile(path string) {
+	info, err := os.Stat(path)
+	if s == nil || err != nil || !info.Mode().IsRegular() || info.Size() > maxFile {
+		return
+	}
+	if text, err := os.ReadFile(path); err == nil {
+		s.Add(string(text))
+	}
+}
+
 // AddUserinfo takes the credentials of a URL: the password, or the user where that
 // is all, and both as a Basic authorization has them.
 func (s *Set) AddUserinfo(u *url.Userinfo) {
@@ -109,6 +135,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	return t.next.RoundTrip(req)
 }
+
+// WrappedRoundTripper returns the transport below, for Kubernetes' client.
+func (t *transport) WrappedRoundTripper() http.RoundTripper { return t.next }
 
 // CloseIdleConnections closes those of the transport below.
 func (t *transport) CloseIdleConnections() {

@@ -123,6 +123,19 @@ func TestCredentialsFile(t *testing.T) {
 	}
 }
 
+// AWS's files have names that speak of what their values are.
+func TestConfigurationFile(t *testing.T) {
+	s := secrets.New()
+	s.AddINI([]byte("[default]\nregion = eu-test-1\naws_access_key_id=KEYOFSOMEBODY01\naws_secret_access_key = of/somebody+=1\r\naws_session_token=of-a-session\nsso_start_url = https://sso.example/token\n"))
+	for text, secret := range map[string]bool{
+		"KEYOFSOMEBODY01": true, "of/somebody+=1": true, "of-a-session": true, "eu-test-1": false, "https://sso.example/token": false,
+	} {
+		if s.Has(text) != secret {
+			t.Errorf("%q is a secret: %v, want %v", text, !secret, secret)
+		}
+	}
+}
+
 func TestEnvironment(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret/of+aws/12345")
 	t.Setenv("https_proxy", "http://someone:pr0xyPassw0rd@proxy.example:3128")
