@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 )
 
 // File is one file of a revision, as its source describes it.
@@ -92,6 +93,9 @@ type Access struct {
 	// credentials (AWS's files), key.json (Google). Read at every use, so that
 	// a rotated Secret takes effect. Empty: the environment's credentials.
 	CredentialsDir string
+	// HeaderTimeout is how long a source over HTTP may take until the headers of an
+	// answer. 0: 30 s.
+	HeaderTimeout time.Duration
 }
 
 // Drivers makes drivers, by scheme.

@@ -34,6 +34,9 @@ var (
 	// where a part of it was asked for. If it keeps to that, the engine takes
 	// the file from its front, over one connection.
 	ErrNoRanges = errors.New("the source gives no ranges")
+	// ErrSlow is, within an ErrTransient, a source that sends too little to wait
+	// for: what it brought is no progress.
+	ErrSlow = errors.New("too slow")
 	// ErrNoSpace is a full disk, a used-up quota, or a reserve that would be
 	// crossed.
 	ErrNoSpace = store.ErrNoSpace

@@ -19,6 +19,9 @@ func (c *client) classify(ctx context.Context, op httpsource.Operation, err erro
 	if ended := op.Ended(ctx, nil); ended != nil {
 		return ended
 	}
+	if e := op.Exceeded(err); e != nil {
+		return e
+	}
 	var noToken *credentialsError
 	if errors.As(err, &noToken) {
 		return classifyToken(op, noToken.err)

@@ -29,12 +29,14 @@ type Options struct {
 	// PageSize is how many objects one answer lists at most; 0: the server's
 	// own limit, 1000.
 	PageSize int
+	// Bounds are what answers may take.
+	Bounds httpsource.Bounds
 }
 
 // Driver reads buckets. It implements [fetcher.Driver].
 type Driver struct {
 	access  fetcher.Access
-	options Options
+	options Options // with all defaults
 	clients clients
 }
 
@@ -52,6 +54,8 @@ func New(access fetcher.Access, o Options) (*Driver, error) {
 	if o.Transport == nil {
 		o.Transport = httpsource.NewTransport()
 	}
+	o.Bounds = o.Bounds.For(access)
+	o.Transport = o.Bounds.Transport(o.Transport, httpsource.JSONPage)
 	if o.UserAgent == "" {
 		o.UserAgent = "stoker"
 	}
@@ -75,6 +79,10 @@ func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing,
 	if src.Scheme != fetcher.SchemeGCS {
 		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("it is no Google Cloud Storage bucket"), "write it as gs://BUCKET/PREFIX")
 	}
+	return d.options.Bounds.List(ctx, op, func(ctx context.Context) (fetcher.Listing, error) { return d.list(ctx, op, src) })
+}
+
+func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.Source) (fetcher.Listing, error) {
 	c, err := d.client(ctx, op)
 	if err != nil {
 		return fetcher.Listing{}, err
@@ -84,9 +92,9 @@ func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing,
 	if err := query.SetAttrSelection([]string{"Name", "Size", "Generation", "CRC32C", "MD5"}); err != nil {
 		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, err, "report this")
 	}
-	objects := c.Bucket(bucket).Objects(ctx, query)
+	var files httpsource.Files
+	objects := c.Bucket(bucket).Objects(withPages(ctx, &files), query)
 	objects.PageInfo().MaxSize = d.options.PageSize
-	var files []fetcher.File
 	for {
 		attrs, err := next(objects)
 		if errors.Is(err, iterator.Done) {
@@ -100,13 +108,18 @@ func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing,
 			return fetcher.Listing{}, op.Fail(fetcher.ErrCorrupt, err, "do not trust this endpoint")
 		}
 		if isFile {
-			files = append(files, fetcher.File{Path: path, Size: attrs.Size, Digest: vouched(attrs), Version: strconv.FormatInt(attrs.Generation, 10)})
+			err = files.Add(fetcher.File{Path: path, Size: attrs.Size, Digest: vouched(attrs), Version: strconv.FormatInt(attrs.Generation, 10)})
+		} else {
+			err = files.Skip()
+		}
+		if err != nil {
+			return fetcher.Listing{}, op.Exceeded(err)
 		}
 	}
-	if len(files) == 0 {
+	if len(files.All()) == 0 {
 		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("no object is there"), "check the spelling; PREFIX names a folder, without wildcards")
 	}
-	return fetcher.Listing{Revision: httpsource.Revision(files), Files: files}, nil
+	return fetcher.Listing{Revision: httpsource.Revision(files.All()), Files: files.All()}, nil
 }
 
 // errNoList is an answer that is JSON and no list of objects.

@@ -38,7 +38,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	if offset+length == f.Size {
 		asked = -1 // to the end
 	}
-	readCtx, try := withOneTry(ctx)
+	readCtx, try := withOneTry(httpsource.ForObject(ctx))
 	r, err := c.Bucket(bucket).Object(prefix+f.Path).Generation(generation).NewRangeReader(readCtx, offset, asked)
 	if err != nil {
 		return nil, c.classify(ctx, op, err)

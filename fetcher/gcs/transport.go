@@ -41,6 +41,11 @@ func (a *authorized) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != a.scheme || !strings.EqualFold(req.URL.Host, a.host) {
 		return nil, httpsource.NewCause("a request for another host than "+a.host, nil)
 	}
+	if files, ok := ctx.Value(pagesKey{}).(*httpsource.Files); ok {
+		if err := files.Page(req.URL.Query().Get("pageToken")); err != nil {
+			return nil, err
+		}
+	}
 	req = req.Clone(ctx) // a RoundTripper must not change what it was given
 	req.Header.Set("User-Agent", a.userAgent)
 	if a.credentials != nil {
@@ -60,6 +65,15 @@ func (a *authorized) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body = &watchedBody{resp.Body, try}
 	}
 	return resp, err
+}
+
+// pagesKey is where a listing's files are in its context.
+type pagesKey struct{}
+
+// withPages has each request of a listing begin a page of files: the client asks
+// for further pages by itself, without an end as long as they are empty.
+func withPages(ctx context.Context, files *httpsource.Files) context.Context {
+	return context.WithValue(ctx, pagesKey{}, files)
 }
 
 // oneTry is a transfer that asks once: a storage.Reader whose body breaks asks

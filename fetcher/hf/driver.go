@@ -1,6 +1,7 @@
 package hf
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type Options struct {
 	UserAgent string
 	// Secrets takes every token that is read; nil: nobody hides them.
 	Secrets *secrets.Set
+	// Bounds are what answers may take.
+	Bounds httpsource.Bounds
 }
 
 // Driver reads models from one Hub. It implements [fetcher.Driver].
@@ -41,6 +44,7 @@ type Driver struct {
 	transport http.RoundTripper
 	userAgent string
 	secrets   *secrets.Set
+	bounds    httpsource.Bounds
 	limits    limits
 	addresses addresses
 }
@@ -62,6 +66,9 @@ func New(o Options) (*Driver, error) {
 	if d.transport == nil {
 		d.transport = httpsource.NewTransport()
 	}
+	o.Bounds.AnswerBytes = cmp.Or(o.Bounds.AnswerBytes, maxPage)
+	d.bounds = o.Bounds.OrDefaults()
+	d.transport = d.bounds.Transport(d.transport, httpsource.AnyShape)
 	if d.userAgent == "" {
 		d.userAgent = "stoker"
 	}
@@ -97,6 +104,11 @@ func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing,
 	if src.Scheme != fetcher.SchemeHub {
 		return fetcher.Listing{}, op.fail(fetcher.ErrRefused, errors.New("it is no Hub repository"), "write it as hf://ORG/NAME")
 	}
+	bounded := httpsource.Operation{Verb: op.verb, Origin: op.origin}
+	return d.bounds.List(ctx, bounded, func(ctx context.Context) (fetcher.Listing, error) { return d.list(ctx, op, src) })
+}
+
+func (d *Driver) list(ctx context.Context, op operation, src fetcher.Source) (fetcher.Listing, error) {
 	commit := src.Revision
 	if !fetcher.IsCommit(commit) {
 		var err error
@@ -121,7 +133,7 @@ func (d *Driver) lookUp(ctx context.Context, op operation, src fetcher.Source) (
 		SHA string `json:"sha"`
 	}
 	target := d.url("/api/models/" + src.Path + "/revision/" + url.PathEscape(revision))
-	if _, err := d.readJSON(ctx, op, target, &info); err != nil {
+	if _, err := d.readJSON(ctx, op, target, func(body *jsonBody) error { return body.decode(&info, maxInfo) }); err != nil {
 		return "", err
 	}
 	if !fetcher.IsCommit(info.SHA) {

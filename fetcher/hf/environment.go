@@ -1,6 +1,7 @@
 package hf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,6 +28,7 @@ func FromEnvironment(access fetcher.Access, o Options) (*Driver, error) {
 	if o.Endpoint == "" {
 		o.Endpoint = os.Getenv("HF_ENDPOINT")
 	}
+	o.Bounds.Header = cmp.Or(access.HeaderTimeout, o.Bounds.Header)
 	o.Token = func() (string, error) { return readToken(access.CredentialsDir) }
 	return New(o)
 }

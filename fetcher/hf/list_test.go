@@ -86,11 +86,11 @@ func TestHostileServer(t *testing.T) {
 		{"next page is this page", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Link", "<"+r.URL.String()+`>; rel="next"`)
 			_, _ = io.WriteString(w, "[]")
-		}, fetcher.ErrTransient, "never end"},
+		}, fetcher.ErrRefused, "never end"},
 		{"always another page", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Link", "<"+r.URL.String()+`0>; rel="next"`)
 			_, _ = io.WriteString(w, "[]")
-		}, fetcher.ErrTransient, "never end"},
+		}, fetcher.ErrRefused, "never end"},
 		{"no list", entry(`1]`), fetcher.ErrTransient, "JSON"},
 		{"endless answer", func(w http.ResponseWriter, _ *http.Request) {
 			for range 40 {
@@ -98,7 +98,7 @@ func TestHostileServer(t *testing.T) {
 					return
 				}
 			}
-		}, fetcher.ErrTransient, "more than"},
+		}, fetcher.ErrRefused, "more than"},
 		{"digest that is none", entry(`{"type":"file","path":"x","size":1,"oid":"","lfs":{"oid":"../../x","size":1}}`), fetcher.ErrCorrupt, "digest"},
 		{"negative size", entry(`{"type":"file","path":"x","size":-1}`), fetcher.ErrCorrupt, "size -1"},
 		{"size that no file has", entry(`{"type":"file","path":"x","size":9223372036854775808}`), fetcher.ErrCorrupt, "size that no file has"},

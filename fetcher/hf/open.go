@@ -39,7 +39,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 		see:    func(h http.Header) error { return checkIdentity(op, obj, h) },
 	}
 	key := fileKey{obj.Source.Path, obj.Revision, f.Path, f.Digest}
-	resp, err := d.fetch(ctx, op, key, r)
+	resp, err := d.fetch(httpsource.ForObject(ctx), op, key, r)
 	if err != nil {
 		return nil, err
 	}

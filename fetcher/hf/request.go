@@ -118,6 +118,9 @@ func (d *Driver) ask(ctx context.Context, op operation, address *url.URL, r requ
 
 // unreached is a request that got no answer.
 func (op operation) unreached(ctx context.Context, target *url.URL, err error) error {
+	if e := op.exceeded(err); e != nil && ctx.Err() == nil {
+		return e
+	}
 	return op.ended(ctx, op.fail(fetcher.ErrTransient, fmt.Errorf("reach %s: %w", httpsource.Host(target), httpsource.Reword(err)), checkNetwork(httpsource.Host(target))))
 }
 

@@ -5,23 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
-)
-
-// Bounds on what a Hub may answer: far above what any repository has, so that
-// a broken server cannot fill the memory or hold a pull for ever.
-const (
-	maxPage    = 32 << 20 // bytes of one JSON answer
-	maxPages   = 2000
-	maxFiles   = 1_000_000
-	apiTimeout = time.Minute // for one JSON answer, whole
 )
 
 // treeEntry is one entry of the Hub's tree. xetHash is left out on purpose: it
@@ -58,39 +47,53 @@ func (e treeEntry) file() (fetcher.File, error) {
 func (d *Driver) tree(ctx context.Context, op operation, repo, commit string) ([]fetcher.File, error) {
 	page := d.url("/api/models/" + repo + "/tree/" + commit)
 	page.RawQuery = "recursive=true&expand=false"
-	var files []fetcher.File
-	seen := map[string]bool{}
+	var files httpsource.Files
 	for page != nil {
-		if seen[page.String()] || len(seen) >= maxPages {
-			return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s answers with pages that never end", d.endpoint.Host), "check that the endpoint is a Hub")
+		if err := files.Page(page.String()); err != nil {
+			return nil, op.exceeded(err)
 		}
-		seen[page.String()] = true
-		var entries []treeEntry
-		header, err := d.readJSON(ctx, op, page, &entries)
+		header, err := d.readJSON(ctx, op, page, func(body *jsonBody) error { return readPage(op, &files, body) })
 		if err != nil {
 			return nil, err
-		}
-		for _, e := range entries {
-			if e.Type == "directory" {
-				continue
-			}
-			if e.Type != "file" {
-				return nil, op.fail(fetcher.ErrRefused, e.unknown(), "take it out of the repository, or name another revision")
-			}
-			f, err := e.file()
-			if err != nil {
-				return nil, op.fail(fetcher.ErrCorrupt, err, "do not trust this source")
-			}
-			files = append(files, f)
-		}
-		if len(files) > maxFiles {
-			return nil, op.fail(fetcher.ErrRefused, fmt.Errorf("it has more than %d files", maxFiles), "this is no model repository")
 		}
 		if page, err = d.nextPage(page, header); err != nil {
 			return nil, op.fail(fetcher.ErrTransient, err, "check that the mirror rewrites its Link headers")
 		}
 	}
-	return files, nil
+	return files.All(), nil
+}
+
+// readPage adds the files of one page, entry by entry: a page may have millions.
+func readPage(op operation, files *httpsource.Files, body *jsonBody) error {
+	if open, err := body.Token(); err != nil {
+		return err
+	} else if open != json.Delim('[') {
+		return fmt.Errorf("a list begins with [, not with %v", open)
+	}
+	for body.More() {
+		var e treeEntry
+		if err := body.decode(&e, maxEntry); err != nil {
+			return err
+		}
+		if e.Type == "directory" {
+			if err := files.Skip(); err != nil {
+				return op.exceeded(err)
+			}
+			continue
+		}
+		if e.Type != "file" {
+			return op.fail(fetcher.ErrRefused, e.unknown(), "take it out of the repository, or name another revision")
+		}
+		f, err := e.file()
+		if err != nil {
+			return op.fail(fetcher.ErrCorrupt, err, "do not trust this source")
+		}
+		if err := files.Add(f); err != nil {
+			return op.exceeded(err)
+		}
+	}
+	_, err := body.Token()
+	return err
 }
 
 // nextPage reads the Link header. A page on another host is refused: it would
@@ -115,26 +118,4 @@ func (d *Driver) nextPage(page *url.URL, header http.Header) (*url.URL, error) {
 		return next, nil
 	}
 	return nil, nil //nolint:nilnil // no further page
-}
-
-// readJSON gets a JSON answer of the endpoint and returns its header.
-func (d *Driver) readJSON(ctx context.Context, op operation, target *url.URL, into any) (http.Header, error) {
-	short, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	resp, _, err := d.get(short, op, target, request{limit: limitAPI, accept: "application/json"})
-	if err != nil {
-		return nil, op.ended(ctx, err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
-	if err != nil {
-		return nil, op.ended(ctx, op.fail(fetcher.ErrTransient, fmt.Errorf("read the answer of %s: %w", target.Host, httpsource.Reword(err)), checkNetwork(target.Host)))
-	}
-	if len(text) > maxPage {
-		return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s answers with more than %d bytes", target.Host, maxPage), "check that the endpoint is a Hub")
-	}
-	if err := json.Unmarshal(text, into); err != nil {
-		return nil, op.unreadable(target.Host, err)
-	}
-	return resp.Header, nil
 }

@@ -30,5 +30,8 @@ func (op Operation) Ended(ctx context.Context, err error) error {
 // Broken is a request that got no answer, or a body that broke off. Of err only the
 // cause is kept, as Reword words it.
 func (op Operation) Broken(host string, err error) *fetcher.Error {
+	if e := op.Exceeded(err); e != nil {
+		return e
+	}
 	return op.Fail(fetcher.ErrTransient, fmt.Errorf("the connection to %s broke: %w", host, Reword(err)), "check that this machine reaches "+host)
 }

@@ -59,6 +59,9 @@ func classify(ctx context.Context, op httpsource.Operation, err error) error {
 	if ended := op.Ended(ctx, nil); ended != nil {
 		return ended
 	}
+	if e := op.Exceeded(err); e != nil {
+		return e
+	}
 	a, ok := asAnswer(err)
 	switch {
 	case !ok:
@@ -133,9 +136,13 @@ func classifyCredentials(ctx context.Context, op httpsource.Operation, err error
 	if ended := op.Ended(ctx, nil); ended != nil {
 		return ended
 	}
+	if e := op.Exceeded(err); e != nil && !fromMetadata(err) {
+		return e
+	}
 	const hint = "give credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role for this machine or pod"
 	var operation *smithy.OperationError
-	if errors.As(err, &operation) && operation.ServiceID == "ec2imds" {
+	_ = errors.As(err, &operation)
+	if fromMetadata(err) {
 		// The last of the chain: nothing gave any, and this machine has no role.
 		return op.Fail(fetcher.ErrRefused, errors.New("there are no AWS credentials"), hint)
 	}
@@ -154,4 +161,10 @@ func classifyCredentials(ctx context.Context, op httpsource.Operation, err error
 		return op.Broken(asked(err), err)
 	}
 	return op.Fail(fetcher.ErrRefused, fmt.Errorf("get AWS credentials: %w", local(err)), hint)
+}
+
+// fromMetadata says whether it is a machine's own metadata service that failed.
+func fromMetadata(err error) bool {
+	var operation *smithy.OperationError
+	return errors.As(err, &operation) && operation.ServiceID == "ec2imds"
 }

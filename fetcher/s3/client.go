@@ -107,6 +107,7 @@ func (d *Driver) newClient(ctx context.Context) (*s3.Client, error) {
 		// Its own would write to standard error, between lines of ours; what
 		// matters comes back as an error.
 		config.WithLogger(logging.Nop{}),
+		config.WithAPIOptions(boundCredentials(d.options.Bounds)),
 	}
 	if dir := d.access.CredentialsDir; dir != "" {
 		load = append(load,
@@ -125,6 +126,7 @@ func (d *Driver) newClient(ctx context.Context) (*s3.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.APIOptions = nil // they are for what gives credentials
 	return s3.NewFromConfig(cfg, func(o *s3.Options) {
 		o.HTTPClient = &http.Client{Transport: d.options.Transport, CheckRedirect: httpsource.NoRedirects}
 		o.Retryer = aws.NopRetryer{}

@@ -31,12 +31,14 @@ type Options struct {
 	// PageSize is how many objects one answer lists at most; 0: the server's
 	// own limit, 1000.
 	PageSize int32
+	// Bounds are what answers may take.
+	Bounds httpsource.Bounds
 }
 
 // Driver reads buckets. It implements [fetcher.Voucher].
 type Driver struct {
 	access  fetcher.Access
-	options Options
+	options Options // with all defaults
 	clients clients
 }
 
@@ -55,6 +57,8 @@ func New(access fetcher.Access, o Options) (*Driver, error) {
 	if o.Transport == nil {
 		o.Transport = httpsource.NewTransport()
 	}
+	o.Bounds = o.Bounds.For(access)
+	o.Transport = o.Bounds.Transport(o.Transport, httpsource.XMLPage)
 	if o.UserAgent == "" {
 		o.UserAgent = "stoker"
 	}
@@ -78,6 +82,10 @@ func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing,
 	if src.Scheme != fetcher.SchemeS3 {
 		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("it is no S3 bucket"), "write it as s3://BUCKET/PREFIX")
 	}
+	return d.options.Bounds.List(ctx, op, func(ctx context.Context) (fetcher.Listing, error) { return d.list(ctx, op, src) })
+}
+
+func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.Source) (fetcher.Listing, error) {
 	client, err := d.client(ctx, op)
 	if err != nil {
 		return fetcher.Listing{}, err
@@ -94,62 +102,67 @@ func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing,
 	if d.options.PageSize > 0 {
 		in.MaxKeys = aws.Int32(d.options.PageSize)
 	}
-	var files []fetcher.File
+	var files httpsource.Files
 	for {
+		if err := files.Page(aws.ToString(in.ContinuationToken)); err != nil {
+			return fetcher.Listing{}, op.Exceeded(err)
+		}
 		out, err := client.ListObjectsV2(ctx, in)
 		if err != nil {
 			return fetcher.Listing{}, classify(ctx, op, err)
 		}
-		page, err := describe(op, out, prefix)
-		if err != nil {
+		if err := describe(op, &files, out, prefix); err != nil {
 			return fetcher.Listing{}, err
 		}
-		files = append(files, page...)
 		if !aws.ToBool(out.IsTruncated) {
 			break
 		}
 		next := aws.ToString(out.NextContinuationToken)
-		if next == "" || next == aws.ToString(in.ContinuationToken) {
-			return fetcher.Listing{}, op.Fail(fetcher.ErrTransient, fmt.Errorf("the list ends after %d files and says that there are more", len(files)), "check that the endpoint is an S3 server")
+		if next == "" {
+			return fetcher.Listing{}, op.Fail(fetcher.ErrTransient, fmt.Errorf("the list ends after %d files and says that there are more", len(files.All())), "check that the endpoint is an S3 server")
 		}
 		in.ContinuationToken = aws.String(next)
 	}
-	if len(files) == 0 {
+	if len(files.All()) == 0 {
 		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("no object is there"), "check the spelling; PREFIX names a folder, without wildcards")
 	}
-	return fetcher.Listing{Revision: httpsource.Revision(files), Files: files}, nil
+	return fetcher.Listing{Revision: httpsource.Revision(files.All()), Files: files.All()}, nil
 }
 
-// describe makes files of one page.
-func describe(op httpsource.Operation, out *s3.ListObjectsV2Output, prefix string) ([]fetcher.File, error) {
+// describe adds the files of one page.
+func describe(op httpsource.Operation, files *httpsource.Files, out *s3.ListObjectsV2Output, prefix string) error {
 	distrust := func(err error) error {
 		return op.Fail(fetcher.ErrCorrupt, err, "do not trust this endpoint")
 	}
-	files := make([]fetcher.File, 0, len(out.Contents))
 	for _, o := range out.Contents {
 		key := aws.ToString(o.Key)
 		if out.EncodingType == types.EncodingTypeUrl {
 			plain, err := url.QueryUnescape(key) // as forms are: a plus is a space
 			if err != nil {
-				return nil, distrust(errors.New("a key is not encoded as it says"))
+				return distrust(errors.New("a key is not encoded as it says"))
 			}
 			key = plain
 		}
 		path, isFile, err := httpsource.PathOf(key, prefix, aws.ToInt64(o.Size))
 		if err != nil {
-			return nil, distrust(err)
+			return distrust(err)
 		}
 		if !isFile {
+			if err := files.Skip(); err != nil {
+				return op.Exceeded(err)
+			}
 			continue
 		}
 		etag := aws.ToString(o.ETag)
 		if etag == "" {
-			return nil, op.Fail(fetcher.ErrRefused, fmt.Errorf("%s has no ETag: a change under the transfer would go unseen", path), "let the server give its objects ETags; copying an object onto itself may do that")
+			return op.Fail(fetcher.ErrRefused, fmt.Errorf("%s has no ETag: a change under the transfer would go unseen", path), "let the server give its objects ETags; copying an object onto itself may do that")
 		}
 		if strings.ContainsFunc(etag, unicode.IsControl) {
-			return nil, distrust(fmt.Errorf("%s has an ETag with control characters", path))
+			return distrust(fmt.Errorf("%s has an ETag with control characters", path))
 		}
-		files = append(files, fetcher.File{Path: path, Size: aws.ToInt64(o.Size), Version: etag})
+		if err := files.Add(fetcher.File{Path: path, Size: aws.ToInt64(o.Size), Version: etag}); err != nil {
+			return op.Exceeded(err)
+		}
 	}
-	return files, nil
+	return nil
 }

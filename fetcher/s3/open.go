@@ -33,7 +33,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 		return nil, err
 	}
 	bucket, prefix := httpsource.Bucket(obj.Source)
-	out, err := client.GetObject(ctx, &s3.GetObjectInput{
+	out, err := client.GetObject(httpsource.ForObject(ctx), &s3.GetObjectInput{
 		Bucket: aws.String(bucket), Key: aws.String(prefix + f.Path),
 		Range: aws.String(httpsource.Range(f.Size, offset, length)), IfMatch: aws.String(f.Version),
 	})

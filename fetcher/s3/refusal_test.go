@@ -198,7 +198,7 @@ func TestHostileLists(t *testing.T) {
 		"an ETag of lines":    {`<Contents><Key>llama/config.json</Key><Size>5</Size><ETag>a&#10;b</ETag></Contents>`, fetcher.ErrCorrupt, "ETag"},
 		"not encoded":         {`<EncodingType>url</EncodingType>` + fmt.Sprintf(object, "llama/100%zz"), fetcher.ErrCorrupt, "encoded"},
 		"more, but not where": {`<IsTruncated>true</IsTruncated>` + fmt.Sprintf(object, "llama/a"), fetcher.ErrTransient, "more"},
-		"for ever":            {`<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>` + fmt.Sprintf(object, "llama/a"), fetcher.ErrTransient, "more"},
+		"for ever":            {`<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>` + fmt.Sprintf(object, "llama/a"), fetcher.ErrCorrupt, "twice"},
 		"empty":               {``, fetcher.ErrRefused, "no object"},
 		"no XML":              {`<`, fetcher.ErrTransient, ""},
 	} {

@@ -1,0 +1,45 @@
+package s3
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	smithymiddleware "github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/stoker-project/stoker/fetcher/httpsource"
+)
+
+// maxCredentials is how many bytes an answer with credentials may have.
+const maxCredentials = 1 << 20
+
+// boundCredentials bounds the answers to the SDK's requests for credentials. They
+// keep their own HTTP client, which knows how soon to give up on each service.
+func boundCredentials(bounds httpsource.Bounds) []func(*smithymiddleware.Stack) error {
+	bounds.AnswerBytes = maxCredentials
+	exchange := smithymiddleware.DeserializeMiddlewareFunc("StokerBounds", func(
+		ctx context.Context, in smithymiddleware.DeserializeInput, next smithymiddleware.DeserializeHandler,
+	) (out smithymiddleware.DeserializeOutput, metadata smithymiddleware.Metadata, err error) {
+		host := ""
+		if req, ok := in.Request.(*smithyhttp.Request); ok {
+			host = httpsource.Host(req.URL)
+		}
+		_, err = bounds.Exchange(ctx, host, func(ctx context.Context) (*http.Response, error) { //nolint:bodyclose // the SDK closes it
+			out, metadata, err = next.HandleDeserialize(ctx, in)
+			resp, ok := out.RawResponse.(*smithyhttp.Response)
+			switch {
+			case err != nil:
+				return nil, err
+			case !ok || resp.Response == nil:
+				return nil, fmt.Errorf("an answer of type %T", out.RawResponse)
+			}
+			return resp.Response, nil
+		})
+		return out, metadata, err
+	})
+	return []func(*smithymiddleware.Stack) error{func(stack *smithymiddleware.Stack) error {
+		// The last is the one before the exchange itself.
+		return stack.Deserialize.Add(exchange, smithymiddleware.After)
+	}}
+}
