@@ -44,6 +44,11 @@ type Options struct {
 	MaxWait time.Duration
 	// Secrets are refused where a source lists files; nil: there are none.
 	Secrets *secrets.Set
+	// Patience is how long a request may go on without a byte of progress, failing
+	// and waiting for its next try, before the pull gives up with attempts left: for
+	// callers that have something better to do meanwhile, and come back. 0: Attempts
+	// alone decide.
+	Patience time.Duration
 }
 
 // Fetcher pulls models into one store. It is safe for concurrent use.
@@ -115,6 +120,9 @@ type Progress struct {
 	// they are those of the pull that is waited for.
 	BytesDone, BytesTotal int64
 	FilesDone, FilesTotal int
+	// Failing is why the last request failed, while it is tried again and nothing
+	// has come since; else nil.
+	Failing error
 }
 
 // Result is a model that is published.
@@ -134,7 +142,7 @@ func (f *Fetcher) Resolve(ctx context.Context, req Request) (string, error) {
 	if req.Source.Pinned() {
 		return req.Source.Revision, nil
 	}
-	l, err := f.list(ctx, req)
+	l, err := f.list(ctx, req, nil)
 	if err != nil {
 		return "", fmt.Errorf("look up %s: %w", req.Source, err)
 	}
@@ -192,7 +200,7 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	defer meter.quiet()
 
 	meter.phase(PhaseListing)
-	listing, err := f.contents(ctx, req)
+	listing, err := f.contents(ctx, req, meter.failing)
 	if err != nil {
 		return Result{}, err
 	}
@@ -204,6 +212,7 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 		return Result{}, err
 	}
 	p := &pull{f: f, req: req, revision: listing.Revision, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
+	p.gate.failing = meter.failing
 	if err := p.run(ctx, listing.Files, known); err != nil {
 		return Result{DownloadedBytes: p.downloaded.Load()}, err
 	}
@@ -227,8 +236,9 @@ func (f *Fetcher) otherProgress(name string) (Progress, bool) {
 
 // contents lists the chosen files of the revision. A pinned revision that is
 // published with the same choice is not asked for again: it can have no other
-// content, and a warm model needs no network.
-func (f *Fetcher) contents(ctx context.Context, req Request) (Listing, error) {
+// content, and a warm model needs no network. failing hears why a request is made
+// again.
+func (f *Fetcher) contents(ctx context.Context, req Request, failing func(error)) (Listing, error) {
 	if req.Source.Pinned() {
 		m, err := f.o.Store.Manifest(req.Name, req.Source.Revision)
 		if err == nil && sameChoice(m, req) {
@@ -244,7 +254,7 @@ func (f *Fetcher) contents(ctx context.Context, req Request) (Listing, error) {
 			return Listing{}, err
 		}
 	}
-	l, err := f.list(ctx, req)
+	l, err := f.list(ctx, req, failing)
 	if err != nil {
 		return Listing{}, err
 	}
@@ -262,7 +272,7 @@ func (f *Fetcher) contents(ctx context.Context, req Request) (Listing, error) {
 	if err != nil {
 		return Listing{}, err
 	}
-	return l, f.vouch(ctx, req, l)
+	return l, f.vouch(ctx, req, l, failing)
 }
 
 // checkSecrets refuses a list that repeats a credential of this process: names and
@@ -303,13 +313,13 @@ func sameChoice(m store.Manifest, req Request) bool {
 		slices.Equal(m.Include, req.Include) && slices.Equal(m.Exclude, req.Exclude)
 }
 
-func (f *Fetcher) list(ctx context.Context, req Request) (Listing, error) {
+func (f *Fetcher) list(ctx context.Context, req Request, failing func(error)) (Listing, error) {
 	driver, err := f.o.Drivers[req.Source.Scheme](req.Access)
 	if err != nil {
 		return Listing{}, err
 	}
 	var l Listing
-	err = f.retry(ctx, "list files", new(gate), func(ctx context.Context) (bool, error) {
+	err = f.retry(ctx, "list files", &gate{failing: failing}, func(ctx context.Context) (bool, error) {
 		var err error
 		l, err = driver.List(ctx, req.Source)
 		return false, err

@@ -97,7 +97,7 @@ func (m *meter) update(change func(*Progress)) {
 func (m *meter) phase(phase string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.now.Phase = phase
+	m.now.Phase, m.now.Failing = phase, nil
 	m.changed = true
 	m.tell()
 }
@@ -106,7 +106,12 @@ func (m *meter) begin(revision string, bytes int64, files int) {
 	m.update(func(p *Progress) { p.Revision, p.BytesTotal, p.FilesTotal = revision, bytes, files })
 }
 
-func (m *meter) add(bytes int64) { m.update(func(p *Progress) { p.BytesDone += bytes }) }
+func (m *meter) add(bytes int64) {
+	m.update(func(p *Progress) { p.BytesDone, p.Failing = p.BytesDone+bytes, nil })
+}
+
+// failing notes why a request is tried again.
+func (m *meter) failing(err error) { m.update(func(p *Progress) { p.Failing = err }) }
 
 func (m *meter) filesDone(n int) { m.update(func(p *Progress) { p.FilesDone += n }) }
 

@@ -20,6 +20,8 @@ const (
 type gate struct {
 	mu    sync.Mutex
 	until time.Time
+	// failing, if not nil, hears why a try failed that is made again.
+	failing func(error)
 }
 
 func (g *gate) close(d time.Duration) {
@@ -59,7 +61,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // retry runs try until it succeeds, fails for good, or fails Attempts times in
 // a row without progress. try says whether it got any further.
 func (f *Fetcher) retry(ctx context.Context, what string, g *gate, try func(context.Context) (progressed bool, err error)) error {
-	failures := 0
+	failures, progress := 0, time.Now()
 	for {
 		if err := g.wait(ctx); err != nil {
 			return err
@@ -74,8 +76,8 @@ func (f *Fetcher) retry(ctx context.Context, what string, g *gate, try func(cont
 		if !retryable(err) {
 			return err
 		}
-		if progressed {
-			failures = 0
+		if progressed && !errors.Is(err, ErrSlow) {
+			failures, progress = 0, time.Now()
 		}
 		failures++
 		if failures >= f.o.Attempts {
@@ -88,6 +90,12 @@ func (f *Fetcher) retry(ctx context.Context, what string, g *gate, try func(cont
 		}
 		if impatient := f.impatience(ctx, e, wait); impatient != nil {
 			return impatient
+		}
+		if f.o.Patience > 0 && time.Since(progress)+wait > f.o.Patience {
+			return err
+		}
+		if g.failing != nil {
+			g.failing(err)
 		}
 		if errors.Is(err, ErrThrottled) || e != nil && e.RetryAfter > 0 {
 			g.close(wait) // for every connection

@@ -11,8 +11,8 @@ import (
 )
 
 // vouch fills in the digests of the chosen files, where the driver has to be
-// asked for each. What is published already is not asked for again.
-func (f *Fetcher) vouch(ctx context.Context, req Request, l Listing) error {
+// asked for each. What is published already is not asked for again. failing hears why a request is made again.
+func (f *Fetcher) vouch(ctx context.Context, req Request, l Listing, failing func(error)) error {
 	driver, err := f.o.Drivers[req.Source.Scheme](req.Access)
 	if err != nil {
 		return err
@@ -25,7 +25,7 @@ func (f *Fetcher) vouch(ctx context.Context, req Request, l Listing) error {
 	if err != nil {
 		return err
 	}
-	closed := new(gate)
+	closed := &gate{failing: failing}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(f.o.Jobs)
 	for i := range l.Files {

@@ -1,0 +1,77 @@
+package fetcher
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A caller with patience gets its place back while the source makes it wait.
+func TestPatience(t *testing.T) {
+	for name, c := range map[string]struct {
+		err   error
+		hangs time.Duration
+		want  time.Duration // at which it gives up
+		tries int
+	}{
+		"a wait that is too long": {&Error{Kind: ErrThrottled, RetryAfter: 5 * time.Minute, Err: io.EOF}, 0, 0, 1},
+		"a wait that is not":      {&Error{Kind: ErrThrottled, RetryAfter: 25 * time.Second, Err: io.EOF}, 0, 50 * time.Second, 3},
+		"a source that hangs":     {&Error{Kind: ErrTransient, Err: io.EOF}, 30 * time.Second, 60*time.Second + 3*time.Second/4, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := New(Options{Logger: slog.New(slog.DiscardHandler), Attempts: 100, Patience: time.Minute})
+				start, tries := time.Now(), 0
+				var heard []error
+				err := f.retry(t.Context(), "test", &gate{failing: func(err error) { heard = append(heard, err) }}, func(ctx context.Context) (bool, error) {
+					tries++
+					if err := sleep(ctx, c.hangs); err != nil {
+						return false, err
+					}
+					return false, c.err
+				})
+				if took := time.Since(start); !errors.Is(err, io.EOF) || tries != c.tries || took > c.want || took < c.want-time.Second {
+					t.Errorf("%d tries, %s, %v; want %d, %s", tries, took, err, c.tries, c.want)
+				}
+				if len(heard) != c.tries-1 {
+					t.Errorf("heard of %d failures, want %d", len(heard), c.tries-1)
+				}
+			})
+		})
+	}
+}
+
+// Whatever progress was made counts from there.
+func TestPatienceWithProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(Options{Logger: slog.New(slog.DiscardHandler), Patience: time.Minute})
+		tries := 0
+		err := f.retry(t.Context(), "test", new(gate), func(ctx context.Context) (bool, error) {
+			if tries++; tries == 50 {
+				return true, nil
+			}
+			return true, errors.Join(sleep(ctx, 10*time.Minute), io.EOF)
+		})
+		if err != nil {
+			t.Errorf("after %d tries: %v", tries, err)
+		}
+	})
+}
+
+// A trickle is no progress: it would hold a pull for ever.
+func TestSlowIsNoProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		err := retrier(6).retry(t.Context(), "test", new(gate), func(context.Context) (bool, error) {
+			tries++
+			return true, &Error{Kind: ErrTransient, Err: ErrSlow}
+		})
+		if !errors.Is(err, ErrSlow) || tries != 6 {
+			t.Errorf("%d tries, %v", tries, err)
+		}
+	})
+}
