@@ -42,6 +42,9 @@ type Model struct {
 	Credentials string
 	// Endpoint replaces the source's own host.
 	Endpoint string
+	// HeaderTimeout is how long the source may take until the headers of an answer;
+	// 0: the drivers' own bound.
+	HeaderTimeout time.Duration
 	// Serving is how vLLM will run it; zero fields are vLLM's defaults.
 	Serving sizing.Serving
 }
@@ -49,7 +52,7 @@ type Model struct {
 // transfer identifies what a pull of the entry would do: when it changes,
 // earlier failures say nothing any more.
 func (m Model) transfer() string {
-	b, err := json.Marshal([]any{m.Source.String(), m.Include, m.Exclude, m.Credentials, m.Endpoint})
+	b, err := json.Marshal([]any{m.Source.String(), m.Include, m.Exclude, m.Credentials, m.Endpoint, m.HeaderTimeout})
 	if err != nil {
 		return m.Source.String() // strings always encode
 	}
@@ -62,7 +65,7 @@ func (m Model) transfer() string {
 func (m Model) Request(credentialsDir string) fetcher.Request {
 	req := fetcher.Request{
 		Name: m.Name, Source: m.Source, Include: m.Include, Exclude: m.Exclude,
-		Access: fetcher.Access{Endpoint: m.Endpoint},
+		Access: fetcher.Access{Endpoint: m.Endpoint, HeaderTimeout: m.HeaderTimeout},
 	}
 	if m.Credentials != "" {
 		req.Access.CredentialsDir = filepath.Join(credentialsDir, m.Credentials)
@@ -158,6 +161,7 @@ func parseModel(f *fields) Model {
 			f.complain("endpoint", m.Endpoint, err.Error())
 		}
 	}
+	m.HeaderTimeout = parseAccess(f)
 	m.Serving = parseServing(f)
 	f.done()
 	return m
@@ -196,6 +200,21 @@ func checkEndpoint(endpoint string) error {
 		return errors.New("write it without user, password, query and fragment; a secret belongs in credentials")
 	}
 	return nil
+}
+
+// leastHeaderTimeout is the bound that holds where an entry names none.
+const leastHeaderTimeout = 30 * time.Second
+
+// parseAccess reads how a source is spoken to.
+func parseAccess(parent *fields) (headerTimeout time.Duration) {
+	v, _ := parent.take("access")
+	f := asFields(parent.name("access"), v, parent.errs)
+	headerTimeout = f.duration("headerTimeout", 0)
+	if headerTimeout > 0 && headerTimeout < leastHeaderTimeout {
+		f.complain("headerTimeout", headerTimeout.String(), "write at least 30s, which holds where it is left out")
+	}
+	f.done()
+	return headerTimeout
 }
 
 func parseServing(parent *fields) sizing.Serving {

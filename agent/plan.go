@@ -185,6 +185,9 @@ func (p *planner) whileRunning(s *modelState, running pulling) {
 	default:
 		s.State = StatePulling
 	}
+	if running.Failing != "" {
+		s.Reason, s.Hint = "it is tried again: "+running.Failing, running.Hint
+	}
 	if running.Transfer != s.Model.transfer() {
 		s.Reason = "the list entry changed: the pull starts anew"
 		p.out.Cancel = append(p.out.Cancel, s.Name)

@@ -126,6 +126,11 @@ func (p *pulls) progress(run *running, pr fetcher.Progress) {
 	s := &run.state
 	phaseChanged := s.Phase != pr.Phase
 	s.Phase, s.Done, s.Total = pr.Phase, pr.BytesDone, pr.BytesTotal
+	s.Failing, s.Hint = "", ""
+	if pr.Failing != nil {
+		f, _ := failureOf(pr.Failing)
+		s.Failing, s.Hint = f.Reason, f.Hint
+	}
 	switch {
 	case phaseChanged || run.at.IsZero() || pr.BytesDone < run.from:
 		run.at, run.from, s.Rate = now, pr.BytesDone, 0

@@ -115,6 +115,9 @@ type pulling struct {
 	Done     int64
 	Total    int64
 	Rate     int64 // bytes per second
+	// Failing is why a request of it is tried again, and Hint what to do; empty: all
+	// goes well.
+	Failing, Hint string
 	// Admitted says that room was reserved for it, Reserved how much, in bytes.
 	Admitted bool
 	Reserved int64

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
@@ -84,6 +85,7 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	admission := agent.NewAdmission(s.Usage, cfg.Store)
 	puller := fetcher.New(fetcher.Options{
 		Store: s, Secrets: c.secrets, Drivers: drivers(c.secrets), Logger: logger, Jobs: cfg.Pull.Jobs, MaxRate: cfg.Pull.MaxRate, Admit: admission.Admit,
+		Patience: pullPatience,
 	})
 	a, err := agent.New(agent.Options{
 		Config: cfg, ConfigPath: f.config, NodeName: f.nodeName, PodUID: os.Getenv("POD_UID"), Version: version, Listen: f.listen, Kube: kube,
@@ -101,6 +103,10 @@ func need(flag, value, hint string) error {
 	}
 	return nil
 }
+
+// pullPatience is how long a request that fails may hold one of the node's few places
+// for pulls. After that the agent itself tries again, when other models had theirs.
+const pullPatience = time.Minute
 
 // kubeConfig is the given file, or the pod's own account, or what kubectl
 // would use.
