@@ -70,13 +70,25 @@ func (e *Error) Error() string {
 	}
 	if e.Err != nil {
 		b.WriteString(": ")
-		b.WriteString(e.Err.Error())
+		b.WriteString(cut(e.Err.Error()))
 	}
 	if e.Hint != "" {
 		b.WriteString("; ")
 		b.WriteString(e.Hint)
 	}
 	return b.String()
+}
+
+// maxCause bounds the text of a cause, in bytes: parsers repeat what they could not
+// parse, and a source may send millions of digits.
+const maxCause = 1500
+
+// cut shortens a text that is too long to be read.
+func cut(text string) string {
+	if len(text) <= maxCause {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxCause], "") + "..."
 }
 
 // Unwrap makes both the kind and the cause visible to errors.Is and errors.As.

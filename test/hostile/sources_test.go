@@ -1,0 +1,311 @@
+package hostile_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binary is the program that is attacked; empty: it is built.
+var binary = flag.String("binary", "", "attack this stoker, not the one of this tree")
+
+// maxMemory is what a pull may take at most, whatever a listing sends: bytes of RSS.
+const maxMemory = 256 << 20
+
+// patience ends a pull that does not end by itself.
+const patience = 2 * time.Minute
+
+// attack is one way in which a server of a source answers a pull.
+type attack struct {
+	source, name string
+	// answer writes what the nth request gets, from 1.
+	answer func(w io.Writer, n int, r *http.Request)
+	// code is the exit code, says a part of the message.
+	code int
+	says string
+	// credentials is the path that gives AWS credentials; empty: there are some.
+	credentials string
+}
+
+const (
+	hub = "hf://acme/llama"
+	s3  = "s3://bucket/llama"
+	gcs = "gs://bucket/llama"
+
+	xmlHead  = "HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nConnection: close\r\n\r\n<ListBucketResult>"
+	jsonHead = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+)
+
+// attacks is every way that is tried.
+func attacks() []attack {
+	all := []attack{
+		{s3, "endless key", endless(xmlHead+"<Contents><Key>", "llama/"), 3, "more than 8 MiB", ""},
+		{s3, "endless token", endless(xmlHead+"<IsTruncated>true</IsTruncated><NextContinuationToken>", "t"), 3, "more than 8 MiB", ""},
+		{s3, "endless entries", endless(xmlHead, "<Contents/>"), 3, "more entries", ""},
+		{s3, "endless attributes", endless(xmlHead+"<Contents ", `a="" `), 3, "more entries", ""},
+		{s3, "endless depth", endless(xmlHead, "<a>"), 3, "more entries", ""},
+		{s3, "the same token", text(xmlHead + "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken></ListBucketResult>"), 3, "never end", ""},
+		{s3, "two tokens in turn", func(w io.Writer, n int, _ *http.Request) {
+			_, _ = fmt.Fprintf(w, "%s<IsTruncated>true</IsTruncated><NextContinuationToken>t%d</NextContinuationToken></ListBucketResult>", xmlHead, n%2)
+		}, 3, "never end", ""},
+		{s3, "ever new tokens", func(w io.Writer, n int, _ *http.Request) {
+			_, _ = fmt.Fprintf(w, "%s<IsTruncated>true</IsTruncated><NextContinuationToken>t%d</NextContinuationToken></ListBucketResult>", xmlHead, n)
+		}, 3, "never end", ""},
+		{s3, "ever new files", func(w io.Writer, n int, _ *http.Request) {
+			var b strings.Builder
+			for i := range 1000 {
+				_, _ = fmt.Fprintf(&b, "<Contents><Key>llama/%0900d</Key><Size>1</Size><ETag>\"e\"</ETag></Contents>", n*1000+i)
+			}
+			_, _ = fmt.Fprintf(w, "%s<IsTruncated>true</IsTruncated><NextContinuationToken>t%d</NextContinuationToken>%s</ListBucketResult>", xmlHead, n, &b)
+		}, 3, "this is no model", ""},
+		{s3, "endless credentials", onlyCredentials(endless(jsonHead+`{"AccessKeyId":"`, "x")), 3, "more than 1 MiB", "/credentials"},
+		{s3, "endless refusal of credentials", onlyCredentials(endless("HTTP/1.1 403 Forbidden\r\n\r\n"+`{"message":"`, "x")), 3, "AWS credentials", "/credentials"},
+		{s3, "a size of millions of digits", once(digits(xmlHead+"<Contents><Key>llama/a</Key><Size>", "</Size></Contents></ListBucketResult>")), 3, "answered 403", ""},
+		{gcs, "a size of millions of digits", once(digits(jsonHead+`{"items":[{"size":`, "}]}")), 3, "answered 403", ""},
+		{hub, "a size of thousands of digits", once(digits(jsonHead+`[{"size":`, "}]")), 3, "answered 403", ""},
+		{gcs, "endless name", endless(jsonHead+`{"items":[{"name":"`, "llama/"), 3, "more than 8 MiB", ""},
+		{gcs, "endless token", endless(jsonHead+`{"nextPageToken":"`, "t"), 3, "more than 8 MiB", ""},
+		{gcs, "endless entries", endless(jsonHead+`{"items":[{}`, ",{}"), 3, "more entries", ""},
+		{gcs, "endless prefixes", endless(jsonHead+`{"prefixes":[""`, `,""`), 3, "more entries", ""},
+		{gcs, "endless depth", endless(jsonHead+`{"items":`, "["), 3, "more entries", ""},
+		{gcs, "the same token", text(jsonHead + `{"nextPageToken":"t"}`), 3, "never end", ""},
+		{gcs, "two tokens in turn", func(w io.Writer, n int, _ *http.Request) {
+			_, _ = fmt.Fprintf(w, `%s{"nextPageToken":"t%d"}`, jsonHead, n%2)
+		}, 3, "never end", ""},
+		{gcs, "ever new tokens", func(w io.Writer, n int, _ *http.Request) {
+			_, _ = fmt.Fprintf(w, `%s{"nextPageToken":"t%d"}`, jsonHead, n)
+		}, 3, "never end", ""},
+		{gcs, "ever new files", func(w io.Writer, n int, _ *http.Request) {
+			var b strings.Builder
+			for i := range 1000 {
+				_, _ = fmt.Fprintf(&b, `,{"name":"llama/%0900d","size":"1","generation":"1"}`, n*1000+i)
+			}
+			_, _ = fmt.Fprintf(w, `%s{"nextPageToken":"t%d","items":[%s]}`, jsonHead, n, b.String()[1:])
+		}, 3, "this is no model", ""},
+		{hub, "endless revision", endless(jsonHead+`{"sha":"`, "a"), 3, "more than 8192 KiB", ""},
+		{hub, "endless spaces", endless(jsonHead, " "), 3, "more than", ""},
+		{hub, "endless name", hubTree(endless(jsonHead+`[{"type":"file","path":"`, "x")), 3, "more than 64 KiB", ""},
+		{hub, "endless empty entries", hubTree(endless(jsonHead+"[{}", ",{}")), 3, "more than 200000 entries", ""},
+		{hub, "page of 32 MiB of empty entries", hubTree(func(w io.Writer, _ int, _ *http.Request) {
+			_, err := io.WriteString(w, jsonHead+"[{}")
+			for many, n := strings.Repeat(",{}", 1<<10), 0; n < 32<<20-2*len(many) && err == nil; n += len(many) {
+				_, err = io.WriteString(w, many)
+			}
+			_, _ = io.WriteString(w, "]")
+		}), 3, "more than 200000 entries", ""},
+		{hub, "endless depth", hubTree(once(endless(jsonHead, "["))), 3, "answered 403", ""},
+		{hub, "endless files", hubTree(func(w io.Writer, _ int, _ *http.Request) {
+			_, _ = io.WriteString(w, jsonHead+"[")
+			for i := 0; ; i++ {
+				if _, err := fmt.Fprintf(w, `{"type":"file","path":"%0300d","size":1,"oid":"%040x"},`, i, i); err != nil {
+					return
+				}
+			}
+		}), 3, "more than", ""},
+		{hub, "the same link", hubTree(func(w io.Writer, _ int, r *http.Request) { linked(w, r, r.URL.RequestURI()) }), 3, "never end", ""},
+		{hub, "two links in turn", hubTree(func(w io.Writer, n int, r *http.Request) {
+			linked(w, r, fmt.Sprintf("%s?cursor=%d", r.URL.Path, n%2))
+		}), 3, "never end", ""},
+		{hub, "ever new links", hubTree(func(w io.Writer, n int, r *http.Request) {
+			linked(w, r, fmt.Sprintf("%s?cursor=%d", r.URL.Path, n))
+		}), 3, "never end", ""},
+	}
+	for _, source := range []string{s3, gcs, hub} {
+		all = append(all,
+			attack{source, "endless failure", endless("HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\n\r\n<Error><Code>", "x"), 3, "answered 403", ""},
+			attack{source, "endless failure in JSON", endless("HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\n\r\n"+`{"error":{"message":"`, "x"), 3, "answered 403", ""},
+			attack{source, "endless redirect", once(endless("HTTP/1.1 301 Moved\r\n\r\n", "x")), 3, "answered", ""},
+			attack{source, "endless headers", once(endless("HTTP/1.1 200 OK\r\n", "X-A: b\r\n")), 3, "answered 403", ""},
+			attack{source, "endless status line", once(endless("HTTP/1.1 200 ", "x")), 3, "answered 403", ""},
+			attack{source, "endless early hints", once(endless("", "HTTP/1.1 103 Early Hints\r\n\r\n")), 3, "answered 403", ""},
+		)
+	}
+	return all
+}
+
+// onlyCredentials answers those who ask for credentials: nothing else is asked for.
+func onlyCredentials(answer func(io.Writer, int, *http.Request)) func(io.Writer, int, *http.Request) {
+	return func(w io.Writer, n int, r *http.Request) {
+		if r.URL.Path == "/credentials" {
+			answer(w, n, r)
+		}
+	}
+}
+
+// digits writes a number of many digits, as many as an answer may have, between head
+// and tail.
+func digits(head, tail string) func(io.Writer, int, *http.Request) {
+	return func(w io.Writer, _ int, r *http.Request) {
+		n := 8<<20 - 1024
+		if strings.Contains(r.URL.Path, "/tree/") || strings.Contains(r.URL.Path, "/revision/") {
+			n = 60 << 10
+		}
+		_, _ = io.WriteString(w, head+strings.Repeat("9", n)+tail)
+	}
+}
+
+// endless writes head, and then unit until the client has gone.
+func endless(head, unit string) func(io.Writer, int, *http.Request) {
+	many := bytes.Repeat([]byte(unit), 1+(64<<10)/len(unit))
+	return func(w io.Writer, _ int, _ *http.Request) {
+		_, err := io.WriteString(w, head)
+		for err == nil {
+			_, err = w.Write(many)
+		}
+	}
+}
+
+// once answers the first request for a list, which is tried again, and refuses those
+// behind it.
+func once(answer func(io.Writer, int, *http.Request)) func(io.Writer, int, *http.Request) {
+	var begun atomic.Bool
+	return func(w io.Writer, n int, r *http.Request) {
+		if begun.Swap(true) {
+			_, _ = io.WriteString(w, "HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n")
+			return
+		}
+		answer(w, n, r)
+	}
+}
+
+func text(s string) func(io.Writer, int, *http.Request) {
+	return func(w io.Writer, _ int, _ *http.Request) { _, _ = io.WriteString(w, s) }
+}
+
+// hubTree answers the lookup of a revision as a Hub does, and all else by answer.
+func hubTree(answer func(io.Writer, int, *http.Request)) func(io.Writer, int, *http.Request) {
+	return func(w io.Writer, n int, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/revision/") {
+			_, _ = io.WriteString(w, jsonHead+`{"sha":"`+strings.Repeat("a", 40)+`"}`)
+			return
+		}
+		answer(w, n, r)
+	}
+}
+
+func linked(w io.Writer, r *http.Request, next string) {
+	_, _ = fmt.Fprintf(w, "HTTP/1.1 200 OK\r\nConnection: close\r\nLink: <http://%s%s>; rel=\"next\"\r\n\r\n[]", r.Host, next)
+}
+
+// serve answers each request on a connection of its own, and returns the address.
+func serve(t *testing.T, answer func(io.Writer, int, *http.Request)) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close()
+		group.Wait()
+	})
+	group.Go(func() {
+		for n := 1; ; n++ {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			group.Go(func() {
+				defer conn.Close()
+				r, err := http.ReadRequest(bufio.NewReader(conn))
+				if err == nil {
+					answer(conn, n, r)
+				}
+			})
+		}
+	})
+	return listener.Addr().String()
+}
+
+// outcome is how a pull ended.
+type outcome struct {
+	code    int
+	memory  int64 // bytes of RSS at most, or this test's, if that has more
+	took    time.Duration
+	message string // the last line of the output
+	written int    // bytes of the output
+}
+
+// pull runs `stoker pull` against a server at addr. from is the path on it that gives
+// AWS credentials; empty: there are some.
+func pull(t *testing.T, program, source, addr, from string) outcome {
+	t.Helper()
+	dir := t.TempDir()
+	none := filepath.Join(dir, "none")
+	cmd := exec.CommandContext(t.Context(), program, "pull", source, "--store", filepath.Join(dir, "store"), "--progress", "none")
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "HF_ENDPOINT=http://" + addr, "STORAGE_EMULATOR_HOST=" + addr,
+		"AWS_ENDPOINT_URL=http://" + addr,
+		"AWS_CONFIG_FILE=" + none, "AWS_SHARED_CREDENTIALS_FILE=" + none, "AWS_EC2_METADATA_DISABLED=true",
+	}
+	if from == "" {
+		cmd.Env = append(cmd.Env, "AWS_ACCESS_KEY_ID=STOKERTESTACCESSKEY", "AWS_SECRET_ACCESS_KEY=secretSECRETsecret")
+	} else {
+		cmd.Env = append(cmd.Env, "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://"+addr+from)
+	}
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		t.Fatal("the pull's memory was not measured")
+	}
+	lines := strings.Split(strings.TrimSpace(output.String()), "\n")
+	return outcome{cmd.ProcessState.ExitCode(), usage.Maxrss << 10, time.Since(start), lines[len(lines)-1], output.Len()}
+}
+
+// Whatever a server sends instead of a list, a pull ends, within its memory.
+func TestSourcesWithoutAnEnd(t *testing.T) {
+	program := *binary
+	if program == "" {
+		program = filepath.Join(t.TempDir(), "stoker")
+		build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", program, "./cmd/stoker")
+		build.Dir = filepath.Join("..", "..")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	for _, a := range attacks() {
+		t.Run(strings.ReplaceAll(a.source[:2]+" "+a.name, " ", "-"), func(t *testing.T) {
+			t.Parallel()
+			got := pull(t, program, a.source, serve(t, a.answer), a.credentials)
+			t.Logf("exit code %d, %d MiB, %.1f s: %.200s", got.code, got.memory>>20, got.took.Seconds(), got.message)
+			if got.code != a.code {
+				t.Errorf("exit code %d, want %d: %s", got.code, a.code, got.message)
+			}
+			if !strings.Contains(got.message, a.says) {
+				t.Errorf("the message does not say %q: %s", a.says, got.message)
+			}
+			if got.memory > maxMemory {
+				t.Errorf("it took %d MiB of memory, want %d at most", got.memory>>20, maxMemory>>20)
+			}
+			if len(got.message) > 2000 || got.written > 6000 {
+				t.Errorf("the message has %d bytes of %d", len(got.message), got.written)
+			}
+		})
+	}
+}
