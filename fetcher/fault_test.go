@@ -228,7 +228,7 @@ func TestPullHostileNames(t *testing.T) {
 			t.Errorf("%.40q: pull ends with %v", path, err)
 		}
 		// The lock of the model is all that may be new.
-		after := strings.ReplaceAll(snapshot(t, filepath.Dir(e.dir)), "-rw-r--r-- /store/agent/locks/model-tiny.lock 0 \n", "")
+		after := strings.ReplaceAll(snapshot(t, filepath.Dir(e.dir)), "-rw------- /store/agent/locks/model-tiny.lock 0 \n", "")
 		if after != before {
 			t.Errorf("%.40q: before:\n%s\nafter:\n%s", path, before, after)
 		}

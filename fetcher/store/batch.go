@@ -137,7 +137,7 @@ func (s *Store) newBatch() (*batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.Open(path)
+	dir, err := openDir(path, unix.O_NOFOLLOW)
 	if err == nil {
 		if s.shared {
 			return &batch{store: s, dir: dir}, nil
@@ -237,7 +237,7 @@ func (s *Store) syncRecords(files []ManifestFile) {
 }
 
 func syncPath(path string) error {
-	f, err := os.Open(path)
+	f, _, err := openRegular(path, 0)
 	if err != nil {
 		return err
 	}
@@ -255,7 +255,7 @@ func (s *Store) syncWhole(things int) (bool, error) {
 	if err != nil || !volume.Local { // elsewhere it may do nothing (FUSE), or wait for others
 		return false, err
 	}
-	dir, err := os.Open(s.dir)
+	dir, err := openDir(s.dir, 0)
 	if err != nil {
 		return false, err
 	}

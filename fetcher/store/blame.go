@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -99,7 +98,7 @@ func (s *Store) writesAndReads() (err error) {
 
 // readFromDisk reads a small file, if possible not from the page cache.
 func readFromDisk(path string) error {
-	f, err := os.Open(path)
+	f, _, err := openRegular(path, 0)
 	if err != nil {
 		return err
 	}

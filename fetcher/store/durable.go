@@ -57,7 +57,7 @@ var errNoFolder = errors.New("is not a directory; move it away")
 func makeRealDir(dir string, durable bool) error {
 	err := os.Mkdir(dir, dirMode) //nolint:forbidigo // an empty folder promises nothing, whoever makes it
 	if err == nil {
-		if err := openToAll(dir); err != nil || !durable {
+		if err := openToAll(dir, false); err != nil || !durable {
 			return err
 		}
 		return syncDir(filepath.Dir(dir))
@@ -70,7 +70,7 @@ func makeRealDir(dir string, durable bool) error {
 	case err != nil:
 		return err
 	case info.IsDir():
-		return openToAll(dir)
+		return openToAll(dir, false)
 	}
 	return fmt.Errorf("%s %w", dir, errNoFolder)
 }
@@ -85,25 +85,9 @@ func isRealDir(path string) (bool, error) {
 	return err == nil && info.IsDir(), err
 }
 
-// openToAll lets the world read a directory.
-func openToAll(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if !shown(info, shownDir) {
-		return os.Chmod(dir, info.Mode().Perm()|shownDir) //nolint:forbidigo // it lets read, and every writer does the same
-	}
-	return nil
-}
-
-// shownDir is only what readers need: whether the owner may write is the owner's
-// to say.
-const shownDir = dirMode &^ 0o200
-
 // syncDir makes the names in dir durable.
 func syncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := openDir(dir, 0)
 	if err != nil {
 		return err
 	}
@@ -140,14 +124,7 @@ func (s *Store) writeFile(path string, data []byte, durable bool) (err error) {
 			return fmt.Errorf("write %s: %w", path, err)
 		}
 	}
-	err = s.rename(tmp.Name(), path)
-	if errors.Is(err, fs.ErrExist) {
-		// Somebody put a folder in its place.
-		if err = s.removeAll(path); err == nil {
-			err = s.rename(tmp.Name(), path)
-		}
-	}
-	if err != nil {
+	if err = s.moveOver(tmp.Name(), path); err != nil {
 		return asStoreError(err)
 	}
 	if durable {
@@ -173,7 +150,7 @@ func (s *Store) updateJSON(path string, v any) error {
 	}
 	info, err := os.Lstat(path)
 	if err == nil && info.Mode().IsRegular() && shown(info, fileMode&^0o200) {
-		if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, data) {
+		if have, err := s.readSmall(path, maxList); err == nil && bytes.Equal(have, data) {
 			return asStoreError(syncDir(filepath.Dir(path))) // a kill may have come before that
 		}
 	}
@@ -183,14 +160,6 @@ func (s *Store) updateJSON(path string, v any) error {
 func encodeJSON(v any) ([]byte, error) {
 	data, err := json.Marshal(v)
 	return append(data, '\n'), err
-}
-
-func readJSON(path string, v any) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	return unmarshal(path, data, v)
 }
 
 // unmarshal decodes what was read from path; ErrCorrupt.

@@ -100,15 +100,19 @@ func (s *Store) removeAll(path string) error {
 	return os.RemoveAll(trash)
 }
 
-// removeIfExists removes a file or link; one that is not there is fine.
-func (s *Store) removeIfExists(path string) error {
-	if s.shared {
-		return asStoreError(s.removeAll(path))
+// removeIfExists removes a file or link, or whatever is in its place; nothing there is
+// fine.
+func (s *Store) removeIfExists(path string) error { return asStoreError(s.removeAll(path)) }
+
+// moveOver is rename for a file, also where somebody put a folder in its place.
+func (s *Store) moveOver(from, to string) error {
+	err := s.rename(from, to)
+	if errors.Is(err, fs.ErrExist) {
+		if err = s.removeAll(to); err == nil {
+			err = s.rename(from, to)
+		}
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return asStoreError(err)
-	}
-	return nil
+	return err
 }
 
 // emptyTrash removes what a crash left of removals in a shared store. Two writers
@@ -201,6 +205,7 @@ func (s *Store) moveIn(from, to string) error {
 		return s.rename(from, to) // a file system without links
 	}
 	if err := s.rename(tmp, to); err != nil {
+		_ = os.Remove(tmp) // best effort: a second name would cost the transfer
 		return err
 	}
 	return s.removeIfExists(from)

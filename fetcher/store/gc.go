@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // GCResult is what a collection removed and what it left for unfinished pulls.
@@ -97,7 +99,7 @@ func (s *Store) readPlans(olderThan time.Duration, waiting map[string]bool) erro
 		path := s.planPath(e.Name())
 		lock, err := s.tryLock("model-" + e.Name())
 		if errors.Is(err, ErrBusy) { // a pull is at work
-			err = readPlan(path, keep)
+			err = s.readPlan(path, keep)
 		} else if err == nil {
 			err = errors.Join(s.readOldPlan(path, olderThan, keep), lock.Unlock())
 		}
@@ -121,7 +123,7 @@ func (s *Store) readOldPlan(path string, olderThan time.Duration, keep func(sha2
 	if time.Since(info.ModTime()) >= olderThan || !info.Mode().IsRegular() {
 		return s.removeAll(path)
 	}
-	return readPlan(path, keep)
+	return s.readPlan(path, keep)
 }
 
 func (s *Store) collectBlobs(ctx context.Context, used, waiting map[string]bool, res *GCResult) error {
@@ -194,6 +196,9 @@ func (s *Store) collectPartials(olderThan time.Duration, waiting map[string]bool
 func (s *Store) collectPartial(path string, olderThan time.Duration, keep bool, res *GCResult) (err error) {
 	// Made if it is not there: only who has its lock may touch the journal.
 	f, err := s.openTransfer(path)
+	if errors.Is(err, ErrBusy) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -246,7 +251,7 @@ func (s *Store) collectQuarantine(res *GCResult) error {
 
 // busy says that somebody is at work on a folder of temporary files.
 func busy(dir string) bool {
-	f, err := os.Open(dir)
+	f, err := openDir(dir, unix.O_NOFOLLOW)
 	if err != nil {
 		return false
 	}

@@ -13,32 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shown says that everybody may do with a file or folder what mode allows to all.
-func shown(info fs.FileInfo, mode fs.FileMode) bool {
-	return info.Mode().Perm()&mode == mode
-}
-
-// showBlob lets everybody read a blob, whose content that leaves as it is.
-// ErrCorrupt if the file system refuses that for this file: then another one
-// must take its place.
-func (s *Store) showBlob(sha256Hex string, info fs.FileInfo) error {
-	if shown(info, blobMode) {
-		return nil
-	}
-	err := os.Chmod(s.BlobPath(sha256Hex), blobMode) //nolint:forbidigo // it lets read, and every writer does the same
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("let pods read blob %s: %w: %w", sha256Hex, err, ErrCorrupt)
-	}
-	if err != nil {
-		return fmt.Errorf("let pods read blob %s: %w", sha256Hex, asStoreError(err))
-	}
-	info, err = s.blobInfo(sha256Hex)
-	if err == nil && !shown(info, blobMode) {
-		err = volumeAt(s.dir).unfit(onlyMode(info))
-	}
-	return err
-}
-
 // hashBlob reads a whole blob and says whether its content is its name: then it
 // is recorded as right, if the store is writable. Where the file system is not
 // [Volume.Local], or the blob was found wrong before, it is read past the page
@@ -53,11 +27,6 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 			found = nil
 		}
 		return found, err
-	}
-	if s.canWrite() {
-		if err := s.showBlob(sha256Hex, info); err != nil {
-			return info, err
-		}
 	}
 	// A link or a pipe may take the blob's place after the look at it.
 	f, err := openToRead(s.BlobPath(sha256Hex), 0)
@@ -95,6 +64,10 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 	if now, err := os.Lstat(f.Name()); err != nil || !os.SameFile(now, info) {
 		return nil, fmt.Errorf("blob %s is missing: it was removed while it was read: %w", sha256Hex, errMissing)
 	}
+	// Not before: what is not right is nobody's to read.
+	if err := s.showBlob(sha256Hex, info); err != nil {
+		return info, err
+	}
 	return info, s.writeRecord(sha256Hex, info)
 }
 
@@ -102,6 +75,27 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 // follows no link and waits for no pipe.
 func openToRead(path string, flags int) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|flags, 0) //nolint:forbidigo // to read
+}
+
+// openRegular is openToRead for what must be a regular file; ErrCorrupt.
+func openRegular(path string, flags int) (*os.File, fs.FileInfo, error) {
+	f, err := openToRead(path, flags)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("open %s: it is no regular file: %w", path, ErrCorrupt)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, info, nil
+}
+
+// openDir opens a directory, and nothing that has taken its place.
+func openDir(path string, flags int) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|flags, 0) //nolint:forbidigo // to read
 }
 
 // hashReader hashes r to its end.

@@ -225,8 +225,8 @@ func (s *Store) pruneHub(dir string, commits map[string]map[string]ManifestFile)
 		if err != nil || d.IsDir() {
 			return err
 		}
-		commit, err := os.ReadFile(path)
-		if err != nil || commits[string(commit)] != nil {
+		commit, err := s.readSmall(path, maxNote)
+		if err != nil && !errors.Is(err, ErrCorrupt) || err == nil && commits[string(commit)] != nil {
 			return err
 		}
 		return s.removeIfExists(path)

@@ -115,7 +115,7 @@ func identify(path string) (identity, error) {
 // isDead says that a directory has no name any more, so that nothing can be made
 // in it.
 func isDead(dir string) bool {
-	f, err := os.Open(dir)
+	f, err := openDir(dir, 0)
 	if err != nil {
 		return false
 	}
@@ -144,7 +144,7 @@ func (s *Store) remember() error {
 }
 
 func (s *Store) readID() (string, error) {
-	text, err := os.ReadFile(s.AgentFile(idFile))
+	text, err := s.readSmall(s.AgentFile(idFile), maxNote)
 	return strings.TrimSpace(string(text)), err
 }
 
@@ -179,7 +179,7 @@ func (s *Store) restoreLayout(id string) (string, error) {
 	if id == "" {
 		return "", nil
 	}
-	if _, err := os.Lstat(s.AgentFile(idFile)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.readID(); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
 		return id, err
 	}
 	return s.writeID(id)
@@ -191,7 +191,7 @@ func (s *Store) restoreFolder(dir string) error {
 		return nil
 	}
 	if dir == s.dir {
-		err = openToAll(dir) // it may be a link, and is never made here
+		err = openToAll(dir, true) // it may be a link, and is never made here
 	} else {
 		err = makeRealDir(dir, true)
 	}

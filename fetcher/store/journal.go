@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"os"
 	"slices"
 )
 
@@ -73,11 +72,17 @@ func parsePieceLine(line []byte) (piece, bool) {
 	return c, c.check() && bytes.Equal(append(line, '\n'), c.appendLine(nil))
 }
 
+// maxJournal is how much of a journal is read, in bytes: a piece of a transfer of size
+// bytes takes less than 128, and may be in it twice.
+func maxJournal(size int64) int64 {
+	return min(maxNote+size/PieceSize*4*128, 256<<20)
+}
+
 // readJournal returns the last checkpoint and the pieces written since. A
 // journal that is damaged, or none, is ErrCorrupt; of the further lines, those
 // before the first damaged one count.
-func readJournal(path string) (journal, []piece, error) {
-	text, err := os.ReadFile(path)
+func (s *Store) readJournal(path string, size int64) (journal, []piece, error) {
+	text, err := s.readSmall(path, maxJournal(size))
 	if err != nil {
 		return journal{}, nil, err
 	}

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stoker-project/stoker/fetcher/smallfile"
 )
 
 // Lock is a lock that this process holds; it ends with Unlock or the process.
@@ -95,17 +98,49 @@ func (s *Store) tryLock(what string) (*Lock, error) {
 		return t.tryLock(what)
 	}
 	path := filepath.Join(s.dir, "agent", "locks", what+".lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC|unix.O_NOFOLLOW, fileMode) //nolint:forbidigo // one machine's store
+	f, err := s.openLock(path)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", what, asStoreError(err))
 	}
-	if err := flock(f); err != nil {
-		if unsupported(err) {
-			err = volumeAt(path).unfit(noFlock(err))
+	err = flock(f)
+	if unsupported(err) {
+		err = volumeAt(path).unfit(noFlock(err))
+	}
+	if err == nil {
+		// Its name may have been given to another file, which others lock.
+		var same bool
+		if same, err = sameFile(f, path); err == nil && !same {
+			err = ErrBusy
 		}
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", what, err), f.Close())
 	}
 	return &Lock{file: f}, nil
+}
+
+// lockMode keeps a lock to those who write: whoever can open a file may lock it, and
+// pods see the store.
+const lockMode fs.FileMode = 0o600
+
+// openLock opens a lock's file. What is no regular file is replaced. One of another
+// user is refused: that user could hold it for ever.
+func (s *Store) openLock(path string) (*os.File, error) {
+	f, info, err := s.openPlace(path, os.O_RDWR|os.O_CREATE, lockMode, func(info fs.FileInfo) bool { return info.Mode().IsRegular() })
+	if err != nil {
+		return nil, err
+	}
+	switch uid, known := smallfile.Owner(info); {
+	case known && !s.mayOwn(uid):
+		err = fmt.Errorf("%s belongs to uid %d, who does not own this store; remove that file", path, uid)
+	case info.Mode() != lockMode && s.mayChange(info):
+		// Where that cannot be, it was so before.
+		_ = f.Chmod(lockMode)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // flock takes an exclusive flock on f without waiting.

@@ -13,8 +13,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // formatVersion is the version of manifests that this package writes. Newer
@@ -117,12 +115,9 @@ func (s *Store) Manifest(name, revision string) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("%s@%s: %w", name, revision, ErrNotFound)
 	}
 	path := s.manifestPath(name, revision)
-	data, err := readFile(path)
+	data, err := s.readSmall(path, maxList)
 	if s.removed(err) {
 		return Manifest{}, fmt.Errorf("%s@%s: %w", name, revision, ErrNotFound)
-	}
-	if errors.Is(err, unix.EISDIR) {
-		return Manifest{}, fmt.Errorf("%w: %w", err, ErrCorrupt)
 	}
 	if err = s.blame(err); err != nil {
 		return Manifest{}, err

@@ -268,7 +268,7 @@ func (p *Partial) writeJournal(c checkpoint) (err error) {
 	if _, err = log.Write(lines); err != nil {
 		return err
 	}
-	if err = p.store.rename(log.Name(), p.journalPath()); err != nil {
+	if err = p.store.moveOver(log.Name(), p.journalPath()); err != nil {
 		return err
 	}
 	old := p.log
@@ -339,8 +339,8 @@ func (p *Partial) Discard() error {
 // PartialBytes is how much disk the transfer with this id already takes; 0 if
 // there is none.
 func (s *Store) PartialBytes(id string) (int64, error) {
-	info, err := os.Stat(filepath.Join(s.dir, "partial", id))
-	if errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Lstat(filepath.Join(s.dir, "partial", id))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return 0, nil
 	}
 	if err != nil {

@@ -83,7 +83,7 @@ func journalFile(g *Staging) string {
 
 func mustReadJournal(t *testing.T, g *Staging) (journal, []piece) {
 	t.Helper()
-	j, since, err := readJournal(journalFile(g))
+	j, since, err := g.store.readJournal(journalFile(g), partialSize)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -557,7 +557,7 @@ func FuzzJournal(f *testing.F) {
 		if err != nil || !p.Written().check(min(info.Size(), partialSize)) || p.Hashed > p.Front() || p.Hashed < 0 {
 			t.Errorf("%q: %d bytes, %+v, %v", text, info.Size(), p, err)
 		}
-		if _, _, err := readJournal(path + ".json"); err != nil {
+		if _, _, err := g.store.readJournal(path+".json", partialSize); err != nil {
 			t.Errorf("%q: the journal afterwards: %v", text, err)
 		}
 		if err := p.Discard(); err != nil {
@@ -574,7 +574,7 @@ func FuzzPlan(f *testing.F) {
 		if err := os.WriteFile(path, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		err := readPlan(path, func(sum, key string) {
+		err := (&Store{dir: filepath.Dir(path)}).readPlan(path, func(sum, key string) {
 			if checkSHA256(sum) != nil || strings.Contains(key, "\n") {
 				t.Errorf("%q names %q with key %q", text, sum, key)
 			}

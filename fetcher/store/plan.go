@@ -9,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // planPath is the list of what an unfinished pull of the model refers to, one
@@ -31,11 +29,14 @@ func (s *Store) openPlan(path string) (*os.File, error) {
 		}
 		return f, nil
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, fileMode) //nolint:forbidigo // one machine's store
+	f, _, err := s.openPlace(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, fileMode, s.mayChange)
 	if err != nil {
 		return nil, fmt.Errorf("open plan: %w", asStoreError(err))
 	}
-	data, err := os.ReadFile(path)
+	data, err := s.readSmall(path, maxList)
+	if errors.Is(err, ErrCorrupt) { // larger than any list of files
+		err = f.Truncate(0)
+	}
 	if err == nil && len(data) > 0 && data[len(data)-1] != '\n' {
 		err = f.Truncate(int64(strings.LastIndexByte(string(data), '\n') + 1))
 	}
@@ -48,8 +49,8 @@ func (s *Store) openPlan(path string) (*os.File, error) {
 // copyPlan puts a plan with the same lines in the place of one that an earlier
 // writer of a shared store may still have open, and would cut.
 func (s *Store) copyPlan(path string) (f *os.File, err error) {
-	data, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	data, err := s.readSmall(path, maxList)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
 		return nil, err
 	}
 	f, err = s.tempFile(filepath.Dir(path))
@@ -64,7 +65,7 @@ func (s *Store) copyPlan(path string) (f *os.File, err error) {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = s.rename(f.Name(), path)
+		err = s.moveOver(f.Name(), path)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close(), dropTemp(f.Name()))
@@ -86,10 +87,10 @@ func (g *Staging) appendPlan(line string) error {
 }
 
 // readPlan tells every whole line of a plan. Lines that a power cut damaged
-// name nothing.
-func readPlan(path string, tell func(sha256Hex, key string)) error {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+// name nothing, and neither does something else in a plan's place.
+func (s *Store) readPlan(path string, tell func(sha256Hex, key string)) error {
+	data, err := s.readSmall(path, maxList)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) {
 		return nil
 	}
 	if err != nil {
@@ -115,7 +116,7 @@ func (g *Staging) Finished() (map[string]string, error) {
 	}
 	finished := map[string]string{}
 	for _, e := range entries {
-		err := readPlan(g.store.planPath(e.Name()), func(sha256Hex, key string) {
+		err := g.store.readPlan(g.store.planPath(e.Name()), func(sha256Hex, key string) {
 			if key != "" {
 				finished[key] = sha256Hex
 			}

@@ -35,7 +35,7 @@ func (s *Store) ReadProgress(name string) (Progress, error) {
 		return Progress{}, err
 	}
 	var p Progress
-	err := readJSON(s.progressPath(name), &p)
+	err := s.readJSON(s.progressPath(name), maxNote, &p)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Progress{}, fmt.Errorf("no pull of %s says how far it is: %w", name, ErrNotFound)
 	}

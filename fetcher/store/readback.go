@@ -59,13 +59,9 @@ func (s *Store) hashWritten(ctx context.Context, path string) (info fs.FileInfo,
 // is kept, and returns how it looks now: its pages are taken out of the page cache,
 // or, where some stay, it is to be read past it into buffers of whole pages.
 func openWritten(path string) (*os.File, fs.FileInfo, error) {
-	f, err := openToRead(path, 0) // anew: on a network, that looks whether others have written
+	f, info, err := openRegular(path, 0) // anew: on a network, that looks whether others have written
 	if err != nil {
 		return nil, nil, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, errors.Join(err, f.Close())
 	}
 	if evict(f, info.Size()) {
 		_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_SEQUENTIAL) // advice
@@ -74,7 +70,7 @@ func openWritten(path string) (*os.File, fs.FileInfo, error) {
 	if err := f.Close(); err != nil {
 		return nil, nil, err
 	}
-	f, err = openToRead(path, unix.O_DIRECT)
+	f, _, err = openRegular(path, unix.O_DIRECT)
 	if err != nil {
 		return nil, nil, fmt.Errorf("its pages stay in the page cache, and past it: %w", err)
 	}

@@ -106,8 +106,11 @@ func (s *Store) statBlob(sha256Hex string, size int64) error {
 	if err := s.checkRecord(sha256Hex, info); err != nil {
 		return err
 	}
-	if !shown(info, blobMode) {
+	switch {
+	case !shown(info, blobMode):
 		return fmt.Errorf("blob %s has mode %s, so that not every pod may read it: %w", sha256Hex, info.Mode(), ErrCorrupt)
+	case !shownBlob(info):
+		return fmt.Errorf("blob %s has mode %s, which is more than to be read: %w", sha256Hex, info.Mode(), ErrCorrupt)
 	}
 	return nil
 }
@@ -139,7 +142,7 @@ func (s *Store) readRecord(sha256Hex string) (record, error) {
 	s.records.drop(sha256Hex)
 	var r record
 	if err == nil {
-		err = readJSON(path, &r)
+		err = s.readJSON(path, maxNote, &r)
 	}
 	if err == nil && info.Mode().IsRegular() {
 		s.records.put(sha256Hex, info, r)

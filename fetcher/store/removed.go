@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -32,7 +31,7 @@ func (s *Store) removed(err error) bool {
 // reopen has a network file system ask its server about a directory, and with that
 // forget what it remembers of its names: that one was not there, too.
 func reopen(dir string) error {
-	f, err := os.Open(dir)
+	f, err := openDir(dir, 0)
 	if err != nil {
 		return err
 	}
@@ -72,24 +71,4 @@ func (s *Store) publishedNow(m Manifest) (Manifest, error) {
 		return m, nil
 	}
 	return m, fmt.Errorf("%s@%s: it was removed: %w", m.Name, m.Revision, ErrNotFound)
-}
-
-// readFile is os.ReadFile for a file that another client of a network file system
-// may replace meanwhile: the one that was opened is stale then, and its name leads
-// to the new one.
-func readFile(path string) ([]byte, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, unix.ESTALE) {
-		data, err = os.ReadFile(path)
-	}
-	return data, err
-}
-
-// readReplacedJSON is readJSON by readFile.
-func readReplacedJSON(path string, v any) error {
-	data, err := readFile(path)
-	if err != nil {
-		return err
-	}
-	return unmarshal(path, data, v)
 }

@@ -28,10 +28,13 @@ func (s *Store) openLocked(ctx context.Context, path string, waiting func()) (o 
 	defer ticker.Stop()
 	for {
 		f, err := s.openTransfer(path)
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrBusy) {
 			return opened{}, asStoreError(err)
 		}
-		lock, err := s.lockPartial(f, filepath.Base(path))
+		var lock *Lock
+		if err == nil {
+			lock, err = s.lockPartial(f, filepath.Base(path))
+		}
 		if err == nil {
 			same, err := sameFile(f, path)
 			if err == nil && same {
@@ -43,8 +46,10 @@ func (s *Store) openLocked(ctx context.Context, path string, waiting func()) (o 
 			o.waited = true
 			continue
 		}
-		if err := f.Close(); err != nil {
-			return opened{}, err
+		if f != nil {
+			if err := f.Close(); err != nil {
+				return opened{}, err
+			}
 		}
 		if !errors.Is(err, ErrBusy) {
 			return opened{}, err
@@ -88,11 +93,13 @@ func (s *Store) openClean(ctx context.Context, path string, waiting func()) (o o
 	return o, true, nil
 }
 
-// openTransfer opens a transfer's file, made if it is not there. Nothing is written
-// into it before a journal went through the fence of a shared store: so what was
-// open by then was there before any later writer could begin.
+// openTransfer opens a transfer's file, made if it is not there, or if what is there
+// may not be written. Nothing is written into it before a journal went through the
+// fence of a shared store: so what was open by then was there before any later writer
+// could begin. Pods cannot open it, and so not lock it.
 func (s *Store) openTransfer(path string) (*os.File, error) {
-	return s.openToWrite(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode) // an empty file promises nothing
+	f, _, err := s.openPlace(path, os.O_RDWR|os.O_CREATE, lockMode, s.mayChange)
+	return f, err
 }
 
 func sameFile(f *os.File, path string) (bool, error) {
@@ -118,7 +125,7 @@ func (p *Partial) restore(ctx context.Context, failed bool) error {
 	if err != nil {
 		return err
 	}
-	j, since, err := readJournal(p.journalPath())
+	j, since, err := p.store.readJournal(p.journalPath(), p.size)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
 		return err
 	}
@@ -182,21 +189,50 @@ func (p *Partial) intact(ctx context.Context, since []piece, length int64) ([]pi
 
 // empty begins the file anew. In a shared store another file takes its place,
 // through the fence: another writer may have this one open, or be the one that may
-// write.
+// write. So it does where this one has a second name by now, or its name is another
+// file's.
 func (p *Partial) empty() error {
-	if !p.store.shared {
+	if !p.store.shared && p.own() == nil {
 		return p.file.Truncate(0)
 	}
 	f, err := p.store.tempFile(filepath.Dir(p.path))
 	if err != nil {
 		return err
 	}
-	if err := p.store.rename(f.Name(), p.path); err != nil {
+	if !p.store.shared {
+		err = flock(f) // before others see it
+	}
+	if err == nil {
+		err = p.store.moveOver(f.Name(), p.path)
+	}
+	if err != nil {
 		return errors.Join(err, f.Close(), dropTemp(f.Name()))
 	}
 	old := p.file
 	p.file, p.foreign, p.judged = f, false, nil
 	return old.Close()
+}
+
+// own reports, as ErrLost, that the transfer's file has another name as well, or no
+// longer its own: then somebody else works in the store's folder.
+func (p *Partial) own() error {
+	info, err := p.file.Stat()
+	if err != nil {
+		return err
+	}
+	same := true // in a shared store, moving the file finds out whose term it is
+	if !p.store.shared {
+		same, err = sameFile(p.file, p.path)
+	}
+	switch {
+	case err != nil:
+		return err
+	case !same:
+		return &worded{ErrLost, fmt.Sprintf("another file has taken the place of %s", p.path)}
+	case names(info) > 1:
+		return &worded{ErrLost, fmt.Sprintf("%s has %d names, so others may write into it", p.path, names(info))}
+	}
+	return nil
 }
 
 // reserve allocates the blocks; where the file system can do so only together with

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -96,7 +97,11 @@ func (g *Staging) Has(ctx context.Context, sha256Hex string, size int64, onRead 
 	if err == nil {
 		err = g.store.checkRecord(sha256Hex, info)
 	}
-	if errors.Is(err, ErrCorrupt) {
+	if errors.Is(err, ErrCorrupt) && info != nil && info.Size() > size {
+		// To read it may take for ever, and the source may be wrong.
+		err = g.store.checkStated(sha256Hex, info.Size())
+	}
+	if errors.Is(err, ErrCorrupt) && !errors.Is(err, errUnstated) {
 		info, err = g.store.hashBlob(ctx, sha256Hex, onRead)
 	} else if err == nil {
 		err = g.store.showBlob(sha256Hex, info)
@@ -112,6 +117,24 @@ func (g *Staging) Has(ctx context.Context, sha256Hex string, size int64, onRead 
 		return false, fmt.Errorf("content with sha256 %s has %d bytes, not %d: %w", sha256Hex, info.Size(), size, ErrCorrupt)
 	}
 	return true, nil
+}
+
+// errUnstated is a blob of a size that no manifest states for its content.
+var errUnstated error = &worded{ErrCorrupt, "no manifest states that it has that size"}
+
+// checkStated returns errUnstated unless a manifest states that size of the content,
+// and else that it has to be hashed.
+func (s *Store) checkStated(sha256Hex string, size int64) error {
+	users, err := s.users(map[string]bool{sha256Hex: true})
+	if err != nil {
+		return err
+	}
+	for _, m := range users {
+		if slices.ContainsFunc(m.Files, func(f ManifestFile) bool { return f.SHA256 == sha256Hex && f.Size == size }) {
+			return ErrUnverified
+		}
+	}
+	return fmt.Errorf("blob %s has %d bytes: %w", sha256Hex, size, errUnstated)
 }
 
 // Admit turns a finished, synced partial into a blob named by its sha256. The
@@ -142,6 +165,9 @@ func (g *Staging) admit(p *Partial, sha256Hex, key string) error {
 		return err
 	}
 	info, err := p.file.Stat()
+	if err == nil {
+		err = p.own()
+	}
 	if err != nil {
 		return err
 	}
@@ -151,6 +177,10 @@ func (g *Staging) admit(p *Partial, sha256Hex, key string) error {
 	blob := g.store.BlobPath(sha256Hex)
 	if err := g.store.moveIn(p.path, blob); err != nil {
 		return fmt.Errorf("move content into place: %w", asStoreError(err))
+	}
+	// What was moved is what had the name.
+	if same, err := sameFile(p.file, blob); err != nil || !same {
+		return errors.Join(err, g.store.removeIfExists(blob), &worded{ErrLost, "another file has taken the place of " + p.path})
 	}
 	// Not before: a kill would leave a transfer that who is not root cannot open.
 	if err := p.file.Chmod(blobMode); err != nil {

@@ -69,7 +69,7 @@ func (s *Store) ReadStatus(name string) (Status, error) {
 	}
 	err := fs.ErrNotExist
 	if name != heartbeatName {
-		err = readReplacedJSON(s.statusPath(name), &st)
+		err = s.readJSON(s.statusPath(name), maxNote, &st)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return Status{}, fmt.Errorf("status of %s: %w", name, ErrNotFound)
@@ -103,7 +103,7 @@ func (s *Store) WriteHeartbeat(h Heartbeat) error {
 // never was one.
 func (s *Store) ReadHeartbeat() (Heartbeat, error) {
 	var h Heartbeat
-	err := readReplacedJSON(s.statusPath(heartbeatName), &h)
+	err := s.readJSON(s.statusPath(heartbeatName), maxNote, &h)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Heartbeat{}, fmt.Errorf("heartbeat: %w", ErrNotFound)
 	}

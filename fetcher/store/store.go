@@ -108,7 +108,7 @@ func (s *Store) open() error {
 	}
 	err := os.MkdirAll(s.dir, dirMode) //nolint:forbidigo // one machine's store
 	if err == nil {
-		err = openToAll(s.dir)
+		err = openToAll(s.dir, true)
 	}
 	if err == nil {
 		err = s.makeAgentDir()

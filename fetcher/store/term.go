@@ -136,7 +136,7 @@ func (s *Store) lead(ctx context.Context) error {
 	if err := s.checkFormat(); err != nil {
 		return err
 	}
-	if err := openToAll(s.dir); err != nil {
+	if err := openToAll(s.dir, true); err != nil {
 		return err
 	}
 	for _, dir := range []string{"agent", epochsDir} {
@@ -257,7 +257,7 @@ func (s *Store) endTermsBefore(ctx context.Context, epoch int64) error {
 
 // checkFormat leaves a store alone that a newer stoker has made another of.
 func (s *Store) checkFormat() error {
-	text, err := os.ReadFile(s.AgentFile(formatFile))
+	text, err := s.readSmall(s.AgentFile(formatFile), maxNote)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
