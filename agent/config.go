@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/stoker-project/stoker/fetcher/smallfile"
+	"github.com/stoker-project/stoker/fetcher/store"
 )
 
 // ErrConfig is a configuration that cannot be used; the error names each bad
@@ -337,11 +339,11 @@ func parseIntervals(f *fields) Intervals {
 // if that is bad, the last good one, which the agent keeps at lastGood. The
 // error is the file's if neither can be used.
 func LoadConfig(path, lastGood string) (Config, error) {
-	cfg, err := loadFile(path)
+	cfg, err := loadFile(path, ReadConfigFile)
 	if err == nil {
 		return cfg, nil
 	}
-	if kept, keptErr := loadFile(lastGood); keptErr == nil {
+	if kept, keptErr := loadFile(lastGood, store.ReadAgentFile); keptErr == nil {
 		return kept, nil
 	} else if !errors.Is(keptErr, fs.ErrNotExist) {
 		return Config{}, errors.Join(err, fmt.Errorf("the last good configuration cannot be used either: %w", keptErr))
@@ -349,8 +351,15 @@ func LoadConfig(path, lastGood string) (Config, error) {
 	return Config{}, err
 }
 
-func loadFile(path string) (Config, error) {
-	data, err := os.ReadFile(path)
+// maxConfig bounds the configuration file, in bytes: a ConfigMap holds 1 MiB.
+const maxConfig = 16 << 20
+
+// ReadConfigFile reads the configuration file, which Kubernetes mounts through links:
+// a regular file of 16 MiB at most.
+func ReadConfigFile(path string) ([]byte, error) { return smallfile.Read(path, maxConfig) }
+
+func loadFile(path string, read func(string) ([]byte, error)) (Config, error) {
+	data, err := read(path)
 	if err != nil {
 		return Config{}, fmt.Errorf("read the configuration: %w; name the file with the model list", err)
 	}

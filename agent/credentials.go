@@ -4,17 +4,14 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/stoker-project/stoker/fetcher/secrets"
+	"github.com/stoker-project/stoker/fetcher/smallfile"
 )
-
-// maxCredential is more than any of the files has, in bytes.
-const maxCredential = 1 << 20
 
 // DefaultCredentials is where Secrets are mounted for a configuration file, if nothing
 // else is said: in the folder credentials beside it.
@@ -35,7 +32,7 @@ func credentialDigests(dir string, hidden *secrets.Set) map[string][sha256.Size]
 	for _, e := range entries {
 		h := sha256.New()
 		for _, key := range []string{"HF_TOKEN", "config", "credentials", "key.json"} {
-			data, err := readSome(filepath.Join(dir, e.Name(), key))
+			data, err := smallfile.Read(filepath.Join(dir, e.Name(), key), smallfile.MaxCredential)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
@@ -58,15 +55,6 @@ func hide(hidden *secrets.Set, key string, data []byte) {
 	default:
 		hidden.AddINI(data)
 	}
-}
-
-func readSome(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxCredential))
-	return data, errors.Join(err, f.Close())
 }
 
 // observeCredentials tries models again at once whose mounted Secret changed.

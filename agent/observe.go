@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -69,7 +68,7 @@ type listView struct {
 // readList reads the file, and the Secrets that its entries may refer to; that
 // it is not valid is no error of the reading.
 func readList(path, credentialsDir string, hidden *secrets.Set) (listView, error) {
-	data, err := os.ReadFile(path)
+	data, err := ReadConfigFile(path)
 	if err != nil {
 		return listView{}, fmt.Errorf("read the configuration: %w", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -149,7 +148,7 @@ type modelMemory struct {
 const usedStep = 10 * time.Minute
 
 func readMemory(path string) (memory, error) {
-	data, err := os.ReadFile(path)
+	data, err := store.ReadAgentFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return memory{}, nil
 	}

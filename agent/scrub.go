@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -371,7 +370,7 @@ func (s *scrubber) keep() {
 func (s *scrubber) restore() {
 	now := time.Now()
 	var m scrubMemory
-	data, err := os.ReadFile(s.store.AgentFile(scrubFile))
+	data, err := store.ReadAgentFile(s.store.AgentFile(scrubFile))
 	if err == nil {
 		err = json.Unmarshal(data, &m)
 	}

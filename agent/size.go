@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
+	"github.com/stoker-project/stoker/fetcher/smallfile"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu/sizing"
 )
@@ -33,7 +33,7 @@ func (o *storeObserver) sizeOf(m store.Manifest) sized {
 // readSize reads the front of a model's files, for sizeTime at most; how much it reads
 // of them is bounded by package sizing.
 func readSize(dir string) (sizing.Model, error) {
-	return sizing.ReadModel(timedFS{os.DirFS(dir), time.Now().Add(sizeTime)})
+	return sizing.ReadModel(timedFS{smallfile.DirFS(dir), time.Now().Add(sizeTime)})
 }
 
 // timedFS fails when its time is over.

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"math"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -196,7 +195,7 @@ func (s *speedometer) restore() {
 
 // readLaps reads what an earlier run has measured.
 func readLaps(file string, now time.Time) ([]lap, error) {
-	data, err := os.ReadFile(file)
+	data, err := store.ReadAgentFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/stoker-project/stoker/fetcher/smallfile"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -68,11 +69,11 @@ const maxIndex = 64 << 20
 // indexedFiles returns the distinct files that an index of weights names, sorted;
 // none if it is no index, which is for vLLM to say.
 func indexedFiles(path string) ([]string, error) {
-	info, err := os.Stat(path)
+	info, err := os.Lstat(path)
 	if err != nil || info.Size() > maxIndex {
 		return nil, err
 	}
-	text, err := os.ReadFile(path)
+	text, err := smallfile.Read(path, maxIndex)
 	if err != nil {
 		return nil, err
 	}

@@ -120,11 +120,24 @@ func (c *cli) inject(cmd *cobra.Command, f injectFlags) error {
 	return err
 }
 
+// maxManifests is more than any file of manifests has, in bytes.
+const maxManifests = 64 << 20
+
 func readInput(stdin io.Reader, file string) ([]byte, error) {
-	if file == "-" {
-		return io.ReadAll(stdin)
+	in := stdin
+	if file != "-" {
+		f, err := os.Open(file) // it may be a pipe of the shell
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
 	}
-	return os.ReadFile(file)
+	text, err := io.ReadAll(io.LimitReader(in, maxManifests+1))
+	if err == nil && len(text) > maxManifests {
+		err = fmt.Errorf("read %s: it has more than %d bytes", file, maxManifests)
+	}
+	return text, err
 }
 
 // remark says on standard error what somebody may not have meant.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -71,7 +70,7 @@ func (c *cli) populate(ctx context.Context, f populateFlags) error {
 	if err := c.check(need("--config", f.config, "name the file with the model list"), checkOutput(f.output), checkStore(f.store)); err != nil {
 		return err
 	}
-	data, err := os.ReadFile(f.config)
+	data, err := agent.ReadConfigFile(f.config)
 	if err != nil {
 		return usage(fmt.Errorf("read the configuration: %w; name the file with the model list", err))
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
+	"github.com/stoker-project/stoker/fetcher/smallfile"
 )
 
 // Where Google's own service is, and the only thing that is asked of it.
@@ -53,7 +54,7 @@ func (d *Driver) client(ctx context.Context, op httpsource.Operation) (*client, 
 	var key []byte
 	if dir := d.access.CredentialsDir; dir != "" {
 		var err error
-		if key, err = os.ReadFile(filepath.Join(dir, "key.json")); err != nil {
+		if key, err = smallfile.Read(filepath.Join(dir, "key.json"), smallfile.MaxCredential); err != nil {
 			return nil, op.Fail(fetcher.ErrMisconfigured, fmt.Errorf("read credentials: %w", err), "mount a Secret with the key key.json, a Google credentials file")
 		}
 	}
@@ -143,6 +144,10 @@ func (d *Driver) detect(key []byte) (*auth.Credentials, error) {
 		}
 		return creds, nil
 	}
+	// Google's library reads it without a bound.
+	if err := smallfile.Check(smallfile.MaxCredential, defaultFiles()...); err != nil {
+		return nil, fmt.Errorf("read the default credentials: %w", err)
+	}
 	creds, err := credentials.DetectDefault(o)
 	switch {
 	case err == nil:
@@ -151,4 +156,13 @@ func (d *Driver) detect(key []byte) (*auth.Credentials, error) {
 		return nil, nil
 	}
 	return nil, fmt.Errorf("read the default credentials: %w", err)
+}
+
+// defaultFiles are where the application default credentials may be.
+func defaultFiles() []string {
+	files := []string{os.Getenv("GOOGLE_APPLICATION_CREDENTIALS")}
+	if home, err := os.UserHomeDir(); err == nil {
+		files = append(files, filepath.Join(home, ".config", "gcloud", "application_default_credentials.json"))
+	}
+	return files
 }

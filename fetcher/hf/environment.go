@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/smallfile"
 )
 
 // FromEnvironment makes a driver that takes from access, and where that is
@@ -97,9 +98,12 @@ func expandHome(path string) (string, error) {
 	return filepath.Join(home, rest), nil
 }
 
+// maxTokenFile is more than any token has, in bytes.
+const maxTokenFile = 64 << 10
+
 // tokenFile reads a token; a file that is not there has none.
 func tokenFile(path string) (string, error) {
-	text, err := os.ReadFile(path)
+	text, err := smallfile.Read(path, maxTokenFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
+	"github.com/stoker-project/stoker/fetcher/smallfile"
 )
 
 // defaultRegion is asked where nothing names a region: its endpoint knows every
@@ -86,7 +87,7 @@ func readFiles(dir string) ([]byte, error) {
 	var all []byte
 	found := false
 	for _, name := range []string{"config", "credentials"} {
-		text, err := os.ReadFile(filepath.Join(dir, name))
+		text, err := smallfile.Read(filepath.Join(dir, name), smallfile.MaxCredential)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("read credentials: %w", err)
 		}
@@ -97,6 +98,18 @@ func readFiles(dir string) ([]byte, error) {
 		return nil, fmt.Errorf("read credentials: neither config nor credentials is in %s: %w", dir, fs.ErrNotExist)
 	}
 	return all, nil
+}
+
+// checkSDKFiles refuses files that the SDK would read without a bound.
+func checkSDKFiles() error {
+	paths := []string{config.DefaultSharedConfigFilename(), config.DefaultSharedCredentialsFilename()}
+	for _, variable := range []string{"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CA_BUNDLE"} {
+		paths = append(paths, os.Getenv(variable))
+	}
+	if err := smallfile.Check(smallfile.MaxCredential, paths...); err != nil {
+		return fmt.Errorf("read AWS's configuration: %w", err)
+	}
+	return nil
 }
 
 // newClient makes a client as the SDK's default chain says, or of the files in
@@ -116,6 +129,9 @@ func (d *Driver) newClient(ctx context.Context) (*s3.Client, error) {
 			// A profile that was asked for comes before the keys of the environment,
 			// which are another's.
 			config.WithSharedConfigProfile("default"))
+	}
+	if err := checkSDKFiles(); err != nil {
+		return nil, err
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, load...)
 	if err != nil {

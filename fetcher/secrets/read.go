@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"os"
 	"strings"
+
+	"github.com/stoker-project/stoker/fetcher/smallfile"
 )
 
 // AddEnvironment takes the secrets of the environment's variables: tokens, keys, and
@@ -46,11 +48,10 @@ const maxFile = 64 << 10
 // AddFile takes what is in a file with one secret. A file that cannot be read has
 // none for whoever is to use it, either.
 func (s *Set) AddFile(path string) {
-	info, err := os.Stat(path)
-	if s == nil || err != nil || !info.Mode().IsRegular() || info.Size() > maxFile {
+	if s == nil {
 		return
 	}
-	if text, err := os.ReadFile(path); err == nil {
+	if text, err := smallfile.Read(path, maxFile); err == nil {
 		s.Add(string(text))
 	}
 }

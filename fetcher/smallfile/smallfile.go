@@ -16,6 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// MaxCredential is more than any file of credentials has, in bytes.
+const MaxCredential = 1 << 20
+
 // ErrUnusable is a file that is not what is expected in its place: a link, a pipe, a
 // socket, a device or a directory, a file that is too large, or another user's. The
 // error names it.
@@ -40,6 +43,21 @@ func Read(path string, limit int64) ([]byte, error) {
 	}
 	defer f.Close()
 	return readAll(f, info, limit)
+}
+
+// Check returns ErrUnusable for the first of the files that Read would not take, for
+// callers that have a library read them. It skips empty names, and leaves all other
+// errors to the library.
+func Check(limit int64, paths ...string) error {
+	for _, path := range paths {
+		if path == "" {
+			continue
+		}
+		if _, err := Read(path, limit); errors.Is(err, ErrUnusable) {
+			return err
+		}
+	}
+	return nil
 }
 
 // ReadOwned is Read for a folder into which others may have written: it follows no

@@ -35,17 +35,19 @@ func TestRead(t *testing.T) {
 		want, reason string // follows links
 		owned        string // reason of ReadOwned, where that differs
 	}{
-		"a file":           {make: func(path string) error { return os.WriteFile(path, []byte("content"), 0o600) }, want: "content"},
-		"an empty file":    {make: func(path string) error { return os.WriteFile(path, nil, 0o600) }},
-		"the limit":        {make: func(path string) error { return os.WriteFile(path, []byte("12345678"), 0o600) }, want: "12345678"},
-		"above the limit":  {make: func(path string) error { return os.WriteFile(path, []byte("123456789"), 0o600) }, reason: "has 9 bytes, and at most 8 are read"},
-		"three TiB":        {make: func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 3<<40)) }, reason: "has 3298534883328 bytes"},
-		"a link":           {make: func(path string) error { return os.Symlink(file, path) }, want: "content", owned: "is a symlink"},
-		"a link to a pipe": {make: func(path string) error { return errors.Join(syscall.Mkfifo(path+"-pipe", 0o600), os.Symlink(path+"-pipe", path)) }, reason: "is a pipe", owned: "is a symlink"},
-		"/dev/zero":        {make: func(path string) error { return os.Symlink("/dev/zero", path) }, reason: "is a device", owned: "is a symlink"},
-		"a pipe":           {make: func(path string) error { return syscall.Mkfifo(path, 0o600) }, reason: "is a pipe"},
-		"a socket":         {make: func(path string) error { return unix.Mknod(path, unix.S_IFSOCK|0o600, 0) }, reason: "is no regular file"},
-		"a folder":         {make: func(path string) error { return os.Mkdir(path, 0o700) }, reason: "is a directory"},
+		"a file":          {make: func(path string) error { return os.WriteFile(path, []byte("content"), 0o600) }, want: "content"},
+		"an empty file":   {make: func(path string) error { return os.WriteFile(path, nil, 0o600) }},
+		"the limit":       {make: func(path string) error { return os.WriteFile(path, []byte("12345678"), 0o600) }, want: "12345678"},
+		"above the limit": {make: func(path string) error { return os.WriteFile(path, []byte("123456789"), 0o600) }, reason: "has 9 bytes, and at most 8 are read"},
+		"three TiB":       {make: func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 3<<40)) }, reason: "has 3298534883328 bytes"},
+		"a link":          {make: func(path string) error { return os.Symlink(file, path) }, want: "content", owned: "is a symlink"},
+		"a link to a pipe": {make: func(path string) error {
+			return errors.Join(syscall.Mkfifo(path+"-pipe", 0o600), os.Symlink(path+"-pipe", path))
+		}, reason: "is a pipe", owned: "is a symlink"},
+		"/dev/zero": {make: func(path string) error { return os.Symlink("/dev/zero", path) }, reason: "is a device", owned: "is a symlink"},
+		"a pipe":    {make: func(path string) error { return syscall.Mkfifo(path, 0o600) }, reason: "is a pipe"},
+		"a socket":  {make: func(path string) error { return unix.Mknod(path, unix.S_IFSOCK|0o600, 0) }, reason: "is no regular file"},
+		"a folder":  {make: func(path string) error { return os.Mkdir(path, 0o700) }, reason: "is a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "x")

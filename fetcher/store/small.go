@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -68,10 +69,12 @@ func (s *Store) mayOwn(uid uint32) bool {
 	return ok && owner == uid
 }
 
-// ReadAgentFile reads a file of the agent's memory, of 16 MiB at most. A file that
-// the agent cannot have written is ErrCorrupt.
-func (s *Store) ReadAgentFile(name string) ([]byte, error) {
-	return s.readSmall(s.AgentFile(name), maxMemory)
+// ReadAgentFile reads a file of the agent's memory, which is at [Store.AgentFile] and
+// has 16 MiB at most. A file that the agent cannot have written is ErrCorrupt. The
+// store need not be open.
+func ReadAgentFile(path string) ([]byte, error) {
+	s := &Store{dir: filepath.Dir(filepath.Dir(path))}
+	return s.readSmall(path, maxMemory)
 }
 
 // mayChange reports whether a file may be written or given another mode: a regular
