@@ -84,6 +84,9 @@ models:
   credentials: team-a
   endpoint: https://mirror.example:8443
   serving: {tensorParallel: 2, maxModelLen: 32768, gpuMemoryUtilization: 0.9, kvCacheDtype: fp8}
+- name: drop
+  source: file:///srv/drop
+  access: {followLinks: [/srv/cache, /mnt/blobs]}
 store: {quota: 500Gi, reserve: 100Gi}
 pull: {concurrentModels: 3, jobs: 4, maxRate: 500Mi}
 gpu: {leakAbove: 2Gi}
@@ -103,6 +106,18 @@ intervals: {observe: 1s, grace: 30s}
 	}
 	if diff := cmp.Diff(want, m); diff != "" {
 		t.Errorf("model differs (-want +got):\n%s", diff)
+	}
+	drop := got.Models[2]
+	if diff := cmp.Diff([]string{"/srv/cache", "/mnt/blobs"}, drop.FollowLinks); diff != "" {
+		t.Errorf("links differ (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(drop.FollowLinks, drop.Request("").Access.FollowLinks); diff != "" {
+		t.Errorf("the fetcher's links differ (-want +got):\n%s", diff)
+	}
+	other := drop
+	other.FollowLinks = nil
+	if other.transfer() == drop.transfer() {
+		t.Error("a failure is not forgotten when the links that are followed change")
 	}
 	if m.Source.String() != "s3://models/llama" {
 		t.Errorf("source is %s", m.Source)
@@ -138,6 +153,10 @@ models:
   credentials: hf_abcdefghijklmnop
   endpoint: https://user:hunter2@mirror.example
   serving: {tensorParallel: 0, gpuMemoryUtilization: 92, kvCache: fp8, kvCacheDtype: fp88}
+- source: hf://o/with-links
+  access: {followLinks: [/srv]}
+- source: file:///srv/drop
+  access: {followLinks: [srv/cache, /srv/../etc, 3], follow: all}
 - just a string
 - name: nothing-else
 store: {quota: lots, reserve: 120%}

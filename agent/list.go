@@ -45,6 +45,8 @@ type Model struct {
 	// HeaderTimeout is how long the source may take until the headers of an answer;
 	// 0: the drivers' own bound.
 	HeaderTimeout time.Duration
+	// FollowLinks are directories in which the links of a file:// source may end.
+	FollowLinks []string
 	// Serving is how vLLM will run it; zero fields are vLLM's defaults.
 	Serving sizing.Serving
 }
@@ -52,7 +54,7 @@ type Model struct {
 // transfer identifies what a pull of the entry would do: when it changes,
 // earlier failures say nothing any more.
 func (m Model) transfer() string {
-	b, err := json.Marshal([]any{m.Source.String(), m.Include, m.Exclude, m.Credentials, m.Endpoint, m.HeaderTimeout})
+	b, err := json.Marshal([]any{m.Source.String(), m.Include, m.Exclude, m.Credentials, m.Endpoint, m.HeaderTimeout, m.FollowLinks})
 	if err != nil {
 		return m.Source.String() // strings always encode
 	}
@@ -65,7 +67,7 @@ func (m Model) transfer() string {
 func (m Model) Request(credentialsDir string) fetcher.Request {
 	req := fetcher.Request{
 		Name: m.Name, Source: m.Source, Include: m.Include, Exclude: m.Exclude,
-		Access: fetcher.Access{Endpoint: m.Endpoint, HeaderTimeout: m.HeaderTimeout},
+		Access: fetcher.Access{Endpoint: m.Endpoint, HeaderTimeout: m.HeaderTimeout, FollowLinks: m.FollowLinks},
 	}
 	if m.Credentials != "" {
 		req.Access.CredentialsDir = filepath.Join(credentialsDir, m.Credentials)
@@ -161,7 +163,7 @@ func parseModel(f *fields) Model {
 			f.complain("endpoint", m.Endpoint, err.Error())
 		}
 	}
-	m.HeaderTimeout = parseAccess(f)
+	parseAccess(f, &m)
 	m.Serving = parseServing(f)
 	f.done()
 	return m
@@ -205,16 +207,24 @@ func checkEndpoint(endpoint string) error {
 // leastHeaderTimeout is the bound that holds where an entry names none.
 const leastHeaderTimeout = 30 * time.Second
 
-// parseAccess reads how a source is spoken to.
-func parseAccess(parent *fields) (headerTimeout time.Duration) {
+// parseAccess reads how the source is spoken to.
+func parseAccess(parent *fields, m *Model) {
 	v, _ := parent.take("access")
 	f := asFields(parent.name("access"), v, parent.errs)
-	headerTimeout = f.duration("headerTimeout", 0)
-	if headerTimeout > 0 && headerTimeout < leastHeaderTimeout {
-		f.complain("headerTimeout", headerTimeout.String(), "write at least 30s, which holds where it is left out")
+	m.HeaderTimeout = f.duration("headerTimeout", 0)
+	if m.HeaderTimeout > 0 && m.HeaderTimeout < leastHeaderTimeout {
+		f.complain("headerTimeout", m.HeaderTimeout.String(), "write at least 30s, which holds where it is left out")
+	}
+	m.FollowLinks = f.strs("followLinks")
+	if len(m.FollowLinks) > 0 && m.Source.Scheme != "" && m.Source.Scheme != fetcher.SchemeFile {
+		f.complain("followLinks", m.FollowLinks, "only a file:// source has symlinks; leave it out")
+	}
+	for i, dir := range m.FollowLinks {
+		if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
+			f.complain(fmt.Sprintf("followLinks[%d]", i), dir, "write the absolute path of a directory, without . and .. and a slash at its end")
+		}
 	}
 	f.done()
-	return headerTimeout
 }
 
 func parseServing(parent *fields) sizing.Serving {

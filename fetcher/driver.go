@@ -96,6 +96,9 @@ type Access struct {
 	// HeaderTimeout is how long a source over HTTP may take until the headers of an
 	// answer. 0: 30 s.
 	HeaderTimeout time.Duration
+	// FollowLinks are directories, as absolute paths, in which the links of a
+	// directory (file://) may end beside the directory itself.
+	FollowLinks []string
 }
 
 // Drivers makes drivers, by scheme.

@@ -31,7 +31,7 @@ func drivers(hidden *secrets.Set) fetcher.Drivers {
 		fetcher.SchemeGCS: kept(func(a fetcher.Access) (fetcher.Driver, error) {
 			return gcs.New(a, gcs.Options{UserAgent: userAgent, Secrets: hidden})
 		}),
-		fetcher.SchemeFile: func(fetcher.Access) (fetcher.Driver, error) { return file.New(), nil },
+		fetcher.SchemeFile: func(a fetcher.Access) (fetcher.Driver, error) { return file.New(a.FollowLinks...), nil },
 	}
 }
 
@@ -39,18 +39,19 @@ func drivers(hidden *secrets.Set) fetcher.Drivers {
 // pull (a token that is still good, a quota that is used up) serves the next.
 func kept(newDriver func(fetcher.Access) (fetcher.Driver, error)) func(fetcher.Access) (fetcher.Driver, error) {
 	var mu sync.Mutex
-	made := map[fetcher.Access]fetcher.Driver{}
+	made := map[string]fetcher.Driver{}
 	return func(a fetcher.Access) (fetcher.Driver, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if d, ok := made[a]; ok {
+		key := fmt.Sprintf("%#v", a)
+		if d, ok := made[key]; ok {
 			return d, nil
 		}
 		d, err := newDriver(a)
 		if err != nil {
 			return nil, usage(err)
 		}
-		made[a] = d
+		made[key] = d
 		return d, nil
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,46 +19,35 @@ import (
 // Driver reads directories. It implements [fetcher.Driver]. A read from a
 // volume that hangs cannot be ended by a context: no system call for it
 // exists.
-type Driver struct{}
+type Driver struct {
+	followLinks []string
+}
 
-// New makes a driver.
-func New() *Driver { return &Driver{} }
+// New makes a driver. Links in a directory are followed below the directory itself,
+// where that is a snapshot of the Hub's own cache to the repository's blobs, and below
+// these directories, which are absolute paths.
+func New(followLinks ...string) *Driver { return &Driver{followLinks: followLinks} }
 
 // List implements [fetcher.Driver]: every regular file below the directory,
-// hidden ones too. Symlinks are followed only to regular files, also outside
-// the directory (the Hub's own cache is made of such); one that leads to a
-// directory, or to nothing, and files that are no files (pipes, sockets,
-// devices) are refused by name, because leaving them out would be a short
-// list.
+// hidden ones too. Symlinks are followed only to regular files, and only where [New]
+// lets them end; one that leads elsewhere, to a directory, or to nothing, and files
+// that are no files (pipes, sockets, devices) are refused by name, because leaving
+// them out would be a short list. A hard link cannot be told from a file.
 func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing, error) {
 	op := operation{"list", src.String()}
 	if src.Scheme != fetcher.SchemeFile || !filepath.IsAbs(src.Path) {
 		return fetcher.Listing{}, op.fail(fetcher.ErrRefused, errors.New("it is no directory"), "write it as file:///DIR")
 	}
-	// The directory itself may be a symlink, which WalkDir would not enter.
-	root, err := filepath.EvalSymlinks(src.Path)
+	t, err := openTree(op, src.Path, d.followLinks)
 	if err != nil {
-		return fetcher.Listing{}, op.classify(err)
-	}
-	info, err := os.Stat(root)
-	if err != nil {
-		return fetcher.Listing{}, op.classify(err)
-	}
-	if !info.IsDir() {
-		return fetcher.Listing{}, op.fail(fetcher.ErrRefused, errors.New("it is no directory"), "name the directory that holds the model's files")
+		return fetcher.Listing{}, err
 	}
 	var files []fetcher.File
-	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+	err = t.walk(func(name string, info fs.FileInfo) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("list %s: %w", src, ctx.Err())
 		}
-		if err != nil {
-			return op.classify(err)
-		}
-		if entry.IsDir() {
-			return nil
-		}
-		f, err := op.describe(root, path)
+		f, err := t.describe(name, info)
 		files = append(files, f)
 		return err
 	})
@@ -69,18 +57,16 @@ func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing,
 	return fetcher.Listing{Revision: revision(files), Files: files}, nil
 }
 
-// describe stats one file, following symlinks.
-func (op operation) describe(root, path string) (fetcher.File, error) {
-	name, err := filepath.Rel(root, path)
-	if err != nil {
-		return fetcher.File{}, op.classify(err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return fetcher.File{}, op.classify(err)
+// describe lists one file, of which Lstat shows info.
+func (t *tree) describe(name string, info fs.FileInfo) (fetcher.File, error) {
+	if info.Mode()&fs.ModeSymlink != 0 {
+		var err error
+		if info, err = t.stat(name); err != nil {
+			return fetcher.File{}, err
+		}
 	}
 	if !info.Mode().IsRegular() {
-		return fetcher.File{}, op.fail(fetcher.ErrRefused, fmt.Errorf("%s is %s, not a regular file", name, kindOf(info.Mode())), "remove it, or copy in what it stands for")
+		return fetcher.File{}, t.op.fail(fetcher.ErrRefused, fmt.Errorf("%s is %s, not a regular file", name, kindOf(info.Mode())), "remove it, or copy in what it stands for")
 	}
 	return fetcher.File{Path: filepath.ToSlash(name), Size: info.Size(), Version: version(info)}, nil
 }
@@ -123,7 +109,10 @@ func (op operation) fail(kind, err error, hint string) *fetcher.Error {
 // classify tells what somebody has to mend from what may pass (a volume that
 // has a fault, too many open files).
 func (op operation) classify(err error) *fetcher.Error {
+	var errno syscall.Errno
 	switch {
+	case !errors.As(err, &errno): // links that lead to each other
+		return op.fail(fetcher.ErrRefused, err, "check the path")
 	case errors.Is(err, fs.ErrNotExist):
 		return op.fail(fetcher.ErrRefused, err, "check the path, and that the volume is mounted here")
 	case errors.Is(err, fs.ErrPermission):

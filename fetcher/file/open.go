@@ -27,12 +27,13 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	if err := f.CheckRange(offset, length); err != nil {
 		return nil, op.fail(fetcher.ErrRefused, err, "list the source again")
 	}
-	path := filepath.Join(obj.Source.Path, filepath.FromSlash(f.Path))
-	// Without O_NONBLOCK, opening a pipe that took the file's place would wait
-	// for a writer.
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	t, err := openTree(op, obj.Source.Path, d.followLinks)
 	if err != nil {
-		return nil, op.classify(err)
+		return nil, err
+	}
+	file, err := t.open(filepath.FromSlash(f.Path), openToRead)
+	if err != nil {
+		return nil, err
 	}
 	r := &reader{ctx: ctx, op: op, file: file, want: f, left: length}
 	if err := r.unchanged(); err != nil {
@@ -46,6 +47,9 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	r.op.verb = "read"
 	return r, nil
 }
+
+// openToRead does not wait for the other end of a pipe that took a file's place.
+const openToRead = os.O_RDONLY | syscall.O_NONBLOCK
 
 // reader reads one file and ends without an error only if the file is still
 // the listed one.
