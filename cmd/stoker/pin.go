@@ -41,21 +41,34 @@ func pinError(dir string, err error) error {
 }
 
 // pin makes DIR/model a symlink to the revision's directory, atomically, and
-// returns it.
+// returns it. It replaces a symlink, and follows none.
 func pin(dir, target string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return "", fmt.Errorf("make the symlink of --pin: %w", err)
 	}
-	link, tmp := filepath.Join(dir, pinName), filepath.Join(dir, "."+pinName+".tmp")
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	tmp, err := linkAside(dir, target)
+	if err != nil {
 		return "", fmt.Errorf("make the symlink of --pin: %w", err)
 	}
-	if err := os.Symlink(target, tmp); err != nil {
-		return "", fmt.Errorf("make the symlink of --pin: %w", err)
-	}
+	link := filepath.Join(dir, pinName)
 	if err := os.Rename(tmp, link); err != nil {
-		return "", fmt.Errorf("make the symlink of --pin: %w", err)
+		return "", errors.Join(fmt.Errorf("make the symlink of --pin: %w", err), os.Remove(tmp))
 	}
 	return link, nil
+}
+
+// linkAside makes a symlink under a name that is free, or that a kill left behind.
+func linkAside(dir, target string) (string, error) {
+	for i := 0; ; i++ {
+		tmp := filepath.Join(dir, fmt.Sprintf(".%s.tmp%d", pinName, i))
+		if info, err := os.Lstat(tmp); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			if err := os.Remove(tmp); err != nil {
+				return "", err
+			}
+		}
+		if err := os.Symlink(target, tmp); !errors.Is(err, fs.ErrExist) || i >= 100 {
+			return tmp, err
+		}
+	}
 }
