@@ -37,8 +37,10 @@ func rewrite(t *testing.T, p *store.Partial) {
 // begins anew, in a file of its own.
 func TestTransferInOtherHands(t *testing.T) {
 	for name, attack := range map[string]func(partial, outside string) error{
-		"another file":  func(partial, outside string) error { return os.Rename(outside, partial) },
-		"a link":        func(partial, outside string) error { return errors.Join(os.Remove(partial), os.Symlink(outside, partial)) },
+		"another file": func(partial, outside string) error { return os.Rename(outside, partial) },
+		"a link": func(partial, outside string) error {
+			return errors.Join(os.Remove(partial), os.Symlink(outside, partial))
+		},
 		"a second name": func(partial, outside string) error { return errors.Join(os.Remove(outside), os.Link(partial, outside)) },
 		"nothing":       func(partial, _ string) error { return os.Remove(partial) },
 	} {
