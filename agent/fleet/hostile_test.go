@@ -33,8 +33,8 @@ func TestStatusHasAnEnd(t *testing.T) {
 	}
 	for name, nodes := range map[string][]corev1.Node{
 		"models that failed":    {manyModels(20_000, func(int, *agent.ModelStatus) {})},
-		"models in no need":     {manyModels(20_000, func(_ int, m *agent.ModelStatus) { m.Wanted, m.Reason = false, "" })},
-		"models without labels": {manyModels(20_000, func(_ int, m *agent.ModelStatus) { m.Tier, m.Revision, m.State = "disk", revA, agent.StateWarm })},
+		"models in no need":     {manyModels(2_000, func(_ int, m *agent.ModelStatus) { m.Wanted, m.Reason = false, "" })},
+		"models without labels": {manyModels(2_000, func(_ int, m *agent.ModelStatus) { m.Tier, m.Revision, m.State = "disk", revA, agent.StateWarm })},
 		"kinds of GPUs":         kinds,
 		"states":                states,
 		"long texts of one model": {manyModels(1, func(_ int, m *agent.ModelStatus) {
