@@ -25,7 +25,7 @@ func (e treeEntry) unknown() error {
 // left out, which may quote the answer.
 func (op operation) unreadable(host string, err error) *fetcher.Error {
 	var other *json.UnmarshalTypeError
-	if errors.As(err, &other) && strings.HasPrefix(other.Value, "number") {
+	if errors.As(err, &other) && strings.HasPrefix(other.Value, "number") && strings.HasSuffix(other.Field, "size") {
 		return op.fail(fetcher.ErrCorrupt, fmt.Errorf("%s lists a file with a size that no file has", host), "do not trust this source")
 	}
 	return op.fail(fetcher.ErrTransient, fmt.Errorf("%s did not answer with the Hub's JSON", host), "check that the endpoint is a Hub, and that no proxy answers in its place")

@@ -74,9 +74,9 @@ func attacks() []attack {
 		}, 3, "this is no model", ""},
 		{s3, "endless credentials", onlyCredentials(endless(jsonHead+`{"AccessKeyId":"`, "x")), 3, "more than 1 MiB", "/credentials"},
 		{s3, "endless refusal of credentials", onlyCredentials(endless("HTTP/1.1 403 Forbidden\r\n\r\n"+`{"message":"`, "x")), 3, "AWS credentials", "/credentials"},
-		{s3, "a size of millions of digits", once(digits(xmlHead+"<Contents><Key>llama/a</Key><Size>", "</Size></Contents></ListBucketResult>")), 3, "answered 403", ""},
-		{gcs, "a size of millions of digits", once(digits(jsonHead+`{"items":[{"size":`, "}]}")), 3, "answered 403", ""},
-		{hub, "a size of thousands of digits", once(digits(jsonHead+`[{"size":`, "}]")), 3, "answered 403", ""},
+		{s3, "a size of millions of digits", digits(xmlHead+"<Contents><Key>llama/a</Key><Size>", "</Size></Contents></ListBucketResult>"), 4, "a size that no object has", ""},
+		{gcs, "a size of millions of digits", digits(jsonHead+`{"items":[{"size":`, "}]}"), 4, "such as a size", ""},
+		{hub, "a size of thousands of digits", hubTree(digits(jsonHead+`[{"size":`, "}]")), 4, "a size that no file has", ""},
 		{gcs, "endless name", endless(jsonHead+`{"items":[{"name":"`, "llama/"), 3, "more than 8 MiB", ""},
 		{gcs, "endless token", endless(jsonHead+`{"nextPageToken":"`, "t"), 3, "more than 8 MiB", ""},
 		{gcs, "endless entries", endless(jsonHead+`{"items":[{}`, ",{}"), 3, "more entries", ""},
@@ -99,10 +99,11 @@ func attacks() []attack {
 		{hub, "endless revision", endless(jsonHead+`{"sha":"`, "a"), 3, "more than 8192 KiB", ""},
 		{hub, "endless spaces", endless(jsonHead, " "), 3, "more than", ""},
 		{hub, "endless name", hubTree(endless(jsonHead+`[{"type":"file","path":"`, "x")), 3, "more than 64 KiB", ""},
-		{hub, "endless empty entries", hubTree(endless(jsonHead+"[{}", ",{}")), 3, "more than 200000 entries", ""},
-		{hub, "page of 32 MiB of empty entries", hubTree(func(w io.Writer, _ int, _ *http.Request) {
-			_, err := io.WriteString(w, jsonHead+"[{}")
-			for many, n := strings.Repeat(",{}", 1<<10), 0; n < 32<<20-2*len(many) && err == nil; n += len(many) {
+		{hub, "endless empty entries", hubTree(endless(jsonHead+"[{}", ",{}")), 3, "is of no type", ""},
+		{hub, "endless folders", hubTree(endless(jsonHead+`[{"type":"directory"}`, `,{"type":"directory"}`)), 3, "more than 200000 entries", ""},
+		{hub, "page of 32 MiB of folders", hubTree(func(w io.Writer, _ int, _ *http.Request) {
+			_, err := io.WriteString(w, jsonHead+"[{\"type\":\"directory\"}")
+			for many, n := strings.Repeat(`,{"type":"directory"}`, 1<<10), 0; n < 32<<20-2*len(many) && err == nil; n += len(many) {
 				_, err = io.WriteString(w, many)
 			}
 			_, _ = io.WriteString(w, "]")
@@ -151,7 +152,7 @@ func onlyCredentials(answer func(io.Writer, int, *http.Request)) func(io.Writer,
 func digits(head, tail string) func(io.Writer, int, *http.Request) {
 	return func(w io.Writer, _ int, r *http.Request) {
 		n := 8<<20 - 1024
-		if strings.Contains(r.URL.Path, "/tree/") || strings.Contains(r.URL.Path, "/revision/") {
+		if strings.Contains(r.URL.Path, "/tree/") { // an entry of which has less
 			n = 60 << 10
 		}
 		_, _ = io.WriteString(w, head+strings.Repeat("9", n)+tail)
