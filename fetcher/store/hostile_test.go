@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -19,7 +17,6 @@ import (
 func attacks() map[string]func(path, outside string) error {
 	return map[string]func(path, outside string) error{
 		"pipe":   func(path, _ string) error { return syscall.Mkfifo(path, 0o666) },
-		"socket": func(path, _ string) error { return unix.Mknod(path, unix.S_IFSOCK|0o666, 0) },
 		"folder": func(path, _ string) error { return os.MkdirAll(filepath.Join(path, "full"), 0o755) },
 		"link":   func(path, outside string) error { return os.Symlink(outside, path) },
 		"loop":   func(path, _ string) error { return os.Symlink(filepath.Base(path), path) },
