@@ -14,6 +14,7 @@ COPY cmd ./cmd
 COPY agent ./agent
 COPY fetcher ./fetcher
 COPY gpu ./gpu
+COPY printable ./printable
 # What `stoker --version` says.
 ARG VERSION=dev
 # -z lazy: NVML's symbols are looked up when they are called, after the library was loaded; bound at start, a node
