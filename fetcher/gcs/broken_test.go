@@ -19,7 +19,8 @@ func TestBrokenAnswers(t *testing.T) {
 	for name, answer := range fetchertest.BrokenAnswers(echoed) {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			host := fetchertest.StartRaw(t, func(string) string { return answer })
-			d := newDriver(t, fetcher.Access{Endpoint: "http://" + host}, gcs.Options{})
+			t.Setenv("STORAGE_EMULATOR_HOST", host) // without it, this machine is asked for an account of its own
+			d := newDriver(t, fetcher.Access{}, gcs.Options{})
 			src := source("bucket", "")
 			_, listErr := d.List(t.Context(), src)
 			if listErr == nil {
@@ -51,7 +52,8 @@ func TestImpossibleSize(t *testing.T) {
 			host := fetchertest.StartRaw(t, func(string) string {
 				return fetchertest.RawAnswer("200 OK", `{"items":[{"name":"config.json","generation":"1","size":"`+size+`"}]}`)
 			})
-			l, err := newDriver(t, fetcher.Access{Endpoint: "http://" + host}, gcs.Options{}).List(t.Context(), source("bucket", ""))
+			t.Setenv("STORAGE_EMULATOR_HOST", host)
+			l, err := newDriver(t, fetcher.Access{}, gcs.Options{}).List(t.Context(), source("bucket", ""))
 			if !errors.Is(err, fetcher.ErrCorrupt) || strings.Contains(err.Error(), "many") {
 				t.Errorf("error is %v, want one of content that does not verify; files: %+v", err, l.Files)
 			}
