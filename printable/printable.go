@@ -43,6 +43,20 @@ func Short(s string, n int) string {
 	return strings.TrimSpace(string(r[:max(n-3, 0)])) + "..."
 }
 
+// Strip is Line that leaves out what Line escapes: for a text in which secrets are
+// looked for afterwards, so that none is found in two halves.
+func Strip(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if safe(r, n) && r != utf8.RuneError {
+			b.WriteString(s[i : i+n])
+		}
+		i += n
+	}
+	return b.String()
+}
+
 func escaped(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {

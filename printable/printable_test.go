@@ -41,6 +41,16 @@ func TestLine(t *testing.T) {
 	}
 }
 
+func TestStrip(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain \u00e9": "plain \u00e9", "a\u200bb\x1b[2J\ufffd\xff\n\ufe0fc": "ab[2Jc", "": "",
+	} {
+		if got := Strip(text); got != want {
+			t.Errorf("%q: %q; want %q", text, got, want)
+		}
+	}
+}
+
 func TestShort(t *testing.T) {
 	for _, tt := range []struct {
 		text string

@@ -2,8 +2,9 @@ package httpsource
 
 import (
 	"strings"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/stoker-project/stoker/printable"
 )
 
 // maxMessage bounds what is repeated of a server's words, in characters.
@@ -16,12 +17,7 @@ const maxID = 128
 // Plain makes a server's words fit to be shown: one line, and not long. It is cut
 // between words: what hides secrets finds no half of one.
 func Plain(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) || r == utf8.RuneError {
-			return -1
-		}
-		return r
-	}, s)
+	s = printable.Strip(s)
 	if utf8.RuneCountInString(s) <= maxMessage {
 		return s
 	}
