@@ -14,12 +14,13 @@ import (
 )
 
 // hashBlob reads a whole blob and says whether its content is its name: then it
-// is recorded as right, if the store is writable. Where the file system is not
+// is recorded as right, if the store is writable. One of more than most bytes is not
+// read, and is ErrCorrupt: it could be without an end. Where the file system is not
 // [Volume.Local], or the blob was found wrong before, it is read past the page
 // cache, as other machines would read it. What was judged is returned
 // also with ErrCorrupt, nil if there was nothing. onRead, if not nil, is told
 // the bytes of each read.
-func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)) (fs.FileInfo, error) {
+func (s *Store) hashBlob(ctx context.Context, sha256Hex string, most int64, onRead func(int)) (fs.FileInfo, error) {
 	info, err := s.blobInfo(sha256Hex)
 	if err != nil {
 		found, statErr := os.Lstat(s.BlobPath(sha256Hex))
@@ -43,7 +44,10 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 	if !info.Mode().IsRegular() {
 		return info, fmt.Errorf("blob %s is no regular file: %w", sha256Hex, ErrCorrupt)
 	}
-	var content io.Reader = f
+	if info.Size() > most {
+		return info, fmt.Errorf("blob %s has %d bytes, should have %d: %w", sha256Hex, info.Size(), most, ErrCorrupt)
+	}
+	var content io.Reader = &bounded{f, most} // it may grow meanwhile
 	buf := s.takeBuffer()
 	defer s.buffers.Put(buf)
 	if r, err := s.readRecord(sha256Hex); err == nil && r.Distrusted || s.doubts(sha256Hex, info) || !s.isLocal() {
@@ -69,6 +73,23 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, onRead func(int)
 		return info, err
 	}
 	return info, s.writeRecord(sha256Hex, info)
+}
+
+// bounded ends after more than left bytes. Other than io.LimitedReader, it asks for
+// whole buffers, as direct reads have to.
+type bounded struct {
+	r    io.Reader
+	left int64
+}
+
+// Read implements io.Reader.
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left < 0 {
+		return 0, io.EOF
+	}
+	n, err := b.r.Read(p)
+	b.left -= int64(n)
+	return n, err
 }
 
 // openToRead opens a file that something else may have taken the place of: it

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -53,7 +54,8 @@ func soon(t *testing.T, what string, do func()) {
 	case <-done:
 		t.Logf("%s: %s", what, time.Since(began).Round(time.Millisecond))
 	case <-time.After(30 * time.Second):
-		t.Fatalf("%s hangs", what)
+		stacks := make([]byte, 1<<20)
+		t.Fatalf("%s hangs:\n%s", what, stacks[:runtime.Stack(stacks, true)])
 	}
 }
 

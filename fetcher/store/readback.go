@@ -26,7 +26,7 @@ func (g *Staging) readBack(ctx context.Context, p *Partial, sha256Hex string) er
 	if err := p.Sync(); err != nil {
 		return err
 	}
-	info, got, err := g.store.hashWritten(ctx, p.path)
+	info, got, err := g.store.hashWritten(ctx, p.path, p.size)
 	if err != nil {
 		return fmt.Errorf("read back what was written: %w", err)
 	}
@@ -41,9 +41,10 @@ func (g *Staging) readBack(ctx context.Context, p *Partial, sha256Hex string) er
 }
 
 // hashWritten hashes a file as whoever reads it for the first time would, and
-// returns how it looked before. The page cache holds it afterwards, as it holds
-// what was written to a local disk.
-func (s *Store) hashWritten(ctx context.Context, path string) (info fs.FileInfo, sha256Hex string, err error) {
+// returns how it looked before. Of one of more than most bytes it reads no more than
+// that tells. The page cache holds it afterwards, as it holds what was written to a
+// local disk.
+func (s *Store) hashWritten(ctx context.Context, path string, most int64) (info fs.FileInfo, sha256Hex string, err error) {
 	f, info, err := openWritten(path)
 	if err != nil {
 		return nil, "", err
@@ -51,7 +52,7 @@ func (s *Store) hashWritten(ctx context.Context, path string) (info fs.FileInfo,
 	defer f.Close()
 	buf := s.takeBuffer()
 	defer s.buffers.Put(buf)
-	sha256Hex, err = hashReader(ctx, f, *buf, nil)
+	sha256Hex, err = hashReader(ctx, &bounded{f, most}, *buf, nil)
 	return info, sha256Hex, err
 }
 

@@ -97,12 +97,14 @@ func (g *Staging) Has(ctx context.Context, sha256Hex string, size int64, onRead 
 	if err == nil {
 		err = g.store.checkRecord(sha256Hex, info)
 	}
+	most := size
 	if errors.Is(err, ErrCorrupt) && info != nil && info.Size() > size {
 		// To read it may take for ever, and the source may be wrong.
-		err = g.store.checkStated(sha256Hex, info.Size())
+		most = info.Size()
+		err = g.store.checkStated(sha256Hex, most)
 	}
 	if errors.Is(err, ErrCorrupt) && !errors.Is(err, errUnstated) {
-		info, err = g.store.hashBlob(ctx, sha256Hex, onRead)
+		info, err = g.store.hashBlob(ctx, sha256Hex, most, onRead)
 	} else if err == nil {
 		err = g.store.showBlob(sha256Hex, info)
 	}

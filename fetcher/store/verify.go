@@ -189,7 +189,7 @@ func (v *verification) look(ctx context.Context, m Manifest, f ManifestFile) err
 	}
 	j, done := v.judged[f.SHA256]
 	if !done {
-		j.info, j.err = v.store.hashSized(ctx, f, v.onRead)
+		j.info, j.err = v.store.hashBlob(ctx, f.SHA256, f.Size, v.onRead)
 		if errors.Is(j.err, ErrNoSpace) {
 			// The bytes are right; only the record of that could not be written,
 			// which costs a re-hash and no more.
@@ -201,15 +201,6 @@ func (v *verification) look(ctx context.Context, m Manifest, f ManifestFile) err
 		return fmt.Errorf("blob %s has %d bytes, should have %d: %w", f.SHA256, j.info.Size(), f.Size, ErrCorrupt)
 	}
 	return j.err
-}
-
-// hashSized is hashBlob for a file whose size is known: nothing beyond it is read,
-// which could be without an end.
-func (s *Store) hashSized(ctx context.Context, f ManifestFile, onRead func(int)) (fs.FileInfo, error) {
-	if info, err := s.blobInfo(f.SHA256); err == nil && info.Size() > f.Size {
-		return info, fmt.Errorf("blob %s has %d bytes, should have %d: %w", f.SHA256, info.Size(), f.Size, ErrCorrupt)
-	}
-	return s.hashBlob(ctx, f.SHA256, onRead)
 }
 
 // withdrawSame withdraws a revision unless it was removed, or published anew,
