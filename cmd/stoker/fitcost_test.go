@@ -3,45 +3,15 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/binary"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
-
-// mostMemory is what `stoker fit` may take of the costliest files, in KiB. The race
-// detector keeps several bytes for each that is touched.
-func mostMemory() int {
-	most := 256 << 10
-	info, _ := debug.ReadBuildInfo()
-	for _, s := range info.Settings {
-		if s.Key == "-race" && s.Value == "true" {
-			most *= 2
-		}
-	}
-	return most
-}
-
-// measured is the program itself, which writes its peak of memory last. Its parent
-// cannot know it: by rusage a child took at least what its parent had.
-func measured() {
-	code := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		panic(err)
-	}
-	_, peak, _ := strings.Cut(string(status), "VmHWM:")
-	peak, _, _ = strings.Cut(peak, "kB")
-	fmt.Fprintf(os.Stderr, "\npeak:%s\n", strings.TrimSpace(peak))
-	os.Exit(code)
-}
 
 // TestFitOfCostlyFiles: what no model has is refused soon and in little memory.
 func TestFitOfCostlyFiles(t *testing.T) {
@@ -90,11 +60,7 @@ func TestFitOfCostlyFiles(t *testing.T) {
 			began := time.Now()
 			_ = cmd.Run() // its exit code is looked at below
 			took := time.Since(began)
-			text, peak, _ := strings.Cut(errs.String(), "\npeak:")
-			memory, err := strconv.Atoi(strings.TrimSpace(peak))
-			if err != nil {
-				t.Fatalf("no peak of memory in %q", errs.String())
-			}
+			text, memory := peakOf(t, errs.String())
 			code := exitOK
 			if tt.want != "" {
 				code = exitFailed
@@ -102,10 +68,10 @@ func TestFitOfCostlyFiles(t *testing.T) {
 			if got := cmd.ProcessState.ExitCode(); got != code || !strings.Contains(text, tt.want) {
 				t.Errorf("exit code %d: %s; want %d and %q", got, text, code, tt.want)
 			}
-			if memory > mostMemory() {
-				t.Errorf("it took %d KiB of memory; want at most %d", memory, mostMemory())
+			if memory > memoryBound() {
+				t.Errorf("it took %d MiB of memory; want at most %d", memory>>20, memoryBound()>>20)
 			}
-			t.Logf("exit code %d, %d MiB, %s: %s", cmd.ProcessState.ExitCode(), memory>>10, took.Round(10*time.Millisecond), text)
+			t.Logf("exit code %d, %d MiB, %s: %s", cmd.ProcessState.ExitCode(), memory>>20, took.Round(10*time.Millisecond), text)
 		})
 	}
 }

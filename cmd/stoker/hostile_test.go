@@ -16,11 +16,8 @@ import (
 	"time"
 )
 
-// What a command that somebody attacks may take at most.
-const (
-	hostileTime   = 20 * time.Second
-	hostileMemory = 256 << 20
-)
+// hostileTime is what a command that somebody attacks may take at most.
+const hostileTime = 20 * time.Second
 
 // attacked runs the binary beside an attack, with a bound in time and memory, and logs
 // a row: the attack, the command, its exit code, its seconds and its memory.
@@ -29,7 +26,7 @@ func attacked(t *testing.T, attack string, env []string, args ...string) (code i
 	ctx, cancel := context.WithTimeout(t.Context(), hostileTime)
 	defer cancel()
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, "stoker", args...)
+	cmd := exec.CommandContext(ctx, "stoker-measured", args...)
 	cmd.Env = append(append(os.Environ(), "GORACE=atexit_sleep_ms=0"), env...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	began := time.Now()
@@ -40,21 +37,18 @@ func attacked(t *testing.T, attack string, env []string, args ...string) (code i
 		t.Fatalf("%s: %v", args[0], err)
 	}
 	code = cmd.ProcessState.ExitCode()
-	memory := int64(0)
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		memory = usage.Maxrss << 10
-	}
-	t.Logf("%-60s %-8s exit %d, %.1f s, %d MiB", attack, args[0], code, took, memory>>20)
 	if ctx.Err() != nil {
-		t.Fatalf("%s hangs", args[0])
+		t.Fatalf("%s: %s hangs", attack, args[0])
 	}
-	if memory > hostileMemory {
+	output, memory := peakOf(t, out.String())
+	t.Logf("%-60s %-8s exit %d, %.1f s, %d MiB", attack, args[0], code, took, memory>>20)
+	if memory > memoryBound() {
 		t.Errorf("%s takes %d MiB", args[0], memory>>20)
 	}
-	if strings.Contains(out.String(), "goroutine ") {
-		t.Errorf("%s crashes:\n%s", args[0], out.String())
+	if strings.Contains(output, "goroutine ") {
+		t.Errorf("%s crashes:\n%s", args[0], output)
 	}
-	return code, out.String()
+	return code, output
 }
 
 // source is a directory with a small model.
