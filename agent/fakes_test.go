@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -172,7 +173,9 @@ func (s *fakeStore) Usage() (store.Usage, error) {
 	return store.Usage{FreeBytes: 1 << 40, TotalBytes: 1 << 40, ReadOnly: s.readOnly}, nil
 }
 
-func (s *fakeStore) Path(name, revision string) string { return filepath.Join(s.dir, name, revision) }
+func (s *fakeStore) path(name, revision string) string { return filepath.Join(s.dir, name, revision) }
+
+func (s *fakeStore) Files(name, revision string) fs.FS { return os.DirFS(s.path(name, revision)) }
 
 func (s *fakeStore) Remove(_ context.Context, name string) error {
 	s.onRemove(name)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -37,7 +38,8 @@ type Store interface {
 	// Lead makes this process the writer of a shared store, Follow ends that.
 	Lead(ctx context.Context) error
 	Follow()
-	Path(name, revision string) string
+	// Files are the published files of a revision.
+	Files(name, revision string) fs.FS
 	// BeforeWithdraw sets what is asked before published files are taken away
 	// because they turned out wrong.
 	BeforeWithdraw(ask func(ctx context.Context, names []string) error)
@@ -80,7 +82,7 @@ func readList(path, credentialsDir string, hidden *secrets.Set) (listView, error
 // a GPU, because their headers never change. Only one look runs at a time.
 type storeObserver struct {
 	store Store
-	read  func(dir string) (sizing.Model, error)
+	read  func(fs.FS) (sizing.Model, error)
 	sizes map[string]sized // by name
 	// taking is what pulls under way will still take, by model; nil: nothing.
 	taking func() map[string]int64

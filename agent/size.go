@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/stoker-project/stoker/fetcher/smallfile"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu/sizing"
 )
@@ -23,7 +22,7 @@ const (
 // sizeOf reads what a published model needs on a GPU. A model that cannot be sized is
 // held and labelled all the same, less how many replicas fit.
 func (o *storeObserver) sizeOf(m store.Manifest) sized {
-	size, err := o.read(o.store.Path(m.Name, m.Revision))
+	size, err := o.read(o.store.Files(m.Name, m.Revision))
 	if err != nil {
 		return sized{revision: m.Revision, err: err, again: time.Now().Add(sizeAgain)}
 	}
@@ -32,8 +31,8 @@ func (o *storeObserver) sizeOf(m store.Manifest) sized {
 
 // readSize reads the front of a model's files, for sizeTime at most; how much it reads
 // of them is bounded by package sizing.
-func readSize(dir string) (sizing.Model, error) {
-	return sizing.ReadModel(timedFS{smallfile.DirFS(dir), time.Now().Add(sizeTime)})
+func readSize(files fs.FS) (sizing.Model, error) {
+	return sizing.ReadModel(timedFS{files, time.Now().Add(sizeTime)})
 }
 
 // timedFS fails when its time is over.

@@ -37,12 +37,12 @@ func TestModelsThatCannotBeSized(t *testing.T) {
 		for name, config := range map[string]string{"a-costly": `{"a":[` + strings.Repeat("1,", 600_000) + `1]}`, "b-good": `{}`} {
 			m := store.Manifest{Name: name, Revision: "1", Source: "hf://a/" + name}
 			s.models[name] = []store.Manifest{m}
-			writeFiles(t, s.Path(name, "1"), map[string]string{"config.json": config, "model.safetensors": good})
+			writeFiles(t, s.path(name, "1"), map[string]string{"config.json": config, "model.safetensors": good})
 		}
 		reads := 0
-		o := storeObserver{store: s, read: func(dir string) (sizing.Model, error) {
+		o := storeObserver{store: s, read: func(files fs.FS) (sizing.Model, error) {
 			reads++
-			return readSize(dir)
+			return readSize(files)
 		}}
 		look := func(want int) storeView {
 			t.Helper()

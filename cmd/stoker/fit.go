@@ -167,7 +167,7 @@ func (c *cli) sizeModel(ctx context.Context, out *fitOutput, storeDir string) (s
 	info, err := os.Stat(model)
 	switch {
 	case err == nil && info.IsDir():
-		return readModel(model, smallfile.DirFS(model))
+		return readModel(model, smallfile.DirFS(model, os.OpenFile))
 	case err == nil:
 		return sizing.Model{}, usage(fmt.Errorf("fit %s: it is not a directory; name the one that holds the model", model))
 	case errors.Is(err, fs.ErrNotExist):
@@ -189,7 +189,7 @@ func sizePublished(out *fitOutput, dir string) (sized sizing.Model, found bool, 
 			return sizing.Model{}, false, fmt.Errorf("fit %s: %w", out.Model, err)
 		}
 		out.Revision = m.Revision
-		sized, err := readModel(out.Model, smallfile.DirFS(s.Path(m.Name, m.Revision)))
+		sized, err := readModel(out.Model, s.Files(m.Name, m.Revision))
 		if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ESTALE) || stillPublished(s, m) {
 			return sized, true, err
 		}

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/stoker-project/stoker/fetcher/smallfile"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu"
 	"github.com/stoker-project/stoker/gpu/sizing"
@@ -46,7 +45,7 @@ func fitModels(s *store.Store, devices []gpu.Device) ([]gpusFit, error) {
 	fits := []gpusFit{}
 	for _, m := range published {
 		f := gpusFit{Name: m.Name, Revision: m.Revision}
-		model, err := sizing.ReadModel(smallfile.DirFS(s.Path(m.Name, m.Revision)))
+		model, err := sizing.ReadModel(s.Files(m.Name, m.Revision))
 		if err != nil && !stillPublished(s, m) {
 			continue // removed or replaced since it was listed
 		}

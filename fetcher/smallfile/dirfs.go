@@ -8,12 +8,16 @@ import (
 )
 
 // DirFS is os.DirFS for a directory whose files others may have replaced: it opens
-// regular files only, and follows links to them. It lists directories as that does.
-func DirFS(dir string) fs.FS { return dirFS{fs: os.DirFS(dir), dir: dir} }
+// regular files only, by opener, and follows links to them. It lists directories as that
+// does.
+func DirFS(dir string, opener Opener) fs.FS {
+	return dirFS{fs: os.DirFS(dir), dir: dir, opener: opener}
+}
 
 type dirFS struct {
-	fs  fs.FS
-	dir string
+	fs     fs.FS
+	dir    string
+	opener Opener
 }
 
 // Open implements fs.FS.
@@ -21,7 +25,7 @@ func (d dirFS) Open(name string) (fs.File, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
-	f, err := Open(filepath.Join(d.dir, filepath.FromSlash(name)))
+	f, _, err := open(filepath.Join(d.dir, filepath.FromSlash(name)), 0, d.opener)
 	if err != nil {
 		var path *fs.PathError
 		if errors.As(err, &path) {

@@ -34,10 +34,13 @@ func refuse(path, format string, args ...any) error {
 	return &unusable{path + " " + fmt.Sprintf(format, args...)}
 }
 
+// Opener opens a file as os.OpenFile does.
+type Opener func(path string, flags int, mode fs.FileMode) (*os.File, error)
+
 // Read returns the content of a regular file of at most limit bytes. It follows
 // links: Kubernetes mounts Secrets and ConfigMaps through them.
 func Read(path string, limit int64) ([]byte, error) {
-	f, info, err := open(path, 0)
+	f, info, err := open(path, 0, os.OpenFile)
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +64,10 @@ func Check(limit int64, paths ...string) error {
 }
 
 // ReadOwned is Read for a folder into which others may have written: it follows no
-// link in the file's own place, and takes only a file whose owner's uid may passes.
-func ReadOwned(path string, limit int64, may func(uid uint32) bool) ([]byte, error) {
-	f, info, err := open(path, unix.O_NOFOLLOW)
+// link in the file's own place, and takes only a file whose owner's uid may passes. The
+// file is opened by opener.
+func ReadOwned(path string, limit int64, opener Opener, may func(uid uint32) bool) ([]byte, error) {
+	f, info, err := open(path, unix.O_NOFOLLOW, opener)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +81,7 @@ func ReadOwned(path string, limit int64, may func(uid uint32) bool) ([]byte, err
 // Open opens a regular file to read it, following links. It never waits for the
 // other end of a pipe.
 func Open(path string) (*os.File, error) {
-	f, _, err := open(path, 0)
+	f, _, err := open(path, 0, os.OpenFile)
 	return f, err
 }
 
@@ -90,8 +94,8 @@ func Owner(info fs.FileInfo) (uid uint32, ok bool) {
 	return st.Uid, true
 }
 
-func open(path string, flags int) (*os.File, fs.FileInfo, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0)
+func open(path string, flags int, opener Opener) (*os.File, fs.FileInfo, error) {
+	f, err := opener(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0)
 	switch {
 	case errors.Is(err, unix.ELOOP) && flags&unix.O_NOFOLLOW != 0:
 		return nil, nil, refuse(path, "is a symlink, not a regular file")

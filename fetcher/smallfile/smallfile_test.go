@@ -54,7 +54,7 @@ func TestRead(t *testing.T) {
 			must(t, c.make(path))
 			data, err := smallfile.Read(path, limit)
 			check(t, path, data, err, c.want, c.reason)
-			data, err = smallfile.ReadOwned(path, limit, anybody)
+			data, err = smallfile.ReadOwned(path, limit, os.OpenFile, anybody)
 			if c.owned != "" {
 				c.want, c.reason = "", c.owned
 			}
@@ -68,13 +68,13 @@ func TestRead(t *testing.T) {
 	}
 	for _, read := range []func(string) ([]byte, error){
 		func(path string) ([]byte, error) { return smallfile.Read(path, limit) },
-		func(path string) ([]byte, error) { return smallfile.ReadOwned(path, limit, anybody) },
+		func(path string) ([]byte, error) { return smallfile.ReadOwned(path, limit, os.OpenFile, anybody) },
 	} {
 		if _, err := read(filepath.Join(dir, "missing")); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("nothing there: %v", err)
 		}
 	}
-	if _, err := smallfile.ReadOwned(file, limit, nobody); !errors.Is(err, smallfile.ErrUnusable) || !strings.Contains(err.Error(), "belongs to uid") {
+	if _, err := smallfile.ReadOwned(file, limit, os.OpenFile, nobody); !errors.Is(err, smallfile.ErrUnusable) || !strings.Contains(err.Error(), "belongs to uid") {
 		t.Errorf("another's file: %v", err)
 	}
 }
@@ -105,7 +105,7 @@ func TestDirFS(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "file"), []byte("content"), 0o600))
 	must(t, os.Symlink("file", filepath.Join(dir, "link")))
 	must(t, syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600))
-	fsys := smallfile.DirFS(dir)
+	fsys := smallfile.DirFS(dir, os.OpenFile)
 	for _, name := range []string{"file", "link"} {
 		if got, err := fs.ReadFile(fsys, name); err != nil || string(got) != "content" {
 			t.Errorf("%s: %q, %v", name, got, err)

@@ -229,15 +229,15 @@ func (s *Store) syncRecords(files []ManifestFile) {
 	var group errgroup.Group
 	group.SetLimit(syncFew)
 	for _, f := range files[:min(len(files), recordsMost)] {
-		group.Go(func() error { return syncPath(s.recordPath(f.SHA256)) })
+		group.Go(func() error { return s.syncPath(s.recordPath(f.SHA256)) })
 	}
 	if group.Wait() == nil {
 		_ = syncDir(s.AgentFile("verified")) // see above
 	}
 }
 
-func syncPath(path string) error {
-	f, _, err := openRegular(path, 0)
+func (s *Store) syncPath(path string) error {
+	f, _, err := s.openRegular(path, 0)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (s *Store) answers() error {
 	}
 	err = errors.New("there is no manifest to read")
 	for _, path := range manifests {
-		if err = readFromDisk(path); err == nil {
+		if err = s.readFromDisk(path); err == nil {
 			return nil
 		}
 	}
@@ -93,12 +93,12 @@ func (s *Store) writesAndReads() (err error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return asStoreError(err)
 	}
-	return readFromDisk(f.Name())
+	return s.readFromDisk(f.Name())
 }
 
 // readFromDisk reads a small file, if possible not from the page cache.
-func readFromDisk(path string) error {
-	f, _, err := openRegular(path, 0)
+func (s *Store) readFromDisk(path string) error {
+	f, _, err := s.openRegular(path, 0)
 	if err != nil {
 		return err
 	}

@@ -141,13 +141,19 @@ func (s *Store) writeJSON(path string, v any, durable bool) error {
 	return s.writeFile(path, data, durable)
 }
 
-// updateJSON is writeJSON, durable, that leaves a file alone which says the same
-// already: gc has to work on a disk that is full.
+// updateJSON is updateFile for JSON.
 func (s *Store) updateJSON(path string, v any) error {
 	data, err := encodeJSON(v)
 	if err != nil {
 		return err
 	}
+	return s.updateFile(path, data)
+}
+
+// updateFile is writeFile, durable, that leaves a file alone which has the same
+// content already: gc has to work on a disk that is full, and on a network file
+// system, replacing what others have open may wait for them.
+func (s *Store) updateFile(path string, data []byte) error {
 	info, err := os.Lstat(path)
 	if err == nil && info.Mode().IsRegular() && shown(info, fileMode&^0o200) {
 		if have, err := s.readSmall(path, maxList); err == nil && bytes.Equal(have, data) {

@@ -9,8 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // hashBlob reads a whole blob and says whether its content is its name: then it
@@ -30,7 +28,7 @@ func (s *Store) hashBlob(ctx context.Context, sha256Hex string, most int64, onRe
 		return found, err
 	}
 	// A link or a pipe may take the blob's place after the look at it.
-	f, err := openToRead(s.BlobPath(sha256Hex), 0)
+	f, err := s.openToRead(s.BlobPath(sha256Hex), 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, errMissing)
 	}
@@ -90,33 +88,6 @@ func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	b.left -= int64(n)
 	return n, err
-}
-
-// openToRead opens a file that something else may have taken the place of: it
-// follows no link and waits for no pipe.
-func openToRead(path string, flags int) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|flags, 0) //nolint:forbidigo // to read
-}
-
-// openRegular is openToRead for what must be a regular file; ErrCorrupt.
-func openRegular(path string, flags int) (*os.File, fs.FileInfo, error) {
-	f, err := openToRead(path, flags)
-	if err != nil {
-		return nil, nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("open %s: it is no regular file: %w", path, ErrCorrupt)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, f.Close())
-	}
-	return f, info, nil
-}
-
-// openDir opens a directory, and nothing that has taken its place.
-func openDir(path string, flags int) (*os.File, error) {
-	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|flags, 0) //nolint:forbidigo // to read
 }
 
 // hashReader hashes r to its end.

@@ -35,9 +35,9 @@ func (s *Store) takeBuffer() *[]byte {
 // ErrCorrupt for bytes that cannot be read although the volume answers. It tells
 // how long the disk took, as far as the bytes certainly came from there.
 func (s *Store) readQuietly(path string, info fs.FileInfo, off int64, b []byte) (int, Reading, error) {
-	n, cold, err := readOnce(path, info, off, b, unix.O_DIRECT)
+	n, cold, err := s.readOnce(path, info, off, b, unix.O_DIRECT)
 	if errors.Is(err, unix.EINVAL) || unsupported(err) {
-		n, cold, err = readOnce(path, info, off, b, 0)
+		n, cold, err = s.readOnce(path, info, off, b, 0)
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
 		return 0, Reading{}, fmt.Errorf("read %s: it is gone: %w", path, ErrUnverified)
@@ -50,9 +50,9 @@ func (s *Store) readQuietly(path string, info fs.FileInfo, off int64, b []byte) 
 
 // readOnce opens the file, reads, and closes it: nothing stays open that would
 // keep a volume from being unmounted.
-func readOnce(path string, info fs.FileInfo, off int64, b []byte, direct int) (n int, cold Reading, err error) {
+func (s *Store) readOnce(path string, info fs.FileInfo, off int64, b []byte, direct int) (n int, cold Reading, err error) {
 	// A link or a pipe may have taken its place.
-	f, err := openToRead(path, direct)
+	f, err := s.openToRead(path, direct)
 	if err != nil {
 		return 0, cold, err
 	}

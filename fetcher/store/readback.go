@@ -45,7 +45,7 @@ func (g *Staging) readBack(ctx context.Context, p *Partial, sha256Hex string) er
 // that tells. The page cache holds it afterwards, as it holds what was written to a
 // local disk.
 func (s *Store) hashWritten(ctx context.Context, path string, most int64) (info fs.FileInfo, sha256Hex string, err error) {
-	f, info, err := openWritten(path)
+	f, info, err := s.openWritten(path)
 	if err != nil {
 		return nil, "", err
 	}
@@ -59,8 +59,8 @@ func (s *Store) hashWritten(ctx context.Context, path string, most int64) (info 
 // openWritten opens a file that is synced so that what is read comes from where it
 // is kept, and returns how it looks now: its pages are taken out of the page cache,
 // or, where some stay, it is to be read past it into buffers of whole pages.
-func openWritten(path string) (*os.File, fs.FileInfo, error) {
-	f, info, err := openRegular(path, 0) // anew: on a network, that looks whether others have written
+func (s *Store) openWritten(path string) (*os.File, fs.FileInfo, error) {
+	f, info, err := s.openRegular(path, 0) // anew: on a network, that looks whether others have written
 	if err != nil {
 		return nil, nil, err
 	}
@@ -71,7 +71,7 @@ func openWritten(path string) (*os.File, fs.FileInfo, error) {
 	if err := f.Close(); err != nil {
 		return nil, nil, err
 	}
-	f, _, err = openRegular(path, unix.O_DIRECT)
+	f, _, err = s.openRegular(path, unix.O_DIRECT)
 	if err != nil {
 		return nil, nil, fmt.Errorf("its pages stay in the page cache, and past it: %w", err)
 	}
@@ -83,7 +83,7 @@ func (s *Store) readBackFile(path string, content []byte) error {
 	if s.isLocal() {
 		return nil
 	}
-	f, _, err := openWritten(path)
+	f, _, err := s.openWritten(path)
 	if err != nil {
 		return fmt.Errorf("read back what was written: %w", err)
 	}

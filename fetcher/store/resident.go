@@ -43,7 +43,7 @@ func (s *Store) Resident(ctx context.Context, sha256Hex string) (int64, error) {
 // openBlob opens a blob that is a regular file; ErrUnverified if it is not.
 func (s *Store) openBlob(sha256Hex string) (*os.File, fs.FileInfo, error) {
 	// A link or a pipe may have taken its place.
-	f, err := openToRead(s.BlobPath(sha256Hex), 0)
+	f, err := s.openToRead(s.BlobPath(sha256Hex), 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
 		return nil, nil, fmt.Errorf("blob %s is missing: %w", sha256Hex, ErrUnverified)
 	}

@@ -25,9 +25,9 @@ const (
 // Another client of a network file system may replace the file meanwhile: the one that
 // was opened is stale then, and its name leads to the new one.
 func (s *Store) readSmall(path string, limit int64) ([]byte, error) {
-	data, err := smallfile.ReadOwned(path, limit, s.mayOwn)
+	data, err := smallfile.ReadOwned(path, limit, s.openFile, s.mayOwn)
 	if errors.Is(err, unix.ESTALE) {
-		data, err = smallfile.ReadOwned(path, limit, s.mayOwn)
+		data, err = smallfile.ReadOwned(path, limit, s.openFile, s.mayOwn)
 	}
 	return data, corruptIfUnusable(err)
 }

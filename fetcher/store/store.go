@@ -72,6 +72,7 @@ type Store struct {
 	mu sync.Mutex
 	// identity is of the directory that was opened, or has replaced it since.
 	identity identity
+	lending  lending
 	doubted  map[string]record      // blobs found wrong, where that cannot be written down
 	trusted  map[blobKey]appearance // blobs found right, likewise
 }

@@ -161,7 +161,7 @@ func (s *Store) lead(ctx context.Context) error {
 	}
 	s.term.Store(t)
 	s.last.Store(t)
-	err = s.writeFile(s.AgentFile(formatFile), []byte(strconv.Itoa(layoutVersion)+"\n"), true)
+	err = s.updateFile(s.AgentFile(formatFile), []byte(strconv.Itoa(layoutVersion)+"\n"))
 	if err == nil {
 		err = s.remember()
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -87,7 +88,11 @@ func (s *Store) probeShared(t *term) (Volume, error) {
 // probeVolume tries in dir what a store does, with locks if it needs any.
 func probeVolume(dir string, locks bool) (v Volume, err error) {
 	v = volumeAt(dir)
-	f, err := os.CreateTemp(dir, tempPrefix+"probe-*")
+	open := os.OpenFile
+	if v.lends() {
+		open = openUnlent
+	}
+	f, err := open(filepath.Join(dir, tempPrefix+"probe-"+rand.Text()), os.O_RDWR|os.O_CREATE|os.O_EXCL, tempMode)
 	if err != nil {
 		return v, err
 	}
