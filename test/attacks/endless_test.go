@@ -1,33 +1,17 @@
-package hostile_test
+package attacks_test
 
 import (
 	"bufio"
 	"bytes"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 )
-
-// binary is the program that is attacked; empty: it is built.
-var binary = flag.String("binary", "", "attack this stoker, not the one of this tree")
-
-// maxMemory is what a pull may take at most, whatever a listing sends: bytes of RSS.
-const maxMemory = 256 << 20
-
-// patience ends a pull that does not end by itself.
-const patience = 2 * time.Minute
 
 // attack is one way in which a server of a source answers a pull.
 type attack struct {
@@ -232,81 +216,24 @@ func serve(t *testing.T, answer func(io.Writer, int, *http.Request)) string {
 	return listener.Addr().String()
 }
 
-// outcome is how a pull ended.
-type outcome struct {
-	code    int
-	memory  int64 // bytes of RSS at most, or this test's, if that has more
-	took    time.Duration
-	message string // the last line of the output
-	written int    // bytes of the output
-}
-
-// pull runs `stoker pull` against a server at addr. from is the path on it that gives
-// AWS credentials; empty: there are some.
-func pull(t *testing.T, program, source, addr, from string) outcome {
-	t.Helper()
-	dir := t.TempDir()
-	none := filepath.Join(dir, "none")
-	cmd := exec.CommandContext(t.Context(), program, "pull", source, "--store", filepath.Join(dir, "store"), "--progress", "none")
-	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "HF_ENDPOINT=http://" + addr, "STORAGE_EMULATOR_HOST=" + addr,
-		"AWS_ENDPOINT_URL=http://" + addr,
-		"AWS_CONFIG_FILE=" + none, "AWS_SHARED_CREDENTIALS_FILE=" + none, "AWS_EC2_METADATA_DISABLED=true",
-	}
-	if from == "" {
-		cmd.Env = append(cmd.Env, "AWS_ACCESS_KEY_ID=STOKERTESTACCESSKEY", "AWS_SECRET_ACCESS_KEY=secretSECRETsecret")
-	} else {
-		cmd.Env = append(cmd.Env, "AWS_CONTAINER_CREDENTIALS_FULL_URI=http://"+addr+from)
-	}
-	var output bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &output, &output
-	start := time.Now()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
-	defer late.Stop()
-	err := cmd.Wait()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		t.Fatal("the pull's memory was not measured")
-	}
-	lines := strings.Split(strings.TrimSpace(output.String()), "\n")
-	return outcome{cmd.ProcessState.ExitCode(), usage.Maxrss << 10, time.Since(start), lines[len(lines)-1], output.Len()}
-}
-
 // Whatever a server sends instead of a list, a pull ends, within its memory.
 func TestSourcesWithoutAnEnd(t *testing.T) {
-	program := *binary
-	if program == "" {
-		program = filepath.Join(t.TempDir(), "stoker")
-		build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", program, "./cmd/stoker")
-		build.Dir = filepath.Join("..", "..")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-	}
 	for _, a := range attacks() {
 		t.Run(strings.ReplaceAll(a.source[:2]+" "+a.name, " ", "-"), func(t *testing.T) {
 			t.Parallel()
-			got := pull(t, program, a.source, serve(t, a.answer), a.credentials)
-			t.Logf("exit code %d, %d MiB, %.1f s: %.200s", got.code, got.memory>>20, got.took.Seconds(), got.message)
-			if got.code != a.code {
-				t.Errorf("exit code %d, want %d: %s", got.code, a.code, got.message)
+			env := sourceAt("http://" + serve(t, a.answer))
+			if a.credentials != "" {
+				env = append(env, "AWS_ACCESS_KEY_ID=", "AWS_CONTAINER_CREDENTIALS_FULL_URI="+env[0][len("HF_ENDPOINT="):]+a.credentials)
 			}
-			if !strings.Contains(got.message, a.says) {
-				t.Errorf("the message does not say %q: %s", a.says, got.message)
-			}
-			if got.memory > maxMemory {
-				t.Errorf("it took %d MiB of memory, want %d at most", got.memory>>20, maxMemory>>20)
-			}
-			if len(got.message) > 2000 || got.written > 6000 {
-				t.Errorf("the message has %d bytes of %d", len(got.message), got.written)
-			}
+			newWorld(t).pull(t, a.source[:2]+": "+a.name, env, a.source).expect(t, a.code, a.says)
 		})
+	}
+}
+
+// sourceAt is the environment in which every source is at this URL.
+func sourceAt(url string) []string {
+	return []string{
+		"HF_ENDPOINT=" + url, "STORAGE_EMULATOR_HOST=" + url, "AWS_ENDPOINT_URL=" + url,
+		"AWS_ACCESS_KEY_ID=STOKERTESTACCESSKEY", "AWS_SECRET_ACCESS_KEY=secretSECRETsecret",
 	}
 }
