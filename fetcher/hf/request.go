@@ -118,10 +118,8 @@ func (d *Driver) ask(ctx context.Context, op operation, address *url.URL, r requ
 
 // unreached is a request that got no answer.
 func (op operation) unreached(ctx context.Context, target *url.URL, err error) error {
-	if e := op.exceeded(err); e != nil && ctx.Err() == nil {
-		return e
-	}
-	return op.ended(ctx, op.fail(fetcher.ErrTransient, fmt.Errorf("reach %s: %w", httpsource.Host(target), httpsource.Reword(err)), checkNetwork(httpsource.Host(target))))
+	host := httpsource.Host(target)
+	return op.ended(ctx, httpsource.Operation{Verb: op.verb, Origin: op.origin}.Unanswered("reach "+host, host, err))
 }
 
 // send makes one exchange. It goes to the transport itself, not through

@@ -19,8 +19,13 @@ import (
 // was sent before.
 type Cause struct {
 	text string
-	is   error // what errors.Is finds; nil: nothing
+	is   error  // what errors.Is finds; nil: nothing
+	hint string // what to do about it; "": what the caller knows
 }
+
+// ErrCertificate is, within a Cause, a server whose certificate this machine does
+// not accept. Asking again changes nothing until somebody acts.
+var ErrCertificate = errors.New("its certificate is not accepted")
 
 // NewCause returns a cause with this text, which nothing of a remote side may be in.
 // errors.Is finds is, if that is not nil.
@@ -54,7 +59,7 @@ func Reword(err error) *Cause {
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
 		return NewCause(proxied(err)+"no answer in time", os.ErrDeadlineExceeded)
 	case isCertificate(err):
-		return NewCause(certificate(err), nil)
+		return certificate(err)
 	case errors.As(err, &alert):
 		return NewCause("TLS: "+alert.Error(), nil) // of a table of crypto/tls
 	case errors.As(err, &record):
@@ -96,19 +101,24 @@ func isCertificate(err error) bool {
 
 // certificate words what is wrong with a certificate, which has names in it that
 // the remote side chose.
-func certificate(err error) string {
+func certificate(err error) *Cause {
 	var name x509.HostnameError
 	var authority x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
+	c := &Cause{text: "its certificate cannot be used", is: ErrCertificate, hint: "replace the server's certificate"}
 	switch {
 	case errors.As(err, &name):
-		return "its certificate is for another name"
+		c.text = "its certificate is for another name"
+		c.hint = "write the endpoint with a name that the server's certificate has"
 	case errors.As(err, &authority):
-		return "its certificate is signed by an unknown authority"
+		c.text = "its certificate is signed by an unknown authority"
+		c.hint = "name a file with that authority's certificate in SSL_CERT_FILE"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return "its certificate has expired, or is not valid yet"
+		c.text = "its certificate has expired, or is not valid yet"
+		c.hint = "check this machine's clock, and renew the server's certificate"
 	}
-	return "its certificate cannot be used"
+	c.text = proxied(err) + c.text
+	return c
 }
 
 // broken names the part of an answer that net/http could not read. Its errors are

@@ -1,7 +1,9 @@
 package httpsource
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/stoker-project/stoker/fetcher"
@@ -30,8 +32,19 @@ func (op Operation) Ended(ctx context.Context, err error) error {
 // Broken is a request that got no answer, or a body that broke off. Of err only the
 // cause is kept, as Reword words it.
 func (op Operation) Broken(host string, err error) *fetcher.Error {
+	return op.Unanswered("the connection to "+host+" broke", host, err)
+}
+
+// Unanswered is Broken with a clause that says what went wrong. A certificate that is
+// not accepted is refused: the next try would meet the same.
+func (op Operation) Unanswered(clause, host string, err error) *fetcher.Error {
 	if e := op.Exceeded(err); e != nil {
 		return e
 	}
-	return op.Fail(fetcher.ErrTransient, fmt.Errorf("the connection to %s broke: %w", host, Reword(err)), "check that this machine reaches "+host)
+	cause := Reword(err)
+	kind, hint := fetcher.ErrTransient, cmp.Or(cause.hint, "check that this machine reaches "+host)
+	if errors.Is(cause, ErrCertificate) {
+		kind = fetcher.ErrRefused
+	}
+	return op.Fail(kind, fmt.Errorf("%s: %w", clause, cause), hint)
 }
