@@ -27,6 +27,10 @@ type Cause struct {
 // not accept. Asking again changes nothing until somebody acts.
 var ErrCertificate = errors.New("its certificate is not accepted")
 
+// ErrTLS is, within a Cause, a server with which there is no common TLS, or none where
+// the other side expects it. Asking again changes nothing until somebody acts.
+var ErrTLS = errors.New("there is no common TLS")
+
 // NewCause returns a cause with this text, which nothing of a remote side may be in.
 // errors.Is finds is, if that is not nil.
 func NewCause(text string, is error) *Cause { return &Cause{text: text, is: is} }
@@ -41,8 +45,6 @@ func (c *Cause) Unwrap() error { return c.is }
 // one already stays as it is.
 func Reword(err error) *Cause {
 	var own *Cause
-	var alert tls.AlertError
-	var record tls.RecordHeaderError
 	var dns *net.DNSError
 	var errno syscall.Errno
 	var header textproto.ProtocolError
@@ -60,10 +62,8 @@ func Reword(err error) *Cause {
 		return NewCause(proxied(err)+"no answer in time", os.ErrDeadlineExceeded)
 	case isCertificate(err):
 		return certificate(err)
-	case errors.As(err, &alert):
-		return NewCause("TLS: "+alert.Error(), nil) // of a table of crypto/tls
-	case errors.As(err, &record):
-		return NewCause("it does not speak TLS", nil)
+	case insecure(err) != nil:
+		return insecure(err)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return NewCause(io.ErrUnexpectedEOF.Error(), io.ErrUnexpectedEOF)
 	case errors.As(err, &header):
@@ -132,7 +132,6 @@ func broken(err error) string {
 		{"transfer encoding", "transfer encoding"},
 		{"chunk", "chunked body"},
 		{"response headers exceeded", "too many headers"},
-		{"HTTP response to HTTPS client", "no TLS"},
 		{"MIME header", "header"},
 		{"header", "header"},
 		{"ocation", "redirect"},

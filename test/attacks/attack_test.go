@@ -19,8 +19,9 @@ import (
 // maxMemory is what a command may take at most, whatever it is given: bytes of RSS.
 const maxMemory = 256 << 20
 
-// patience ends a command that does not end by itself. Six tries take 15 s.
-const patience = time.Minute
+// patience ends a command that does not end by itself. Six tries take 15 s, on a machine
+// that does nothing else.
+const patience = 2 * time.Minute
 
 // outcome is how a command ended.
 type outcome struct {

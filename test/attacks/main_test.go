@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// binary is the program that is attacked; empty: it is built.
-var binary = flag.String("binary", "", "attack this stoker, not the one of this tree")
+// tried is the program that is attacked; empty: it is built.
+var tried = flag.String("binary", "", "attack this stoker, not the one of this tree")
 
 // program is where it is.
 var program string
@@ -44,7 +44,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	program = *binary
+	program = *tried
 	if program == "" {
 		program = filepath.Join(dir, "stoker")
 		build := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-tags", "disable_grpc_modules,grpcnotrace", "-o", program, "./cmd/stoker")
