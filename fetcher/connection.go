@@ -20,18 +20,18 @@ const (
 // other.
 func (p *pull) fetch(ctx context.Context, c *claim, buf []byte) error {
 	refusals := 0
-	err := p.retry(ctx, c.t.file, func(ctx context.Context) (bool, error) {
+	err := p.retry(ctx, c.t.file, func(ctx context.Context) (int64, error) {
 		if c.t.noRanges.Load() && !c.whole {
-			return false, errWhole
+			return 0, errWhole
 		}
 		before := c.rest().From
 		err := p.connection(ctx, c, buf)
 		if errors.Is(err, ErrNoRanges) {
 			if refusals++; refusals >= noRangesAfter {
-				return false, errWhole
+				return 0, errWhole
 			}
 		}
-		return c.rest().From > before, err
+		return c.rest().From - before, err
 	})
 	if errors.Is(err, errWhole) {
 		c.t.noRanges.Store(true)
@@ -41,13 +41,13 @@ func (p *pull) fetch(ctx context.Context, c *claim, buf []byte) error {
 }
 
 // retry tries to get on with a file, until it is here or there is no use.
-func (p *pull) retry(ctx context.Context, f File, try func(context.Context) (progressed bool, err error)) error {
-	return p.f.retry(ctx, "fetch "+f.Path, &p.gate, func(ctx context.Context) (bool, error) {
-		progressed, err := try(ctx)
+func (p *pull) retry(ctx context.Context, f File, try func(context.Context) (got int64, err error)) error {
+	return p.f.retry(ctx, "fetch "+f.Path, &p.gate, func(ctx context.Context) (int64, error) {
+		got, err := try(ctx)
 		if errors.Is(err, ErrThrottled) {
 			p.throttled.Store(true)
 		}
-		return progressed, err
+		return got, err
 	})
 }
 

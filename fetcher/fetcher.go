@@ -37,18 +37,16 @@ type Options struct {
 	// StallTimeout ends a connection that brought no byte for so long; default
 	// 30 s.
 	StallTimeout time.Duration
-	// Attempts is how often in a row a request may fail without a byte of
-	// progress before the pull gives up; default 6, about 15 s with backoff.
+	// Attempts is how often in a row a request may fail without progress before the
+	// pull gives up; default 6, about 15 s with backoff.
 	Attempts int
-	// MaxWait ends a pull whose source asks for more patience; default 10 minutes.
-	MaxWait time.Duration
+	// Patience is how long a request may go on without progress, counted from the
+	// last one: its tries and the waits between them, the next wait included. So a
+	// source that asks for a longer wait ends the pull at once. Default 10 minutes.
+	// Neither it nor Attempts depends on why the tries fail.
+	Patience time.Duration
 	// Secrets are refused where a source lists files; nil: there are none.
 	Secrets *secrets.Set
-	// Patience is how long a request may go on without a byte of progress, failing
-	// and waiting for its next try, before the pull gives up with attempts left: for
-	// callers that have something better to do meanwhile, and come back. 0: Attempts
-	// alone decide.
-	Patience time.Duration
 }
 
 // Fetcher pulls models into one store. It is safe for concurrent use.
@@ -72,8 +70,8 @@ func New(o Options) *Fetcher {
 	if o.Attempts <= 0 {
 		o.Attempts = 6
 	}
-	if o.MaxWait <= 0 {
-		o.MaxWait = 10 * time.Minute
+	if o.Patience <= 0 {
+		o.Patience = 10 * time.Minute
 	}
 	f := &Fetcher{o: o}
 	if o.MaxRate > 0 {
@@ -165,8 +163,11 @@ func (f *Fetcher) Pull(ctx context.Context, req Request) (Result, error) {
 			res.DownloadedBytes, res.Duration = downloaded, time.Since(start)
 			return res, nil
 		}
-		if try == volumeTries || ctx.Err() != nil || !f.o.Store.MayPass(err) {
+		if ctx.Err() != nil || !f.o.Store.MayPass(err) {
 			return Result{}, fmt.Errorf("pull %s: %w", req.Source, err)
+		}
+		if try == volumeTries {
+			return Result{}, fmt.Errorf("pull %s: gave up after %d tries: %w", req.Source, try, err)
 		}
 		f.o.Logger.Warn("beginning again what the store's file server failed", "source", req.Source.String(), "error", err)
 		if err := sleep(ctx, backoff(try)); err != nil {
@@ -319,10 +320,10 @@ func (f *Fetcher) list(ctx context.Context, req Request, failing func(error)) (L
 		return Listing{}, err
 	}
 	var l Listing
-	err = f.retry(ctx, "list files", &gate{failing: failing}, func(ctx context.Context) (bool, error) {
+	err = f.retry(ctx, "list files", &gate{failing: failing}, func(ctx context.Context) (int64, error) {
 		var err error
 		l, err = driver.List(ctx, req.Source)
-		return false, err
+		return 0, err
 	})
 	return l, err
 }

@@ -10,29 +10,32 @@ import (
 	"time"
 )
 
-// A caller with patience gets its place back while the source makes it wait.
+// A caller with little patience gets its place back while the source makes it wait;
+// nobody's patience is without an end.
 func TestPatience(t *testing.T) {
 	for name, c := range map[string]struct {
-		err   error
-		hangs time.Duration
-		want  time.Duration // at which it gives up
-		tries int
+		err      error
+		patience time.Duration
+		hangs    time.Duration
+		want     time.Duration // at which it gives up
+		tries    int
 	}{
-		"a wait that is too long": {&Error{Kind: ErrThrottled, RetryAfter: 5 * time.Minute, Err: io.EOF}, 0, 0, 1},
-		"a wait that is not":      {&Error{Kind: ErrThrottled, RetryAfter: 25 * time.Second, Err: io.EOF}, 0, 50 * time.Second, 3},
-		"a source that hangs":     {&Error{Kind: ErrTransient, Err: io.EOF}, 30 * time.Second, 60*time.Second + 3*time.Second/4, 2},
+		"a wait that is too long": {&Error{Kind: ErrThrottled, RetryAfter: 5 * time.Minute, Err: io.EOF}, time.Minute, 0, 0, 1},
+		"a wait that is not":      {&Error{Kind: ErrThrottled, RetryAfter: 25 * time.Second, Err: io.EOF}, time.Minute, 0, 50 * time.Second, 3},
+		"a source that hangs":     {&Error{Kind: ErrTransient, Err: io.EOF}, time.Minute, 30 * time.Second, 60*time.Second + 3*time.Second/4, 2},
+		"the default":             {&Error{Kind: ErrThrottled, RetryAfter: 4 * time.Minute, Err: io.EOF}, 0, 0, 8 * time.Minute, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := New(Options{Logger: slog.New(slog.DiscardHandler), Attempts: 100, Patience: time.Minute})
+				f := New(Options{Logger: slog.New(slog.DiscardHandler), Attempts: 100, Patience: c.patience})
 				start, tries := time.Now(), 0
 				var heard []error
-				err := f.retry(t.Context(), "test", &gate{failing: func(err error) { heard = append(heard, err) }}, func(ctx context.Context) (bool, error) {
+				err := f.retry(t.Context(), "test", &gate{failing: func(err error) { heard = append(heard, err) }}, func(ctx context.Context) (int64, error) {
 					tries++
 					if err := sleep(ctx, c.hangs); err != nil {
-						return false, err
+						return 0, err
 					}
-					return false, c.err
+					return 0, c.err
 				})
 				if took := time.Since(start); !errors.Is(err, io.EOF) || tries != c.tries || took > c.want || took < c.want-time.Second {
 					t.Errorf("%d tries, %s, %v; want %d, %s", tries, took, err, c.tries, c.want)
@@ -50,11 +53,11 @@ func TestPatienceWithProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := New(Options{Logger: slog.New(slog.DiscardHandler), Patience: time.Minute})
 		tries := 0
-		err := f.retry(t.Context(), "test", new(gate), func(ctx context.Context) (bool, error) {
+		err := f.retry(t.Context(), "test", new(gate), func(ctx context.Context) (int64, error) {
 			if tries++; tries == 50 {
-				return true, nil
+				return 1 << 20, nil
 			}
-			return true, errors.Join(sleep(ctx, 10*time.Minute), io.EOF)
+			return 1 << 20, errors.Join(sleep(ctx, 10*time.Minute), io.EOF)
 		})
 		if err != nil {
 			t.Errorf("after %d tries: %v", tries, err)
@@ -66,9 +69,9 @@ func TestPatienceWithProgress(t *testing.T) {
 func TestSlowIsNoProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
-		err := retrier(6).retry(t.Context(), "test", new(gate), func(context.Context) (bool, error) {
+		err := retrier(6).retry(t.Context(), "test", new(gate), func(context.Context) (int64, error) {
 			tries++
-			return true, &Error{Kind: ErrTransient, Err: ErrSlow}
+			return 1 << 20, &Error{Kind: ErrTransient, Err: ErrSlow}
 		})
 		if !errors.Is(err, ErrSlow) || tries != 6 {
 			t.Errorf("%d tries, %v", tries, err)

@@ -58,15 +58,20 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// retry runs try until it succeeds, fails for good, or fails Attempts times in
-// a row without progress. try says whether it got any further.
-func (f *Fetcher) retry(ctx context.Context, what string, g *gate, try func(context.Context) (progressed bool, err error)) error {
-	failures, progress := 0, time.Now()
+// leastProgress is how many bytes a row of failing tries must have brought to be more
+// than none: a source that breaks each connection after a byte would never end.
+const leastProgress = 16 << 10
+
+// retry runs try until it succeeds, fails for good, or fails without progress
+// Attempts times in a row, or for as long as Patience. try returns how many bytes it
+// got further. The error of who gave up has the number of tries.
+func (f *Fetcher) retry(ctx context.Context, what string, g *gate, try func(context.Context) (got int64, err error)) error {
+	failures, progress, got := 0, time.Now(), int64(0)
 	for {
 		if err := g.wait(ctx); err != nil {
 			return err
 		}
-		progressed, err := try(ctx)
+		n, err := try(ctx)
 		if err == nil {
 			return nil
 		}
@@ -76,28 +81,29 @@ func (f *Fetcher) retry(ctx context.Context, what string, g *gate, try func(cont
 		if !retryable(err) {
 			return err
 		}
-		if progressed && !errors.Is(err, ErrSlow) {
-			failures, progress = 0, time.Now()
+		if got += n; got >= leastProgress && !errors.Is(err, ErrSlow) {
+			failures, progress, got = 0, time.Now(), 0
 		}
 		failures++
 		if failures >= f.o.Attempts {
-			return err
+			return gaveUp(err, failures)
 		}
 		wait := backoff(failures)
 		var e *Error
-		if errors.As(err, &e) && e.RetryAfter > 0 {
+		asked := errors.As(err, &e) && e.RetryAfter > 0
+		if asked {
 			wait = e.RetryAfter // as told: never sooner
 		}
-		if impatient := f.impatience(ctx, e, wait); impatient != nil {
-			return impatient
-		}
-		if f.o.Patience > 0 && time.Since(progress)+wait > f.o.Patience {
-			return err
+		if !f.patient(ctx, progress, wait, asked) {
+			if asked {
+				err = asksToWait(e)
+			}
+			return gaveUp(err, failures)
 		}
 		if g.failing != nil {
 			g.failing(err)
 		}
-		if errors.Is(err, ErrThrottled) || e != nil && e.RetryAfter > 0 {
+		if errors.Is(err, ErrThrottled) || asked {
 			g.close(wait) // for every connection
 		}
 		f.o.Logger.Warn("trying again", "doing", what, "after", wait.Round(time.Millisecond).String(), "next", time.Now().Add(wait).Round(time.Second),
@@ -108,15 +114,29 @@ func (f *Fetcher) retry(ctx context.Context, what string, g *gate, try func(cont
 	}
 }
 
-// impatience is the end of a pull whose source asks for more patience than there is;
-// nil: wait.
-func (f *Fetcher) impatience(ctx context.Context, e *Error, wait time.Duration) error {
-	deadline, bounded := ctx.Deadline()
-	if wait <= f.o.MaxWait && (!bounded || wait < time.Until(deadline)) || e == nil || e.RetryAfter == 0 {
-		return nil
+// patient says whether a request without progress since then may wait so long for its
+// next try. A wait that the source asked for must also end before ctx does: until
+// then nothing would be asked.
+func (f *Fetcher) patient(ctx context.Context, progress time.Time, wait time.Duration, asked bool) bool {
+	left := f.o.Patience - time.Since(progress)
+	if deadline, bounded := ctx.Deadline(); bounded && asked && wait >= time.Until(deadline) {
+		return false
 	}
+	return wait <= left
+}
+
+// gaveUp is the end of a row of tries without progress.
+func gaveUp(err error, tries int) error {
+	if tries == 1 {
+		return fmt.Errorf("gave up after 1 try: %w", err)
+	}
+	return fmt.Errorf("gave up after %d tries without progress: %w", tries, err)
+}
+
+// asksToWait is the failure of a source that asks for more patience than there is.
+func asksToWait(e *Error) error {
 	last := *e
-	last.Err = fmt.Errorf("%w, and asks to wait %s", e.Err, wait.Round(time.Second))
+	last.Err = fmt.Errorf("%w, and asks to wait %s", e.Err, e.RetryAfter.Round(time.Second))
 	last.Hint = "try again then"
 	return &last
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -22,12 +23,13 @@ func TestRetryHonoursRetryAfter(t *testing.T) {
 		for _, wait := range []time.Duration{time.Second, 56 * time.Second, 10 * time.Minute} {
 			synctest.Test(t, func(t *testing.T) {
 				var tries []time.Time
-				err := retrier(6).retry(t.Context(), "test", new(gate), func(context.Context) (bool, error) {
+				f := New(Options{Logger: slog.New(slog.DiscardHandler), Patience: time.Hour})
+				err := f.retry(t.Context(), "test", new(gate), func(context.Context) (int64, error) {
 					tries = append(tries, time.Now())
 					if len(tries) < 4 {
-						return false, fmt.Errorf("wrapped: %w", &Error{Kind: kind, Op: "test", RetryAfter: wait, Err: io.EOF})
+						return 0, fmt.Errorf("wrapped: %w", &Error{Kind: kind, Op: "test", RetryAfter: wait, Err: io.EOF})
 					}
-					return true, nil
+					return 1 << 20, nil
 				})
 				if err != nil || len(tries) != 4 {
 					t.Fatalf("%d tries, %v", len(tries), err)
@@ -63,11 +65,11 @@ func TestRetryIsNotPatientForEver(t *testing.T) {
 			}
 			defer cancel()
 			start, tries := time.Now(), 0
-			err := retrier(6).retry(ctx, "test", new(gate), func(context.Context) (bool, error) {
+			err := retrier(6).retry(ctx, "test", new(gate), func(context.Context) (int64, error) {
 				if tries++; tries > 1 {
-					return true, nil
+					return 1 << 20, nil
 				}
-				return false, &Error{Kind: ErrThrottled, Op: "test", RetryAfter: c.asked, Err: io.EOF, Hint: "wait"}
+				return 0, &Error{Kind: ErrThrottled, Op: "test", RetryAfter: c.asked, Err: io.EOF, Hint: "wait"}
 			})
 			if c.waits {
 				if err != nil || tries != 2 {
@@ -75,7 +77,7 @@ func TestRetryIsNotPatientForEver(t *testing.T) {
 				}
 				return
 			}
-			want := "test: EOF, and asks to wait " + c.asked.Round(time.Second).String() + "; try again then"
+			want := "gave up after 1 try: test: EOF, and asks to wait " + c.asked.Round(time.Second).String() + "; try again then"
 			if err == nil || err.Error() != want || !errors.Is(err, ErrThrottled) || tries != 1 || time.Since(start) != 0 {
 				t.Errorf("asked for %s: %d tries, %v, after %s; want %q", c.asked, tries, err, time.Since(start), want)
 			}
@@ -93,15 +95,15 @@ func TestGateHoldsAll(t *testing.T) {
 		var asked []time.Duration
 		ask := func(throttled bool) {
 			first := true
-			err := f.retry(t.Context(), "test", g, func(context.Context) (bool, error) {
+			err := f.retry(t.Context(), "test", g, func(context.Context) (int64, error) {
 				mu.Lock()
 				asked = append(asked, time.Since(start))
 				mu.Unlock()
 				if throttled && first {
 					first = false
-					return false, &Error{Kind: ErrThrottled, Op: "test", RetryAfter: 40 * time.Second, Err: io.EOF}
+					return 0, &Error{Kind: ErrThrottled, Op: "test", RetryAfter: 40 * time.Second, Err: io.EOF}
 				}
-				return true, nil
+				return 1 << 20, nil
 			})
 			if err != nil {
 				t.Error(err)
@@ -162,12 +164,15 @@ func TestRetryGivesUp(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			tries := 0
 			start := time.Now()
-			err := retrier(6).retry(t.Context(), "test", new(gate), func(context.Context) (bool, error) {
+			err := retrier(6).retry(t.Context(), "test", new(gate), func(context.Context) (int64, error) {
 				tries++
-				return false, c.err
+				return 0, c.err
 			})
 			if !errors.Is(err, c.err) || tries != c.tries {
 				t.Errorf("%s: %d tries, %v; want %d", name, tries, err, c.tries)
+			}
+			if told := "gave up after 6 tries without progress: "; err != nil && strings.HasPrefix(err.Error(), told) != (tries > 1) {
+				t.Errorf("%s: %v; want its number of tries if it is tried again", name, err)
 			}
 			if took := time.Since(start); tries > 1 && (took < 3*time.Second || took > time.Minute) {
 				t.Errorf("%s: took %s", name, took)
@@ -176,16 +181,30 @@ func TestRetryGivesUp(t *testing.T) {
 	}
 }
 
+// A source that breaks every connection after a few bytes makes no progress.
+func TestRetryGivesUpAfterCrumbs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		err := retrier(6).retry(t.Context(), "test", new(gate), func(context.Context) (int64, error) {
+			tries++
+			return 100, &Error{Kind: ErrTransient, Op: "x", Err: io.ErrUnexpectedEOF}
+		})
+		if !errors.Is(err, io.ErrUnexpectedEOF) || tries != 6 {
+			t.Errorf("%d tries, %v", tries, err)
+		}
+	})
+}
+
 // Progress counts: a connection that breaks after some bytes is no failure in a
 // row.
 func TestRetryGoesOnWhileThereIsProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
-		err := retrier(2).retry(t.Context(), "test", new(gate), func(context.Context) (bool, error) {
+		err := retrier(2).retry(t.Context(), "test", new(gate), func(context.Context) (int64, error) {
 			if tries++; tries == 50 {
-				return true, nil
+				return 1 << 20, nil
 			}
-			return true, &Error{Kind: ErrTransient, Op: "x", Err: io.ErrUnexpectedEOF}
+			return 1 << 20, &Error{Kind: ErrTransient, Op: "x", Err: io.ErrUnexpectedEOF}
 		})
 		if err != nil || tries != 50 {
 			t.Errorf("%d tries, %v", tries, err)
@@ -199,8 +218,8 @@ func TestRetryEndsWithItsContext(t *testing.T) {
 		start := time.Now()
 		done := make(chan error)
 		go func() {
-			done <- retrier(6).retry(ctx, "test", new(gate), func(context.Context) (bool, error) {
-				return false, &Error{Kind: ErrThrottled, Op: "x", RetryAfter: time.Minute, Err: io.EOF}
+			done <- retrier(6).retry(ctx, "test", new(gate), func(context.Context) (int64, error) {
+				return 0, &Error{Kind: ErrThrottled, Op: "x", RetryAfter: time.Minute, Err: io.EOF}
 			})
 		}()
 		synctest.Wait()

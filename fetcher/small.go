@@ -45,7 +45,7 @@ func (p *pull) fetchSmall(ctx context.Context, f File) (store.Small, error) {
 func (p *pull) receiveSmall(ctx context.Context, f File) ([]byte, error) {
 	content := make([]byte, f.Size)
 	at := int64(0)
-	err := p.retry(ctx, f, func(ctx context.Context) (bool, error) {
+	err := p.retry(ctx, f, func(ctx context.Context) (int64, error) {
 		before := at
 		err := p.flow(ctx, f, store.Span{From: at, To: f.Size}, func(fl *flow) error {
 			for at < f.Size {
@@ -69,7 +69,7 @@ func (p *pull) receiveSmall(ctx context.Context, f File) ([]byte, error) {
 			p.meter.add(-at) // all of it comes again
 			at = 0
 		}
-		return at > before, err
+		return at - before, err
 	})
 	return content, err
 }

@@ -42,9 +42,9 @@ Every byte is held against what the source vouches for, and nothing is visible
 before all of it is right. An interrupted pull goes on where it was. What is in
 the store and right already is not downloaded again.
 
-What a source refuses for a moment is tried again, six times at most. Where it asks
-to wait longer than 10 minutes, or than --timeout, the pull ends and says for how
-long.
+What fails for a moment is tried again. After six tries without progress, or 10
+minutes, the pull ends and says how often it tried; where the source asks to wait
+longer than that, or than --timeout, it ends at once and says for how long.
 
 SOURCE is one of
   hf://ORG/NAME[@REVISION]   a Hub repository; REVISION is a branch, tag or commit
