@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -15,14 +16,38 @@ func TestHeaderTimeoutOfAnEntry(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := cfg.Models[0].Request("/credentials").Access; got.HeaderTimeout != want || got.Endpoint != "" || got.CredentialsDir != "" || got.FollowLinks != nil {
+		if got := cfg.Models[0].Request("/credentials").Access; !reflect.DeepEqual(got, fetcher.Access{HeaderTimeout: want}) {
 			t.Errorf("access %s becomes %+v", value, got)
 		}
 	}
-	for value, says := range map[string]string{"{headerTimeout: 29s}": "write at least 30s", "{headerTimeout: 60}": "with a unit", "{timeout: 1m}": "the fields are headerTimeout, followLinks"} {
+	for value, says := range map[string]string{"{headerTimeout: 29s}": "write at least 30s", "{headerTimeout: 60}": "with a unit", "{timeout: 1m}": "the fields are addressing, unsigned, requesterPays, headerTimeout, caBundle, insecure, etagIsDigest, followLinks"} {
 		_, err := ParseConfig([]byte("models: [{source: 's3://bucket/llama', access: " + value + "}]"))
 		if err == nil || !strings.Contains(err.Error(), "models[0].access.") || !strings.Contains(err.Error(), says) {
 			t.Errorf("access %s is %v, want that it says %q", value, err, says)
+		}
+	}
+}
+
+func TestAccessOfAnEntry(t *testing.T) {
+	for access, want := range map[string]fetcher.Access{
+		"{}":                    {},
+		"{addressing: virtual}": {Addressing: fetcher.AddressingVirtual},
+		"{unsigned: true, caBundle: /etc/pki/ca.pem, insecure: true}": {Unsigned: true, CABundle: "/etc/pki/ca.pem", Insecure: true},
+		"{requesterPays: true, etagIsDigest: false}":                  {RequesterPays: true, OpaqueETags: true},
+		"{etagIsDigest: true, unsigned: false, addressing: auto}":     {Addressing: fetcher.AddressingAuto},
+	} {
+		cfg, err := ParseConfig([]byte("models: [{source: 's3://bucket/llama', access: " + access + "}]"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := cfg.Models[0]
+		if got := m.Request("/credentials").Access; !reflect.DeepEqual(got, want) {
+			t.Errorf("access %s becomes %+v", access, got)
+		}
+		plain := m
+		plain.Access = fetcher.Access{}
+		if changed := !reflect.DeepEqual(want, plain.Access); changed != (m.transfer() != plain.transfer()) {
+			t.Errorf("access %s: a failure is forgotten: %v, want %v", access, !changed, changed)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/gpu/sizing"
 )
 
@@ -101,21 +102,21 @@ intervals: {observe: 1s, grace: 30s}
 	want := Model{
 		Name: "llama", Source: m.Source, Include: []string{"*.safetensors"}, Exclude: []string{"*.bin"},
 		NodeSelector: map[string]string{"pool": "gpu"}, Priority: -3, Refresh: 10 * time.Minute, RAM: true,
-		Credentials: "team-a", Endpoint: "https://mirror.example:8443",
+		Credentials: "team-a", Access: fetcher.Access{Endpoint: "https://mirror.example:8443"},
 		Serving: sizing.Serving{TensorParallel: 2, MaxModelLen: 32768, GPUMemoryUtilization: 0.9, KVCacheDtype: "fp8"},
 	}
 	if diff := cmp.Diff(want, m); diff != "" {
 		t.Errorf("model differs (-want +got):\n%s", diff)
 	}
 	drop := got.Models[2]
-	if diff := cmp.Diff([]string{"/srv/cache", "/mnt/blobs"}, drop.FollowLinks); diff != "" {
+	if diff := cmp.Diff([]string{"/srv/cache", "/mnt/blobs"}, drop.Access.FollowLinks); diff != "" {
 		t.Errorf("links differ (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(drop.FollowLinks, drop.Request("").Access.FollowLinks); diff != "" {
+	if diff := cmp.Diff(drop.Access.FollowLinks, drop.Request("").Access.FollowLinks); diff != "" {
 		t.Errorf("the fetcher's links differ (-want +got):\n%s", diff)
 	}
 	other := drop
-	other.FollowLinks = nil
+	other.Access.FollowLinks = nil
 	if other.transfer() == drop.transfer() {
 		t.Error("a failure is not forgotten when the links that are followed change")
 	}
@@ -157,6 +158,10 @@ models:
   access: {followLinks: [/srv]}
 - source: file:///srv/drop
   access: {followLinks: [srv/cache, /srv/../etc, 3], follow: all}
+- source: gs://bucket/access
+  access: {addressing: virtual, unsigned: "yes", requesterPays: 1, caBundle: ca.pem, insecure: x, etagIsDigest: false, headerTimeout: 1s}
+- source: s3://bucket/paid
+  access: {addressing: dns, unsigned: true, requesterPays: true, caBundle: /etc/ssl/../ca.pem, etagIsDigest: "no"}
 - just a string
 - name: nothing-else
 store: {quota: lots, reserve: 120%}

@@ -138,11 +138,11 @@ func (f *fields) strMap(key string) map[string]string {
 	return out
 }
 
-// boolean reads true or false; false if it is not given.
-func (f *fields) boolean(key string) bool {
+// boolean reads true or false; fallback if it is not given.
+func (f *fields) boolean(key string, fallback bool) bool {
 	v, ok := f.take(key)
 	if !ok {
-		return false
+		return fallback
 	}
 	b, isBool := v.(bool)
 	if !isBool {

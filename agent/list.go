@@ -4,10 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,13 +38,8 @@ type Model struct {
 	RAM bool
 	// Credentials names a mounted Secret; empty: the environment's.
 	Credentials string
-	// Endpoint replaces the source's own host.
-	Endpoint string
-	// HeaderTimeout is how long the source may take until the headers of an answer;
-	// 0: the drivers' own bound.
-	HeaderTimeout time.Duration
-	// FollowLinks are directories in which the links of a file:// source may end.
-	FollowLinks []string
+	// Access is how the source is spoken to, less the folder of Credentials.
+	Access fetcher.Access
 	// Serving is how vLLM will run it; zero fields are vLLM's defaults.
 	Serving sizing.Serving
 }
@@ -54,7 +47,7 @@ type Model struct {
 // transfer identifies what a pull of the entry would do: when it changes,
 // earlier failures say nothing any more.
 func (m Model) transfer() string {
-	b, err := json.Marshal([]any{m.Source.String(), m.Include, m.Exclude, m.Credentials, m.Endpoint, m.HeaderTimeout, m.FollowLinks})
+	b, err := json.Marshal([]any{m.Source.String(), m.Include, m.Exclude, m.Credentials, m.Access})
 	if err != nil {
 		return m.Source.String() // strings always encode
 	}
@@ -65,10 +58,7 @@ func (m Model) transfer() string {
 // Request is what the fetcher is asked for the model. credentialsDir holds one folder
 // for each Secret that entries refer to.
 func (m Model) Request(credentialsDir string) fetcher.Request {
-	req := fetcher.Request{
-		Name: m.Name, Source: m.Source, Include: m.Include, Exclude: m.Exclude,
-		Access: fetcher.Access{Endpoint: m.Endpoint, HeaderTimeout: m.HeaderTimeout, FollowLinks: m.FollowLinks},
-	}
+	req := fetcher.Request{Name: m.Name, Source: m.Source, Include: m.Include, Exclude: m.Exclude, Access: m.Access}
 	if m.Credentials != "" {
 		req.Access.CredentialsDir = filepath.Join(credentialsDir, m.Credentials)
 	}
@@ -129,10 +119,10 @@ func parseModel(f *fields) Model {
 		NodeSelector: f.strMap("nodeSelector"),
 		Priority:     int(f.integer("priority", 0, -1_000_000_000)),
 		Refresh:      f.duration("refresh", defaultRefresh),
-		RAM:          f.boolean("ram"),
+		RAM:          f.boolean("ram", false),
 		Credentials:  f.str("credentials"),
-		Endpoint:     f.str("endpoint"),
 	}
+	m.Access.Endpoint = f.str("endpoint")
 	if m.Name != "" {
 		if err := fetcher.CheckName(m.Name); err != nil {
 			f.mistake("name", err)
@@ -158,12 +148,12 @@ func parseModel(f *fields) Model {
 			f.complain("credentials", m.Credentials, "write the name of a Secret that the chart mounts: "+brief(why))
 		}
 	}
-	if m.Endpoint != "" {
-		if err := checkEndpoint(m.Endpoint); err != nil {
-			f.complain("endpoint", m.Endpoint, err.Error())
+	if m.Access.Endpoint != "" {
+		if err := checkEndpoint(m.Access.Endpoint); err != nil {
+			f.complain("endpoint", m.Access.Endpoint, err.Error())
 		}
 	}
-	parseAccess(f, &m)
+	parseAccess(f, m.Source.Scheme, &m.Access)
 	m.Serving = parseServing(f)
 	f.done()
 	return m
@@ -189,42 +179,6 @@ func parseSource(f *fields) fetcher.Source {
 		f.mistake("source", err)
 	}
 	return src
-}
-
-// checkEndpoint refuses what is no host, and what carries a secret: the
-// endpoint stands in errors and logs.
-func checkEndpoint(endpoint string) error {
-	u, err := url.Parse(endpoint)
-	switch {
-	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
-		return errors.New("write a URL with http or https and a host")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return errors.New("write it without user, password, query and fragment; a secret belongs in credentials")
-	}
-	return nil
-}
-
-// leastHeaderTimeout is the bound that holds where an entry names none.
-const leastHeaderTimeout = 30 * time.Second
-
-// parseAccess reads how the source is spoken to.
-func parseAccess(parent *fields, m *Model) {
-	v, _ := parent.take("access")
-	f := asFields(parent.name("access"), v, parent.errs)
-	m.HeaderTimeout = f.duration("headerTimeout", 0)
-	if m.HeaderTimeout > 0 && m.HeaderTimeout < leastHeaderTimeout {
-		f.complain("headerTimeout", m.HeaderTimeout.String(), "write at least 30s, which holds where it is left out")
-	}
-	m.FollowLinks = f.strs("followLinks")
-	if len(m.FollowLinks) > 0 && m.Source.Scheme != "" && m.Source.Scheme != fetcher.SchemeFile {
-		f.complain("followLinks", m.FollowLinks, "only a file:// source has symlinks; leave it out")
-	}
-	for i, dir := range m.FollowLinks {
-		if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
-			f.complain(fmt.Sprintf("followLinks[%d]", i), dir, "write the absolute path of a directory, without . and .. and a slash at its end")
-		}
-	}
-	f.done()
 }
 
 func parseServing(parent *fields) sizing.Serving {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 )
 
 // File is one file of a revision, as its source describes it.
@@ -81,24 +80,6 @@ type Voucher interface {
 	// version of the file, or "". Errors are as for Open: a file that changed
 	// since it was listed is ErrRefused and named.
 	Vouch(ctx context.Context, obj Object) (Digest, error)
-}
-
-// Access is how one model's source is reached. The zero Access means the
-// environment: each ecosystem's own variables and files.
-type Access struct {
-	// Endpoint replaces the source's own host: a Hub mirror, an S3-compatible
-	// server. Empty: the ecosystem's default.
-	Endpoint string
-	// CredentialsDir is a mounted Secret with the keys HF_TOKEN, config and
-	// credentials (AWS's files), key.json (Google). Read at every use, so that
-	// a rotated Secret takes effect. Empty: the environment's credentials.
-	CredentialsDir string
-	// HeaderTimeout is how long a source over HTTP may take until the headers of an
-	// answer. 0: 30 s.
-	HeaderTimeout time.Duration
-	// FollowLinks are directories, as absolute paths, in which the links of a
-	// directory (file://) may end beside the directory itself.
-	FollowLinks []string
 }
 
 // Drivers makes drivers, by scheme.

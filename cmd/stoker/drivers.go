@@ -56,11 +56,11 @@ func kept(newDriver func(fetcher.Access) (fetcher.Driver, error)) func(fetcher.A
 	}
 }
 
-// driverFor makes the driver of a source as the environment says.
-func driverFor(src fetcher.Source, hidden *secrets.Set) (fetcher.Driver, error) {
+// driverFor makes the driver of a source.
+func driverFor(src fetcher.Source, access fetcher.Access, hidden *secrets.Set) (fetcher.Driver, error) {
 	newDriver, ok := drivers(hidden)[src.Scheme]
 	if !ok {
 		return nil, usage(fmt.Errorf("source %s cannot be read: this stoker has no driver for %s://", src, src.Scheme))
 	}
-	return newDriver(fetcher.Access{})
+	return newDriver(access)
 }

@@ -24,6 +24,7 @@ type fitFlags struct {
 	store, gpus, output string
 	check               bool
 	serving             sizing.Serving
+	access              accessFlags
 }
 
 // fitOutput is `stoker fit -o json`: all terms of the sum.
@@ -81,6 +82,7 @@ source refuses; 130 interrupted.`,
 	flags.Float64Var(&f.serving.GPUMemoryUtilization, "gpu-memory-utilization", 0.92, "vLLM claims this `FRACTION` of a GPU's memory, above 0 and at most 1")
 	flags.StringVar(&f.serving.KVCacheDtype, "kv-cache-dtype", "auto", "the KV cache has this `TYPE`, like auto, bfloat16 or fp8")
 	flags.BoolVar(&f.check, "check", false, "fail where no replica could start here")
+	f.access.add(flags)
 	gpusFlag(cmd, &f.gpus)
 	outputFlag(cmd, &f.output)
 	return cmd
@@ -88,11 +90,16 @@ source refuses; 130 interrupted.`,
 
 func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 	reader, gpusErr := openGPUs(f.gpus)
-	if err := c.check(f.checkServing(cmd), gpusErr, checkOutput(f.output), checkStore(f.store)); err != nil {
+	scheme, _, isSource := strings.Cut(model, "://")
+	if !isSource {
+		scheme = fetcher.SchemeFile // what is here has links at most
+	}
+	access, accessErr := f.access.access(scheme)
+	if err := c.check(f.checkServing(cmd), gpusErr, accessErr, checkOutput(f.output), checkStore(f.store)); err != nil {
 		return err
 	}
 	out := fitOutput{Model: model}
-	sized, err := c.sizeModel(cmd.Context(), &out, f.store)
+	sized, err := c.sizeModel(cmd.Context(), &out, f.store, access)
 	if err != nil {
 		return err
 	}
@@ -153,10 +160,10 @@ func deviceMemory(devices []gpu.Device) []sizing.DeviceMemory {
 }
 
 // sizeModel reads what a model needs from wherever it is.
-func (c *cli) sizeModel(ctx context.Context, out *fitOutput, storeDir string) (sizing.Model, error) {
+func (c *cli) sizeModel(ctx context.Context, out *fitOutput, storeDir string, access fetcher.Access) (sizing.Model, error) {
 	model := out.Model
 	if strings.Contains(model, "://") {
-		return c.sizeSource(ctx, out)
+		return c.sizeSource(ctx, out, access)
 	}
 	if fetcher.CheckName(model) == nil {
 		sized, found, err := sizePublished(out, storeDir)
@@ -212,12 +219,12 @@ func published(dir, name string) (store.Manifest, *store.Store, error) {
 	return m, s, err
 }
 
-func (c *cli) sizeSource(ctx context.Context, out *fitOutput) (sizing.Model, error) {
+func (c *cli) sizeSource(ctx context.Context, out *fitOutput, access fetcher.Access) (sizing.Model, error) {
 	src, err := fetcher.ParseSource(out.Model)
 	if err != nil {
 		return sizing.Model{}, usage(err)
 	}
-	driver, err := driverFor(src, c.secrets)
+	driver, err := driverFor(src, access, c.secrets)
 	if err != nil {
 		return sizing.Model{}, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,7 +15,8 @@ import (
 
 type pullFlags struct {
 	name, store, maxRate, progress, output string
-	include, exclude, followLinks          []string
+	include, exclude                       []string
+	access                                 accessFlags
 	jobs                                   int
 	timeout                                time.Duration
 }
@@ -80,7 +80,7 @@ go to standard error; with --progress json each line there is an object.
 	storeFlag(cmd, &f.store)
 	flags.StringArrayVar(&f.include, "include", nil, "take only files that match `PATTERN`; may be repeated")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out files that match `PATTERN`; may be repeated")
-	flags.StringArrayVar(&f.followLinks, "follow-links", nil, "let symlinks in a file:// directory end below `DIR`, too; may be repeated")
+	f.access.add(flags)
 	flags.IntVar(&f.jobs, "jobs", 32, "use `N` connections at most; fewer are used where more do not help")
 	flags.StringVar(&f.maxRate, "max-rate", "", "take `RATE` bytes per second at most, like 200MB or 1GiB (default: unlimited)")
 	flags.DurationVar(&f.timeout, "timeout", 0, "give up after this `DURATION`; what was transferred stays for the next try (default: none)")
@@ -88,23 +88,6 @@ go to standard error; with --progress json each line there is an object.
 	flags.StringVar(&f.progress, "progress", "auto", "show progress in this `FORM`: auto, bar, plain, json or none; auto is a bar on a terminal and plain lines elsewhere")
 	outputFlag(cmd, &f.output)
 	return cmd
-}
-
-// followedLinks makes the directories of --follow-links absolute.
-func followedLinks(src fetcher.Source, dirs []string) ([]string, error) {
-	if len(dirs) > 0 && src.Scheme != "" && src.Scheme != fetcher.SchemeFile {
-		return nil, fmt.Errorf("--follow-links is for a file:// source, and %s has no symlinks; leave it out", src)
-	}
-	var errs []error
-	out := make([]string, 0, len(dirs))
-	for _, dir := range dirs {
-		abs, err := filepath.Abs(dir)
-		if dir == "" {
-			err = errors.New("--follow-links is empty; name a directory")
-		}
-		errs, out = append(errs, err), append(out, abs)
-	}
-	return out, errors.Join(errs...)
 }
 
 func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f pullFlags) error {
@@ -128,12 +111,12 @@ func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f p
 	if flags.Changed("timeout") && f.timeout <= 0 {
 		timeoutErr = fmt.Errorf("--timeout %s is not positive; it takes a duration like 30m", f.timeout)
 	}
-	follow, followErr := followedLinks(src, f.followLinks)
+	access, accessErr := f.access.access(src.Scheme)
 	show, progressErr := c.newProgress(f.progress)
-	if err := c.check(err, followErr, jobsErr, timeoutErr, rateErr, progressErr, checkOutput(f.output), checkStore(f.store)); err != nil {
+	if err := c.check(err, accessErr, jobsErr, timeoutErr, rateErr, progressErr, checkOutput(f.output), checkStore(f.store)); err != nil {
 		return err
 	}
-	if _, err := driverFor(src, c.secrets); err != nil { // before a store is made for nothing
+	if _, err := driverFor(src, access, c.secrets); err != nil { // before a store is made for nothing
 		return err
 	}
 	logger := c.logger(slog.LevelWarn)
@@ -146,8 +129,7 @@ func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f p
 		"max_rate", rate, "include", f.include, "exclude", f.exclude)
 	puller := fetcher.New(fetcher.Options{Store: s, Secrets: c.secrets, Drivers: drivers(c.secrets), Logger: logger, Jobs: f.jobs, MaxRate: rate})
 	res, err := puller.Pull(ctx, fetcher.Request{
-		Name: f.name, Source: src, Include: f.include, Exclude: f.exclude, Progress: show.update,
-		Access: fetcher.Access{FollowLinks: follow},
+		Name: f.name, Source: src, Include: f.include, Exclude: f.exclude, Progress: show.update, Access: access,
 	})
 	show.finish(err == nil)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {

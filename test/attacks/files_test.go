@@ -76,7 +76,7 @@ func TestDirectory(t *testing.T) {
 		})
 	}
 	newWorld(t).pull(t, "directory: flag for another source", nil, "hf://o/n", "--follow-links", "/srv").
-		expect(t, exitUsage, "--follow-links is for a file:// source")
+		expect(t, exitUsage, "--follow-links: only file:// sources have it")
 }
 
 // holds reports whether a file below dir has the text.

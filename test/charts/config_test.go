@@ -59,7 +59,7 @@ func TestFullConfigReachesTheAgent(t *testing.T) {
 	if m.Serving.MaxModelLen != 1<<20 || m.Serving.TensorParallel != 2 || m.Serving.GPUMemoryUtilization != 0.92 || m.Serving.KVCacheDtype != "fp8" {
 		t.Errorf("serving reached the agent as %+v", m.Serving)
 	}
-	if m.Priority != 100 || m.Refresh != 90*time.Minute || m.Credentials != "team-a" || m.Endpoint != "http://hub.example:8080/mirror" || m.NodeSelector["pool"] != "gpu" {
+	if m.Priority != 100 || m.Refresh != 90*time.Minute || m.Credentials != "team-a" || m.Access.Endpoint != "http://hub.example:8080/mirror" || m.NodeSelector["pool"] != "gpu" {
 		t.Errorf("the first model reached the agent as %+v", m)
 	}
 	if !slices.Equal(m.Include, []string{"*.safetensors", "*.json"}) || !slices.Equal(m.Exclude, []string{"original/*"}) {
