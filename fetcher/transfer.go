@@ -167,10 +167,11 @@ func lostBytes(f File, err error) error {
 
 // wrongBytes is a content that never verified.
 func wrongBytes(f File, err error) error {
-	return &Error{
-		Kind: ErrCorrupt, Op: "verify", Origin: f.Path, Err: err,
-		Hint: "the bytes were fetched twice and discarded; ask whoever runs the source, or whatever stands between",
+	hint := "the bytes were fetched twice and discarded; ask whoever runs the source, or whatever stands between"
+	if f.Digest.Algorithm() == MD5 { // of a bucket
+		hint += "; if the server's ETags are no MD5 of the content, write access.etagIsDigest: false (--etag-is-digest=false)"
 	}
+	return &Error{Kind: ErrCorrupt, Op: "verify", Origin: f.Path, Err: err, Hint: hint}
 }
 
 // checkpoint makes what is written durable, with the hashes' states.

@@ -42,9 +42,11 @@ func RetryAfter(header http.Header) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
-// Passing statuses may be answered otherwise the next time.
+// Passing statuses may be answered otherwise the next time. 501 is not: a server does
+// not learn what it is asked.
 func Passing(status int) bool {
-	return status == http.StatusRequestTimeout || status == http.StatusTooEarly || status >= http.StatusInternalServerError
+	return status == http.StatusRequestTimeout || status == http.StatusTooEarly ||
+		status >= http.StatusInternalServerError && status != http.StatusNotImplemented
 }
 
 // ParseEndpoint reads the address of a server; errors do not show a password.

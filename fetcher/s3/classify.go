@@ -55,7 +55,7 @@ func asked(err error) string {
 
 // classify says what kind of failure an operation's error is. The SDK's own
 // text is not repeated: it has the whole request in it.
-func classify(ctx context.Context, op httpsource.Operation, err error) error {
+func (c *client) classify(ctx context.Context, op httpsource.Operation, err error) error {
 	if ended := op.Ended(ctx, nil); ended != nil {
 		return ended
 	}
@@ -71,7 +71,7 @@ func classify(ctx context.Context, op httpsource.Operation, err error) error {
 	}
 	e := op.Fail(fetcher.ErrRefused, httpsource.Answered(a.host, a.status, a.code, a.message, a.requestID), "")
 	e.RetryAfter = httpsource.RetryAfter(a.header)
-	e.Hint, e.Kind = a.judge()
+	e.Hint, e.Kind = c.judge(a)
 	if errors.Is(e.Kind, errChanged) {
 		return changed(op, e.Err)
 	}
@@ -81,32 +81,50 @@ func classify(ctx context.Context, op httpsource.Operation, err error) error {
 // errChanged stands for a refusal because the object is another by now.
 var errChanged = errors.New("changed")
 
-// judge is what to do about an answer, and its kind. Codes decide before statuses:
-// S3 has many codes for one status.
-func (a answer) judge() (hint string, kind error) {
-	switch a.code {
-	case "NoSuchBucket":
-		return "check the bucket's spelling, and that it is at this endpoint", fetcher.ErrRefused
+// judgeCode is what to do about a code of S3's own, and its kind, which is nil where
+// the code says nothing. Codes decide before statuses: S3 has many for one status.
+func judgeCode(code string) (hint string, kind error) {
+	switch code {
+	case "NoSuchBucket", "InvalidBucketName":
+		return "check the bucket's spelling, and that it is at this endpoint, which is written without the bucket", fetcher.ErrRefused
 	case "NoSuchKey", "NoSuchVersion":
 		return "the object was removed since it was listed; pull again", fetcher.ErrRefused
 	case "PreconditionFailed", "InvalidRange":
 		return "", errChanged
 	case "InvalidObjectState":
 		return "the object is archived; restore it, then pull again", fetcher.ErrRefused
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidSecurity":
+	case "InvalidAccessKeyId", "InvalidSecurity":
 		return "the access key or its secret is wrong or was revoked; replace the credentials", fetcher.ErrRefused
+	case "SignatureDoesNotMatch":
+		return "the access key's secret is wrong; replace the credentials, or, if they are right, look for what changes requests on the way: the host, the path or x-amz headers", fetcher.ErrRefused
 	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "ExpiredTokenException":
 		return "the session token has expired or is wrong; log in again or renew the credentials", fetcher.ErrRefused
 	case "RequestTimeTooSkewed":
 		return "set this machine's clock", fetcher.ErrRefused
-	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
-		return a.regionHint(), fetcher.ErrRefused
 	case "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded", "ServiceUnavailable":
 		return "wait", fetcher.ErrThrottled
 	case "RequestTimeout", "InternalError", "TemporaryRedirect":
 		return "try again later", fetcher.ErrTransient
 	}
+	if wantsVirtual(code) {
+		return "the server wants the bucket before its name: write access.addressing: virtual (--addressing virtual)", fetcher.ErrRefused
+	}
+	return "", nil
+}
+
+// ofRegion reports whether a code is of a bucket in another region.
+func ofRegion(code string) bool {
+	return code == "PermanentRedirect" || code == "AuthorizationHeaderMalformed" || code == "IllegalLocationConstraintException"
+}
+
+// judge is what to do about an answer, and its kind.
+func (c *client) judge(a answer) (hint string, kind error) {
+	if hint, kind = judgeCode(a.code); kind != nil {
+		return hint, kind
+	}
 	switch {
+	case ofRegion(a.code):
+		return a.regionHint(), fetcher.ErrRefused
 	case a.status == http.StatusPreconditionFailed, a.status == http.StatusRequestedRangeNotSatisfiable:
 		return "", errChanged
 	case a.status == http.StatusTooManyRequests, a.status == http.StatusServiceUnavailable:
@@ -116,11 +134,25 @@ func (a answer) judge() (hint string, kind error) {
 	case a.status == http.StatusMovedPermanently:
 		return a.regionHint(), fetcher.ErrRefused
 	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
-		return "let these credentials list the bucket and read its objects (s3:ListBucket, s3:GetObject, and the key's kms:Decrypt)", fetcher.ErrRefused
+		return c.accessHint(), fetcher.ErrRefused
 	case a.status == http.StatusNotFound:
 		return "check the spelling, and that the endpoint is an S3 server; what was listed may be removed by now", fetcher.ErrRefused
+	case a.status == http.StatusNotImplemented:
+		return "check that the endpoint is an S3 server; this one does not know what it is asked", fetcher.ErrRefused
 	}
-	return "check the source, the endpoint and the credentials", fetcher.ErrRefused
+	return "check the source, the endpoint and the credentials; an object that is encrypted with a customer's own key cannot be read", fetcher.ErrRefused
+}
+
+// accessHint is what to do where a reader may not read.
+func (c *client) accessHint() string {
+	if c.access.Unsigned {
+		return "the bucket or this object is not public: give credentials, and leave out access.unsigned (--unsigned)"
+	}
+	hint := "let these credentials list the bucket and read its objects (s3:ListBucket, s3:GetObject, and the key's kms:Decrypt)"
+	if !c.access.RequesterPays {
+		hint += "; if the bucket's readers pay, accept that with access.requesterPays: true (--requester-pays)"
+	}
+	return hint
 }
 
 func (a answer) regionHint() string {
@@ -139,7 +171,7 @@ func classifyCredentials(ctx context.Context, op httpsource.Operation, err error
 	if e := op.Exceeded(err); e != nil && !fromMetadata(err) {
 		return e
 	}
-	const hint = "give credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role for this machine or pod"
+	const hint = "give credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role for this machine or pod; a public bucket needs none with access.unsigned: true (--unsigned)"
 	var operation *smithy.OperationError
 	_ = errors.As(err, &operation)
 	if fromMetadata(err) {

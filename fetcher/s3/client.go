@@ -30,14 +30,14 @@ const defaultRegion = "us-east-1"
 // cached in it, and got anew before they expire.
 type clients struct {
 	mu     sync.Mutex
-	client *s3.Client
+	client *client
 	// files is the content of the files that the client was made of.
 	files []byte
 }
 
-// client returns a client with credentials that are good now. Files in
+// client returns a client for a bucket, with credentials that are good now. Files in
 // CredentialsDir are read again, so that a rotated Secret takes effect.
-func (d *Driver) client(ctx context.Context, op httpsource.Operation) (*s3.Client, error) {
+func (d *Driver) client(ctx context.Context, op httpsource.Operation, bucket string) (*client, error) {
 	if err := op.Ended(ctx, nil); err != nil {
 		return nil, err
 	}
@@ -49,24 +49,30 @@ func (d *Driver) client(ctx context.Context, op httpsource.Operation) (*s3.Clien
 		return nil, unusable(err, "mount a Secret with the keys config and credentials, as the AWS tools write these files")
 	}
 	d.options.Secrets.AddINI(files)
-	client, err := d.clients.get(files, func() (*s3.Client, error) { return d.newClient(ctx) })
+	c, err := d.clients.get(files, func() (*client, error) { return d.newClient(ctx) })
 	if err != nil {
 		return nil, unusable(err, "check AWS's configuration files and variables")
+	}
+	if hint, err := c.containsBucket(bucket); err != nil {
+		return nil, unusable(err, hint)
+	}
+	if d.access.Unsigned {
+		return c, nil
 	}
 	// The client would get them itself; here, what fails can be told apart.
 	for _, name := range []string{"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"} {
 		d.options.Secrets.AddFile(os.Getenv(name)) // the SDK sends what is in it now
 	}
-	keys, err := client.Options().Credentials.Retrieve(ctx)
+	keys, err := c.Options().Credentials.Retrieve(ctx)
 	if err != nil {
 		return nil, classifyCredentials(ctx, op, err)
 	}
 	d.options.Secrets.Add(keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken)
-	return client, nil
+	return c, nil
 }
 
 // get returns the client that was made of these files, or makes one.
-func (c *clients) get(files []byte, make func() (*s3.Client, error)) (*s3.Client, error) {
+func (c *clients) get(files []byte, make func() (*client, error)) (*client, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.client != nil && bytes.Equal(files, c.files) {
@@ -114,7 +120,7 @@ func checkSDKFiles() error {
 
 // newClient makes a client as the SDK's default chain says, or of the files in
 // CredentialsDir alone.
-func (d *Driver) newClient(ctx context.Context) (*s3.Client, error) {
+func (d *Driver) newClient(ctx context.Context) (*client, error) {
 	load := []func(*config.LoadOptions) error{
 		config.WithDefaultRegion(defaultRegion),
 		// Its own would write to standard error, between lines of ours; what
@@ -143,7 +149,7 @@ func (d *Driver) newClient(ctx context.Context) (*s3.Client, error) {
 		return nil, err
 	}
 	cfg.APIOptions = nil // they are for what gives credentials
-	return s3.NewFromConfig(cfg, func(o *s3.Options) {
+	return newClient(d.access, s3.NewFromConfig(cfg, func(o *s3.Options) {
 		o.HTTPClient = &http.Client{Transport: d.options.Transport, CheckRedirect: httpsource.NoRedirects}
 		o.Retryer = aws.NopRetryer{}
 		o.APIOptions = append(o.APIOptions, awsmiddleware.AddUserAgentKey(d.options.UserAgent))
@@ -154,9 +160,20 @@ func (d *Driver) newClient(ctx context.Context) (*s3.Client, error) {
 		if endpoint != "" {
 			o.BaseEndpoint = aws.String(endpoint)
 		}
-		// A server of one's own has one name; Amazon's answers to both styles.
-		o.UsePathStyle = o.BaseEndpoint != nil
-	}), nil
+		o.HTTPSignerV4 = newSigner()
+		if d.access.Unsigned {
+			o.Credentials = aws.AnonymousCredentials{}
+		}
+		switch d.access.Addressing {
+		case fetcher.AddressingPath:
+			o.UsePathStyle = true
+		case fetcher.AddressingVirtual:
+			o.UsePathStyle = false
+		default:
+			// A server of one's own has one name; Amazon's answers to both styles.
+			o.UsePathStyle = o.BaseEndpoint != nil
+		}
+	})), nil
 }
 
 // addKeys takes the keys of the configuration, also those that only get others.

@@ -28,17 +28,17 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	if length == 0 {
 		return http.NoBody, nil
 	}
-	client, err := d.client(ctx, op)
+	bucket, prefix := httpsource.Bucket(obj.Source)
+	c, err := d.client(ctx, op, bucket)
 	if err != nil {
 		return nil, err
 	}
-	bucket, prefix := httpsource.Bucket(obj.Source)
-	out, err := client.GetObject(httpsource.ForObject(ctx), &s3.GetObjectInput{
+	out, err := c.get(httpsource.ForObject(ctx), &s3.GetObjectInput{
 		Bucket: aws.String(bucket), Key: aws.String(prefix + f.Path),
-		Range: aws.String(httpsource.Range(f.Size, offset, length)), IfMatch: aws.String(f.Version),
-	})
+		Range: aws.String(httpsource.Range(f.Size, offset, length)), RequestPayer: c.payer,
+	}, f.Version)
 	if err != nil {
-		return nil, classify(ctx, op, err)
+		return nil, c.classify(ctx, op, err)
 	}
 	host, status := answerer(out.ResultMetadata)
 	part := httpsource.Part{Status: status, Range: aws.ToString(out.ContentRange), Length: -1}
@@ -49,11 +49,31 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 		_ = out.Body.Close()
 		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", host, err), "check that no proxy between here and the bucket changes its answers")
 	}
-	if got := aws.ToString(out.ETag); got != f.Version {
+	if err := sameVersion(f.Version, out.ETag, out.LastModified); err != nil {
 		_ = out.Body.Close()
-		return nil, changed(op, fmt.Errorf("%s serves another ETag than it listed", host))
+		return nil, otherVersion(op, fmt.Errorf("%s %w", host, err))
 	}
 	return httpsource.NewBody(ctx, op, host, out.Body, length), nil
+}
+
+// get asks for an object on the condition that it is this version. A server that
+// finds another is asked once more without: some compare If-Match otherwise than
+// they write ETags. The answer's own ETag decides then.
+func (c *client) get(ctx context.Context, in *s3.GetObjectInput, version string) (*s3.GetObjectOutput, error) {
+	conditional := isETag(version) && !c.noIfMatch.Load()
+	if conditional {
+		in.IfMatch = aws.String(version)
+	}
+	call := func(o ...func(*s3.Options)) (*s3.GetObjectOutput, error) { return c.GetObject(ctx, in, o...) }
+	out, err := ask(c, call)
+	if !conditional || !unmet(err) {
+		return out, err
+	}
+	in.IfMatch = nil
+	if out, err = ask(c, call); err == nil && quoted(out.ETag) == version {
+		c.noIfMatch.Store(true)
+	}
+	return out, err
 }
 
 // check refuses what can be no object of a listing.
@@ -68,6 +88,14 @@ func (d *Driver) check(ctx context.Context, op httpsource.Operation, obj fetcher
 		return op.Fail(fetcher.ErrRefused, err, "list the source again")
 	}
 	return nil
+}
+
+// otherVersion is an answer that sameVersion does not take.
+func otherVersion(op httpsource.Operation, err error) error {
+	if errors.Is(err, errNoValidator) {
+		return op.Fail(fetcher.ErrRefused, err, "let the server, and what stands before it, give objects the same ETags as its lists do")
+	}
+	return changed(op, err)
 }
 
 func changed(op httpsource.Operation, err error) error {

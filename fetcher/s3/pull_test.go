@@ -36,6 +36,7 @@ type puller struct {
 	dir    string
 	driver fetcher.Driver
 	src    fetcher.Source
+	jobs   int // 0: the default
 }
 
 func (p *puller) pull(ctx context.Context, t *testing.T, change func(*fetcher.Request)) (fetcher.Result, error) {
@@ -45,7 +46,7 @@ func (p *puller) pull(ctx context.Context, t *testing.T, change func(*fetcher.Re
 		t.Fatal(err)
 	}
 	f := fetcher.New(fetcher.Options{
-		Store: s, Logger: slog.New(slog.DiscardHandler), StallTimeout: 10 * time.Second,
+		Store: s, Logger: slog.New(slog.DiscardHandler), StallTimeout: 10 * time.Second, Jobs: p.jobs,
 		Drivers: fetcher.Drivers{fetcher.SchemeS3: func(fetcher.Access) (fetcher.Driver, error) { return p.driver, nil }},
 	})
 	req := fetcher.Request{Name: "llama", Source: p.src}

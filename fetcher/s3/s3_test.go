@@ -54,11 +54,17 @@ func startServer(t *testing.T, posix ...string) *server {
 		BaseEndpoint: aws.String("http://" + addr), Region: region, UsePathStyle: true, HTTPClient: &http.Client{Transport: transport},
 		Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""),
 	})
+	ourEnvironment(t)
+	return s
+}
+
+// ourEnvironment has the keys of the servers that tests run, and nothing else.
+func ourEnvironment(t *testing.T) {
+	t.Helper()
 	noEnvironment(t)
 	t.Setenv("AWS_ACCESS_KEY_ID", accessKey)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", secretKey)
 	t.Setenv("AWS_REGION", region)
-	return s
 }
 
 // noEnvironment hides this machine's own AWS configuration.

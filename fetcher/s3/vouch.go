@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,23 +26,57 @@ func (d *Driver) Vouch(ctx context.Context, obj fetcher.Object) (fetcher.Digest,
 	if err := d.check(ctx, op, obj, 0, 0); err != nil {
 		return "", err
 	}
-	client, err := d.client(ctx, op)
+	bucket, prefix := httpsource.Bucket(obj.Source)
+	c, err := d.client(ctx, op, bucket)
 	if err != nil {
 		return "", err
 	}
-	bucket, prefix := httpsource.Bucket(obj.Source)
-	out, err := client.HeadObject(ctx, &s3.HeadObjectInput{
-		Bucket: aws.String(bucket), Key: aws.String(prefix + f.Path),
-		IfMatch: aws.String(f.Version), ChecksumMode: types.ChecksumModeEnabled,
-	})
+	out, err := c.head(ctx, &s3.HeadObjectInput{Bucket: aws.String(bucket), Key: aws.String(prefix + f.Path), RequestPayer: c.payer}, f.Version)
 	if err != nil {
-		return "", classify(ctx, op, err)
+		return "", c.classify(ctx, op, err)
 	}
-	return vouched(bucket, out), nil
+	host, _ := answerer(out.ResultMetadata)
+	if err := sameVersion(f.Version, out.ETag, out.LastModified); err != nil {
+		return "", otherVersion(op, fmt.Errorf("%s %w", host, err))
+	}
+	return d.vouched(bucket, out), nil
+}
+
+// head asks for an object's head, on the condition that it is this version, and for
+// its checksums. A server that does not know either question is asked without.
+func (c *client) head(ctx context.Context, in *s3.HeadObjectInput, version string) (*s3.HeadObjectOutput, error) {
+	conditional, checksums, unknown := isETag(version) && !c.noIfMatch.Load(), !c.noChecksums.Load(), false
+	for {
+		in.IfMatch, in.ChecksumMode = nil, ""
+		if conditional {
+			in.IfMatch = aws.String(version)
+		}
+		if checksums {
+			in.ChecksumMode = types.ChecksumModeEnabled
+		}
+		out, err := ask(c, func(o ...func(*s3.Options)) (*s3.HeadObjectOutput, error) { return c.HeadObject(ctx, in, o...) })
+		switch {
+		case err == nil:
+			if unknown { // a 400 may have been of this request
+				c.noChecksums.Store(true)
+			}
+			if !conditional && quoted(out.ETag) == version {
+				c.noIfMatch.Store(true)
+			}
+			return out, nil
+		case conditional && unmet(err):
+			conditional = false
+		case checksums && refusesQuestion(err):
+			a, _ := asAnswer(err)
+			checksums, unknown = false, a.status == http.StatusNotImplemented
+		default:
+			return nil, err
+		}
+	}
 }
 
 // vouched chooses of what an object's head states.
-func vouched(bucket string, out *s3.HeadObjectOutput) fetcher.Digest {
+func (d *Driver) vouched(bucket string, out *s3.HeadObjectOutput) fetcher.Digest {
 	if out.ChecksumType != types.ChecksumTypeComposite {
 		for _, stated := range []struct {
 			algorithm string
@@ -61,6 +97,9 @@ func vouched(bucket string, out *s3.HeadObjectOutput) fetcher.Digest {
 			}
 		}
 	}
+	if d.access.OpaqueETags {
+		return ""
+	}
 	return md5OfETag(bucket, out)
 }
 
@@ -73,7 +112,7 @@ func md5OfETag(bucket string, out *s3.HeadObjectOutput) fetcher.Digest {
 	if !plain || out.SSECustomerAlgorithm != nil || strings.HasSuffix(bucket, "--x-s3") || strings.HasSuffix(bucket, "--xa-s3") {
 		return ""
 	}
-	digest := fetcher.NewDigest(fetcher.MD5, strings.Trim(aws.ToString(out.ETag), `"`))
+	digest := fetcher.NewDigest(fetcher.MD5, strings.Trim(quoted(out.ETag), `"`))
 	if digest.Check() != nil {
 		return "" // PARTS stand behind a dash
 	}
