@@ -1,7 +1,6 @@
 package fetchertest
 
 import (
-	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ type answer struct {
 	pace    *pacer
 	effect  Effect
 	request *Request
+	mirror  Mirror
 	log     func() // once
 }
 
@@ -29,7 +29,7 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, logged Request, hand
 	logged.Method, logged.Path = r.Method, r.URL.EscapedPath()
 	logged.Range, logged.UserAgent = r.Header.Get("Range"), r.UserAgent()
 	logged.Authorized = r.Header.Get("Authorization") != ""
-	a := &answer{ResponseWriter: w, ctx: r.Context(), pace: &h.pace, effect: h.faultFor(&logged), request: &logged}
+	a := &answer{ResponseWriter: w, ctx: r.Context(), pace: &h.pace, effect: h.faultFor(&logged), request: &logged, mirror: h.options.Mirror}
 	a.log = sync.OnceFunc(func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -53,7 +53,7 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, logged Request, hand
 
 // file sends a file, or the range of it that was asked for. compress sends it
 // gzipped and chunked, ranges ignored, to those who accept that, as the Hub
-// does with small text.
+// does with small text, and mirrors to others, too.
 func (a *answer) file(r *http.Request, e entry, compress bool) {
 	a.Header().Set("Content-Type", "application/octet-stream")
 	if a.effect.ignoreRange {
@@ -64,11 +64,9 @@ func (a *answer) file(r *http.Request, e entry, compress bool) {
 		content = &flipped{content, a.effect.wrongByte}
 	}
 	reader := io.NewSectionReader(content, 0, e.Size)
-	if compress && r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
-		a.Header().Set("Content-Encoding", "gzip")
-		zip := gzip.NewWriter(a)
-		_, _ = io.Copy(zip, reader) // a client that left hears nothing
-		_ = zip.Close()
+	accepted := strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") || e.Size < a.mirror.GzipBelow
+	if compress && r.Method == http.MethodGet && accepted {
+		a.unasked(func(w io.Writer) { _, _ = io.Copy(w, reader) })
 		return
 	}
 	http.ServeContent(a, r, "", time.Time{}, reader)
@@ -78,6 +76,9 @@ func (a *answer) file(r *http.Request, e entry, compress bool) {
 func (a *answer) WriteHeader(status int) {
 	if a.request.Status == 0 {
 		a.request.Status = status
+	}
+	if a.mirror.NoContentRange {
+		a.Header().Del("Content-Range")
 	}
 	a.ResponseWriter.WriteHeader(status)
 }

@@ -136,6 +136,9 @@ func TestRealClientDownloads(t *testing.T) {
 		{"as it is", fetchertest.HubOptions{}, []any{nil, "refs/pr/1", "head"}},
 		{"small pages", fetchertest.HubOptions{PageSize: 2}, []any{"main"}},
 		{"relative redirects", fetchertest.HubOptions{RelativeRedirects: true}, []any{nil}},
+		{"artifactory", fetchertest.HubOptions{Mirror: fetchertest.Mirror{Direct: true, ETags: fetchertest.SHA1ETags}}, []any{nil}},
+		{"compressing", fetchertest.HubOptions{Mirror: fetchertest.Mirror{GzipBelow: 1 << 20}}, []any{nil}},
+		{"ETags of Xet", fetchertest.HubOptions{Mirror: fetchertest.Mirror{ETags: fetchertest.XetETags}}, []any{nil}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			hub, tree, commit := startHub(t, c.options)

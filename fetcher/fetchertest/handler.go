@@ -3,6 +3,7 @@ package fetchertest
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -69,13 +70,17 @@ func (h *Hub) serveRoute(a *answer, r *http.Request, rt route) {
 		a.fail(http.StatusMethodNotAllowed, "", "Method not allowed")
 		return
 	}
+	if h.options.Mirror.refuse(a, rt) {
+		return
+	}
 	c, ok := h.admit(a, r, rt)
 	if !ok {
 		return
 	}
 	switch rt.kind {
 	case KindInfo:
-		a.json(map[string]any{"_id": c.id[:24], "id": rt.repo, "modelId": rt.repo, "sha": c.id, "private": false, "gated": false, "disabled": false, "tags": []string{}, "siblings": siblings(c)})
+		blobs := strings.EqualFold(r.URL.Query().Get("blobs"), "true") && !h.options.Mirror.NoBlobs
+		a.json(map[string]any{"_id": c.id[:24], "id": rt.repo, "modelId": rt.repo, "sha": c.id, "private": false, "gated": false, "disabled": false, "tags": []string{}, "siblings": siblings(c, blobs)})
 	case KindTree:
 		h.serveTree(a, r, rt, c)
 	case KindPaths:
@@ -87,12 +92,21 @@ func (h *Hub) serveRoute(a *answer, r *http.Request, rt route) {
 	}
 }
 
-func siblings(c *commit) []map[string]string {
-	list := make([]map[string]string, 0, len(c.files))
+// siblings names the files; with blobs, sizes and digests as well.
+func siblings(c *commit, blobs bool) []map[string]any {
+	list := make([]map[string]any, 0, len(c.files))
 	for _, e := range c.entries {
-		if e.Type == "file" {
-			list = append(list, map[string]string{"rfilename": e.Path})
+		if e.Type != "file" {
+			continue
 		}
+		sibling := map[string]any{"rfilename": e.Path}
+		if blobs {
+			sibling["size"], sibling["blobId"] = e.Size, e.OID
+			if e.LFS != nil {
+				sibling["lfs"] = map[string]any{"sha256": e.LFS.OID, "size": e.LFS.Size, "pointerSize": e.LFS.PointerSize}
+			}
+		}
+		list = append(list, sibling)
 	}
 	return list
 }
@@ -218,6 +232,9 @@ func (h *Hub) serveResolve(a *answer, r *http.Request, rt route, c *commit) {
 	}
 	a.Header().Set("Accept-Ranges", "bytes")
 	a.Header().Set("ETag", `"`+e.etag()+`"`)
+	if h.options.Mirror.send(h, a, r, e) {
+		return
+	}
 	switch {
 	case e.LFS != nil:
 		a.Header().Set("X-Linked-Etag", `"`+e.LFS.OID+`"`)
@@ -256,5 +273,10 @@ func (a *answer) fail(status int, code, message string) {
 
 func (a *answer) json(value any) {
 	a.Header().Set("Content-Type", "application/json; charset=utf-8")
-	_ = json.NewEncoder(a).Encode(value) // a client that left hears nothing
+	write := func(w io.Writer) { _ = json.NewEncoder(w).Encode(value) } // a client that left hears nothing
+	if a.mirror.GzipBelow > 0 {
+		a.unasked(write)
+		return
+	}
+	write(a)
 }

@@ -31,6 +31,8 @@ type HubOptions struct {
 	// RelativeRedirects sends small files by a redirect within the Hub's own
 	// host, as the real Hub has done since 2025, instead of at once.
 	RelativeRedirects bool
+	// Mirror is how it differs from the Hub itself.
+	Mirror Mirror
 	// Tokens are valid beside those of the repositories. A token that is
 	// neither is answered 401.
 	Tokens []string
@@ -53,6 +55,7 @@ type Hub struct {
 	blobs   map[string]*Content // what the CDN serves, by sha256
 	log     []Request
 	rules   []*rule
+	cold    map[string]time.Time // when a mirror has a file, by path
 }
 
 // NewHub makes a Hub without repositories that does not listen yet.
@@ -71,6 +74,7 @@ func NewHub(o HubOptions) *Hub {
 		resolves: &window{name: "resolvers", limit: q.Resolves, length: q.Window},
 		repos:    map[string]*repo{},
 		blobs:    map[string]*Content{},
+		cold:     map[string]time.Time{},
 	}
 	h.pace.set(o.BytesPerSecond)
 	return h

@@ -19,6 +19,15 @@ func classify(op operation, resp *http.Response, own bool, token string) error {
 	code, message := resp.Header.Get("X-Error-Code"), resp.Header.Get("X-Error-Message")
 	e := op.fail(fetcher.ErrRefused, answered(resp, token), "")
 	authenticated := token != ""
+	if op.file == "" && code == "" && message == "" && isNoRoute(resp.StatusCode) {
+		resp.Header.Set("X-Error-Message", "to "+resp.Request.URL.EscapedPath())
+		e.Err = noRoute{answered(resp, token)}
+		e.Hint = "check the spelling, and that the endpoint is a Hub"
+		return e
+	}
+	if e.Hint = op.fileHint(resp.StatusCode, code, message); e.Hint != "" {
+		return e
+	}
 	switch {
 	case code == "RevisionNotFound":
 		e.Hint = "name a branch, tag or commit that the repository has"
@@ -52,21 +61,43 @@ func classify(op operation, resp *http.Response, own bool, token string) error {
 	return e
 }
 
+// fileHint is what to do about a file that the endpoint listed and does not give, with
+// no code of the Hub's that would say why; "" for every other answer. The token is not
+// to blame: it was good for the list.
+func (op operation) fileHint(status int, code, message string) string {
+	if op.file == "" || code != "" || message != "" {
+		return ""
+	}
+	switch status {
+	case http.StatusForbidden, http.StatusNotFound, http.StatusGone, http.StatusUnavailableForLegalReasons:
+		return "the list was given, and this file is not: ask whoever runs " + op.endpoint + " whether a rule or a scanner blocks it, or leave it out (--exclude, or exclude of a list entry)"
+	}
+	return ""
+}
+
 // classifyCDN reads the answers of the host that has the bytes. It knows no
-// tokens: a 403 is a signature that has expired.
+// tokens: a 403 is a signature that has expired. Where the endpoint passes requests on
+// to a Hub, that one's codes say more.
 func classifyCDN(op operation, resp *http.Response) error {
 	cause := answered(resp, "")
+	host, code := httpsource.Host(resp.Request.URL), resp.Header.Get("X-Error-Code")
 	e := op.fail(fetcher.ErrTransient, cause, "try again later")
 	switch {
+	case code == "GatedRepo", resp.StatusCode == http.StatusUnauthorized:
+		e.Kind, e.Err = fetcher.ErrRefused, fmt.Errorf("%s passes the request on, and %w", op.endpoint, cause)
+		e.Hint = "a token goes to " + op.endpoint + " alone: give that mirror a token that may read " + op.repo + ", or make " + host + " the endpoint"
+	case code == "RepoNotFound", code == "RevisionNotFound", code == "EntryNotFound":
+		e.Kind, e.Err = fetcher.ErrRefused, fmt.Errorf("%s passes the request on, and %w", op.endpoint, cause)
+		e.Hint = "make " + host + " the endpoint, or have " + op.endpoint + " list what that one has"
 	case resp.StatusCode == http.StatusForbidden:
 		e.Err = fmt.Errorf("%w: %w", errExpired, cause)
-		e.Hint = "check this machine's clock, and that no firewall stands before " + httpsource.Host(resp.Request.URL)
+		e.Hint = "check this machine's clock, and that no firewall stands before " + host
 	case resp.StatusCode == http.StatusTooManyRequests:
 		e.Kind, e.RetryAfter = fetcher.ErrThrottled, retryAfter(resp.Header)
 	case httpsource.Passing(resp.StatusCode):
 		e.RetryAfter = retryAfter(resp.Header)
 	default:
-		e.Kind, e.Hint = fetcher.ErrRefused, "the Hub names a file that its storage does not give; report it with the request id"
+		e.Kind, e.Hint = fetcher.ErrRefused, host+" is where "+op.endpoint+" says the file is; ask whoever runs "+op.endpoint+", with the request id"
 	}
 	return e
 }

@@ -100,7 +100,7 @@ func (d *Driver) CloseIdleConnections() {
 // List implements [fetcher.Driver]. A source without a revision means main. A
 // full commit id is not looked up: it is its own revision.
 func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing, error) {
-	op := operation{verb: "list", origin: src.String(), repo: src.Path}
+	op := operation{verb: "list", origin: src.String(), repo: src.Path, endpoint: d.endpoint.Host}
 	if src.Scheme != fetcher.SchemeHub {
 		return fetcher.Listing{}, op.fail(fetcher.ErrRefused, errors.New("it is no Hub repository"), "write it as hf://ORG/NAME")
 	}
@@ -117,6 +117,9 @@ func (d *Driver) list(ctx context.Context, op operation, src fetcher.Source) (fe
 		}
 	}
 	files, err := d.tree(ctx, op, src.Path, commit)
+	if errors.As(err, new(noRoute)) {
+		files, err = d.siblings(ctx, op, src.Path, commit, err)
+	}
 	if err != nil {
 		return fetcher.Listing{}, err
 	}

@@ -54,6 +54,10 @@ func TestDriver(t *testing.T) {
 		"small pages":         {PageSize: 3},
 		"relative redirects":  {RelativeRedirects: true},
 		"private, with token": {Tokens: []string{token}},
+		"as Nexus":            {Mirror: fetchertest.Mirror{NoTree: http.StatusBadRequest, Direct: true}},
+		"as Artifactory":      {Mirror: fetchertest.Mirror{Direct: true, ETags: fetchertest.SHA1ETags}},
+		"Xet's ETags":         {Mirror: fetchertest.Mirror{Direct: true, ETags: fetchertest.XetETags}},
+		"compressing":         {Mirror: fetchertest.Mirror{GzipBelow: 64 << 10}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fetchertest.TestDriver(t, func(t *testing.T, files map[string][]byte) fetchertest.Fixture {
@@ -71,13 +75,18 @@ func TestDriver(t *testing.T) {
 						t.Errorf("the token went to the CDN: %+v", leaks)
 					}
 				})
-				return fixture(t, hub, files, strings.Join(options.Tokens, ""))
+				kind := fetchertest.KindCDN
+				if options.Mirror.Direct {
+					kind = fetchertest.KindResolve
+				}
+				return fixture(t, hub, kind, files, strings.Join(options.Tokens, ""))
 			})
 		})
 	}
 }
 
-func fixture(t *testing.T, hub *fetchertest.Hub, files map[string][]byte, token string) fetchertest.Fixture {
+// fixture is a Hub whose large files come by requests of this kind.
+func fixture(t *testing.T, hub *fetchertest.Hub, kind fetchertest.Kind, files map[string][]byte, token string) fetchertest.Fixture {
 	t.Helper()
 	f := fetchertest.Fixture{
 		Driver: newDriver(t, hub.URL(), token),
@@ -104,7 +113,7 @@ func fixture(t *testing.T, hub *fetchertest.Hub, files map[string][]byte, token 
 		KeepsOld: true,
 		Secrets:  []string{"Signature=", "Key-Pair-Id"},
 	}
-	match := func(path string) fetchertest.Match { return fetchertest.Match{Kind: fetchertest.KindCDN, File: path} }
+	match := func(path string) fetchertest.Match { return fetchertest.Match{Kind: kind, File: path} }
 	f.BreakBy(hub.Inject, match, map[error]fetchertest.Effect{
 		fetcher.ErrTransient: fetchertest.Status(http.StatusServiceUnavailable),
 		fetcher.ErrRefused:   fetchertest.Status(http.StatusNotFound),

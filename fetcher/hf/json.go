@@ -27,6 +27,7 @@ func (d *Driver) readJSON(ctx context.Context, op operation, target *url.URL, re
 		return nil, err
 	}
 	defer resp.Body.Close()
+	gunzip(resp, d.bounds.AnswerBytes)
 	body := newJSONBody(resp.Body, target.Host)
 	err = read(body)
 	if err == nil {
@@ -38,7 +39,7 @@ func (d *Driver) readJSON(ctx context.Context, op operation, target *url.URL, re
 		return resp.Header, nil
 	case ctx.Err() != nil:
 		return nil, op.ended(ctx, nil)
-	case errors.As(err, &failed):
+	case errors.As(err, &failed), errors.Is(err, errNoSizes):
 		return nil, err
 	}
 	if e := op.exceeded(err); e != nil {
@@ -76,6 +77,16 @@ func (b *jsonBody) decode(into any, most int64) error {
 	return b.Decode(into)
 }
 
+// open reads the beginning of a list or of an object.
+func (b *jsonBody) open(want json.Delim) error {
+	b.allow(maxEntry)
+	first, err := b.Token()
+	if err == nil && first != want {
+		err = fmt.Errorf("it begins with %v, not with %v", first, want)
+	}
+	return err
+}
+
 // end makes sure that nothing follows.
 func (b *jsonBody) end() error {
 	b.allow(maxEntry)
@@ -93,6 +104,11 @@ func (b *jsonBody) end() error {
 func (b *jsonBody) allow(most int64) { b.allowed, b.most = b.InputOffset()+most, most }
 
 func (b *jsonBody) fill(p []byte) (int, error) {
+	if b.read >= maxPage { // of an answer that was compressed; others have the same bound
+		return 0, &httpsource.Exceeded{
+			Kind: fetcher.ErrRefused, Host: b.host, Reason: fmt.Sprintf("answers with more than %d MiB", maxPage>>20), Hint: "check that the endpoint is a Hub",
+		}
+	}
 	if b.read >= b.allowed {
 		return 0, &httpsource.Exceeded{
 			Kind: fetcher.ErrRefused, Host: b.host, Reason: fmt.Sprintf("answers with more than %d KiB for one value", b.most>>10),

@@ -21,7 +21,9 @@ const maxSkip = 1 << 20
 // then it is asked for once more.
 func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length int64) (io.ReadCloser, error) {
 	f := obj.File
-	op := operation{verb: "open", origin: f.Path + " of " + obj.Source.WithoutRevision() + "@" + obj.Revision, repo: obj.Source.Path}
+	op := operation{
+		verb: "open", origin: f.Path + " of " + obj.Source.WithoutRevision() + "@" + obj.Revision, repo: obj.Source.Path, endpoint: d.endpoint.Host, file: f.Path,
+	}
 	outside := f.CheckRange(offset, length)
 	switch {
 	case ctx.Err() != nil:
@@ -44,6 +46,10 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 		return nil, err
 	}
 	host, read := httpsource.Host(resp.Request.URL), httpsource.Operation{Verb: "read", Origin: op.origin}
+	if resp.ContentLength == f.Size { // of a file that is compressed itself, this speaks of the file
+		resp.Header.Del("Content-Encoding")
+	}
+	gunzip(resp, maxZipped(f.Size))
 	skip, err := checkRange(resp, f.Size, offset, length)
 	if err != nil {
 		_ = resp.Body.Close()
@@ -106,20 +112,16 @@ type front struct {
 }
 
 // checkIdentity compares what the Hub says the file is with what was listed: a
-// mirror may serve something else.
+// mirror may serve something else. X-Linked-Etag names a large file's sha256. An ETag
+// is a validator and no more: caches make it of the content's SHA-1 or MD5, the Hub
+// itself sends Xet's hash in it, and the bytes are held against the digest anyway.
 func checkIdentity(op operation, obj fetcher.Object, h http.Header) error {
-	if commit := h.Get("X-Repo-Commit"); commit != "" && commit != obj.Revision {
+	if commit := h.Get("X-Repo-Commit"); fetcher.IsCommit(commit) && commit != obj.Revision {
 		return op.fail(fetcher.ErrCorrupt, errors.New("the endpoint serves another commit"), "do not trust this endpoint")
 	}
-	tag := h.Get("X-Linked-Etag")
-	if tag == "" {
-		tag = h.Get("ETag")
-	}
-	tag = strings.Trim(strings.TrimPrefix(tag, "W/"), `"`)
-	want := obj.File.Digest
-	// Only what has the digest's form is one: mirrors make ETags of their own.
-	if fetcher.NewDigest(want.Algorithm(), tag).Check() == nil && want != "" && tag != want.Hex() {
-		return op.fail(fetcher.ErrCorrupt, fmt.Errorf("the endpoint serves %s %s, it listed %s", want.Algorithm(), tag, want.Hex()), "do not trust this endpoint")
+	linked := fetcher.NewDigest(fetcher.SHA256, strings.Trim(strings.TrimPrefix(h.Get("X-Linked-Etag"), "W/"), `"`))
+	if want := obj.File.Digest; want.Algorithm() == fetcher.SHA256 && linked.Check() == nil && linked != want {
+		return op.fail(fetcher.ErrCorrupt, fmt.Errorf("the endpoint serves sha256 %s, it listed %s", linked.Hex(), want.Hex()), "do not trust this endpoint")
 	}
 	return nil
 }

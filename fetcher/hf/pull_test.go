@@ -18,7 +18,7 @@ func TestPull(t *testing.T) {
 		if err := hub.SetRef(repoID, "refs/pr/1", push(t, hub, files)); err != nil {
 			t.Fatal(err)
 		}
-		return fixture(t, hub, files, "")
+		return fixture(t, hub, fetchertest.KindCDN, files, "")
 	})
 }
 

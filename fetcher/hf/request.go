@@ -17,7 +17,12 @@ import (
 const maxRedirects = 5
 
 // operation is what errors say was being done.
-type operation struct{ verb, origin, repo string }
+type operation struct {
+	verb, origin, repo string
+	// endpoint is the host that is asked first, file the path of the file that is
+	// asked for; "" in a list.
+	endpoint, file string
+}
 
 func (op operation) fail(kind, err error, hint string) *fetcher.Error {
 	return &fetcher.Error{Kind: kind, Op: op.verb, Origin: op.origin, Err: err, Hint: hint}

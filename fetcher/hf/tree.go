@@ -2,7 +2,6 @@ package hf
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,14 +15,16 @@ import (
 // treeEntry is one entry of the Hub's tree. xetHash is left out on purpose: it
 // is no sha256.
 type treeEntry struct {
-	Type string `json:"type"`
-	Path string `json:"path"`
+	Type string    `json:"type"`
+	Path string    `json:"path"`
+	OID  string    `json:"oid"`
+	Size int64     `json:"size"`
+	LFS  *lfsEntry `json:"lfs"`
+}
+
+type lfsEntry struct {
 	OID  string `json:"oid"`
 	Size int64  `json:"size"`
-	LFS  *struct {
-		OID  string `json:"oid"`
-		Size int64  `json:"size"`
-	} `json:"lfs"`
 }
 
 func (e treeEntry) file() (fetcher.File, error) {
@@ -65,10 +66,8 @@ func (d *Driver) tree(ctx context.Context, op operation, repo, commit string) ([
 
 // readPage adds the files of one page, entry by entry: a page may have millions.
 func readPage(op operation, files *httpsource.Files, body *jsonBody) error {
-	if open, err := body.Token(); err != nil {
+	if err := body.open('['); err != nil {
 		return err
-	} else if open != json.Delim('[') {
-		return fmt.Errorf("a list begins with [, not with %v", open)
 	}
 	for body.More() {
 		var e treeEntry

@@ -96,15 +96,22 @@ type Part struct {
 }
 
 // Check makes sure that the body is exactly length bytes from offset of a file
-// of size bytes.
+// of size bytes. A 206 without Content-Range is believed where the whole file was
+// asked for: then it can be no other part.
 func (p Part) Check(size, offset, length int64) error {
 	if p.Encoding != "" && p.Encoding != "identity" {
+		if p.Status == http.StatusPartialContent && length < size {
+			return fmt.Errorf("sends a part of an encoding of the file: %w", fetcher.ErrNoRanges)
+		}
 		return errors.New("answered with an encoding, which was not asked for")
 	}
 	switch p.Status {
 	case http.StatusPartialContent:
 		span := fmt.Sprintf("bytes %d-%d/", offset, offset+length-1)
-		if p.Range != span+strconv.FormatInt(size, 10) && p.Range != span+"*" {
+		if p.Range == "" && length < size {
+			return fmt.Errorf("sends a part of the file and no Content-Range, which would tell which part it is: %w", fetcher.ErrNoRanges)
+		}
+		if p.Range != "" && p.Range != span+strconv.FormatInt(size, 10) && p.Range != span+"*" {
 			return fmt.Errorf("answered with another range than %d bytes from %d of %d", length, offset, size)
 		}
 	case http.StatusOK:

@@ -127,6 +127,8 @@ func certificate(err error) *Cause {
 func broken(err error) string {
 	text := err.Error()
 	for _, known := range []struct{ has, part string }{
+		{"gzip:", "compression"},
+		{"flate:", "compression"},
 		{"malformed HTTP", "status line"},
 		{"Content-Length", "Content-Length"},
 		{"transfer encoding", "transfer encoding"},
@@ -135,7 +137,6 @@ func broken(err error) string {
 		{"MIME header", "header"},
 		{"header", "header"},
 		{"ocation", "redirect"},
-		{"gzip", "compression"},
 	} {
 		if strings.Contains(text, known.has) {
 			return "broken HTTP answer: " + known.part

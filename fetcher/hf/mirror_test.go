@@ -1,0 +1,295 @@
+package hf_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/fetchertest"
+	"github.com/stoker-project/stoker/fetcher/hf"
+	"github.com/stoker-project/stoker/fetcher/store"
+)
+
+// pull pulls all files of the source with this driver, and returns what is published.
+func pull(t *testing.T, d fetcher.Driver, src fetcher.Source) (map[string][]byte, error) {
+	t.Helper()
+	s, err := store.Open(filepath.Join(t.TempDir(), "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := fetcher.New(fetcher.Options{
+		Store: s, Logger: slog.New(slog.DiscardHandler), Attempts: 3,
+		Drivers: fetcher.Drivers{fetcher.SchemeHub: func(fetcher.Access) (fetcher.Driver, error) { return d, nil }},
+	})
+	res, err := f.Pull(t.Context(), fetcher.Request{Name: "tiny", Source: src, Include: []string{"*"}})
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{}
+	for path := range large() {
+		if files[path], err = os.ReadFile(filepath.Join(res.Path, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return files, nil
+}
+
+// large has weights that come in several ranges.
+func large() map[string][]byte {
+	files := tiny()
+	files[weights] = bytes.Repeat([]byte("0123456789abcdef"), 40<<16)
+	files["tokenizer.json"] = bytes.Repeat([]byte(`{"token": 1}`), 20_000)
+	return files
+}
+
+// What mirrors do otherwise than the Hub does not keep a model from being pulled.
+func TestPullFromMirrors(t *testing.T) {
+	for name, mirror := range map[string]fetchertest.Mirror{
+		"nexus":            {NoTree: http.StatusBadRequest, Direct: true},
+		"no tree":          {NoTree: http.StatusNotFound},
+		"artifactory":      {Direct: true, ETags: fetchertest.SHA1ETags},
+		"xet":              {ETags: fetchertest.XetETags},
+		"no content range": {Direct: true, NoContentRange: true},
+		"compresses":       {Direct: true, GzipBelow: 1 << 20},
+		"compresses all":   {Direct: true, GzipBelow: 1 << 30},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			hub := fetchertest.StartHub(t, fetchertest.HubOptions{Mirror: mirror})
+			commit := push(t, hub, large())
+			for _, revision := range []string{"main", commit} {
+				got, err := pull(t, newDriver(t, hub.URL(), ""), source(revision))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for path, want := range large() {
+					if !bytes.Equal(got[path], want) {
+						t.Errorf("%s has %d bytes, want %d others", path, len(got[path]), len(want))
+					}
+				}
+			}
+		})
+	}
+}
+
+// The list by the look-up of a revision vouches for the same as the tree does.
+func TestListWithoutTree(t *testing.T) {
+	files := large()
+	want, err := newDriver(t, mirrorOf(t, fetchertest.Mirror{}, files).URL(), "").List(t.Context(), source(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := newDriver(t, mirrorOf(t, fetchertest.Mirror{NoTree: http.StatusNotFound}, files).URL(), "").List(t.Context(), source(""))
+	if err != nil || got.Revision != want.Revision || len(got.Files) != len(want.Files) {
+		t.Fatalf("%d files of %s, %v; want %d of %s", len(got.Files), got.Revision, err, len(want.Files), want.Revision)
+	}
+	for i := range want.Files {
+		if got.Files[i] != want.Files[i] {
+			t.Errorf("%+v, want %+v", got.Files[i], want.Files[i])
+		}
+	}
+}
+
+func mirrorOf(t *testing.T, mirror fetchertest.Mirror, files map[string][]byte) *fetchertest.Hub {
+	t.Helper()
+	hub := fetchertest.StartHub(t, fetchertest.HubOptions{Mirror: mirror})
+	push(t, hub, files)
+	return hub
+}
+
+// A mirror that gives no list, in either way, is told which route it lacks.
+func TestMissingRoutes(t *testing.T) {
+	for name, c := range map[string]struct {
+		mirror fetchertest.Mirror
+		says   []string
+	}{
+		"neither": {fetchertest.Mirror{NoTree: http.StatusBadRequest, NoInfo: http.StatusNotFound}, []string{"answered 400 (to /api/models/acme/tiny-llama/tree/", "answered 404 (to /api/models/acme/tiny-llama/revision/"}},
+		"names":   {fetchertest.Mirror{NoTree: http.StatusNotImplemented, NoBlobs: true}, []string{"answered 501 (to /api/models/acme/tiny-llama/tree/", "names files without their sizes in /api/models/acme/tiny-llama/revision/", "?blobs=true"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hub := fetchertest.StartHub(t, fetchertest.HubOptions{Mirror: c.mirror})
+			commit := push(t, hub, tiny())
+			_, err := newDriver(t, hub.URL(), "").List(t.Context(), source(commit))
+			for _, says := range append(c.says, "it must pass on") {
+				if !errors.Is(err, fetcher.ErrRefused) || !strings.Contains(err.Error(), says) {
+					t.Errorf("error is %v, want a refusal that says %q", err, says)
+				}
+			}
+		})
+	}
+	hub := fetchertest.StartHub(t, fetchertest.HubOptions{Mirror: fetchertest.Mirror{NoInfo: http.StatusNotFound}})
+	push(t, hub, tiny())
+	_, err := newDriver(t, hub.URL(), "").List(t.Context(), source(""))
+	checkRefusal(t, err, "answered 404 (to /api/models/acme/tiny-llama/revision/main")
+}
+
+// Answers of a look-up that cannot be a list of the commit.
+func TestBrokenLookUps(t *testing.T) {
+	commit := strings.Repeat("a", 40)
+	for body, c := range map[string]struct {
+		kind error
+		says string
+	}{
+		`{"sha":"` + strings.Repeat("b", 40) + `"}`:                                     {fetcher.ErrCorrupt, "another commit"},
+		`{"sha":"` + commit + `"}`:                                                      {fetcher.ErrRefused, "without their sizes"},
+		`{"siblings":[{"rfilename":"x","size":-1}]}`:                                    {fetcher.ErrCorrupt, "size -1"},
+		`{"siblings":[{"rfilename":"x","size":1},{"rfilename":"x","size":1}]}`:          {fetcher.ErrCorrupt, "twice"},
+		`{"siblings":[{"rfilename":"x","size":1,"lfs":{"sha256":"../../x","size":1}}]}`: {fetcher.ErrCorrupt, "digest"},
+		`{"siblings":1}`: {fetcher.ErrTransient, "JSON"},
+		`[]`:             {fetcher.ErrTransient, "JSON"},
+		`{"siblings":[` + strings.Repeat(`{"rfilename":"x"},`, 3): {fetcher.ErrRefused, "without their sizes"},
+		`{"cardData":"` + strings.Repeat("x", 9<<20) + `"}`:       {fetcher.ErrRefused, "more than 8192 KiB"},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.Contains(r.URL.Path, "/tree/") {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			_, _ = io.WriteString(w, body)
+		}))
+		_, err := newDriver(t, server.URL, "").List(t.Context(), source(commit))
+		server.Close()
+		if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%.60s: error is %v, want %q that says %q", body, err, c.kind, c.says)
+		}
+	}
+}
+
+// A mirror that passes requests for files on to another Hub cannot pass the token on.
+func TestMirrorPassesRequestsOn(t *testing.T) {
+	for name, c := range map[string]struct {
+		options fetchertest.RepoOptions
+		other   bool // the Hub behind the mirror has another repository
+		says    []string
+	}{
+		"open":    {},
+		"gated":   {options: fetchertest.RepoOptions{Gated: true, Tokens: []string{token}}, says: []string{"passes the request on", "GatedRepo", "a token goes to", "make 127.0.0.1:"}},
+		"private": {options: fetchertest.RepoOptions{Private: true, Tokens: []string{token}}, says: []string{"passes the request on", "answered 401", "a token goes to"}},
+		"other":   {other: true, says: []string{"passes the request on", "have 127.0.0.1:"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hub := fetchertest.StartHub(t, fetchertest.HubOptions{})
+			push(t, hub, tiny())
+			if c.other {
+				hub = mirrorOf(t, fetchertest.Mirror{}, map[string][]byte{"other.json": nil})
+			}
+			hub.AddRepo(repoID, c.options)
+			mirror := fetchertest.StartHub(t, fetchertest.HubOptions{Mirror: fetchertest.Mirror{PassTo: hub.URL()}, Tokens: []string{token}})
+			push(t, mirror, tiny())
+			d := newDriver(t, mirror.URL(), token)
+			for _, path := range []string{"config.json", weights} {
+				obj := object(t, d, path)
+				got, err := fetchertest.ReadFrom(t.Context(), d, obj, 0)
+				if len(c.says) == 0 && (err != nil || !bytes.Equal(got, tiny()[path])) {
+					t.Errorf("%s: read %d bytes, %v", path, len(got), err)
+				}
+				for _, says := range c.says {
+					checkRefusal(t, err, says)
+				}
+			}
+			for _, r := range hub.Requests(fetchertest.Match{}) {
+				if r.Authorized {
+					t.Errorf("the token went to another host: %+v", r)
+				}
+			}
+		})
+	}
+}
+
+// What a mirror blocks is one file, not the repository.
+func TestMirrorBlocksOneFile(t *testing.T) {
+	for _, status := range []int{http.StatusForbidden, http.StatusNotFound, http.StatusGone} {
+		hub := mirrorOf(t, fetchertest.Mirror{}, tiny())
+		d := newDriver(t, hub.URL(), "")
+		obj := object(t, d, "config.json")
+		hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindResolve, File: "config.json"}, Effect: fetchertest.Status(status)})
+		_, err := d.Open(t.Context(), obj, 0, obj.File.Size)
+		checkRefusal(t, err, "answered "+strconv.Itoa(status))
+		checkRefusal(t, err, "leave it out (--exclude")
+		if strings.Contains(err.Error(), "HF_TOKEN") {
+			t.Errorf("%d: the token is blamed: %v", status, err)
+		}
+	}
+}
+
+// Compression that was not asked for ends where the file does, however much comes out
+// of it, and however much must be read for nothing.
+func TestGzipBombs(t *testing.T) {
+	zeros := func(size int) []byte {
+		var b bytes.Buffer
+		zip := gzip.NewWriter(&b)
+		for range size >> 16 {
+			_, _ = zip.Write(make([]byte, 1<<16))
+		}
+		_ = zip.Close()
+		return b.Bytes()
+	}
+	nothing := bytes.Repeat(zeros(0), 10_000)
+	for name, c := range map[string]struct {
+		body []byte
+		size int64
+		kind error // nil: it is read
+	}{
+		"as large as the file":  {zeros(1 << 20), 1 << 20, nil},
+		"larger":                {zeros(64 << 20), 1 << 20, nil}, // the digest tells, as it does for other bytes
+		"smaller":               {zeros(1 << 20), 2 << 20, fetcher.ErrTransient},
+		"never comes to a byte": {nothing, 1000, fetcher.ErrRefused},
+		"no gzip":               {bytes.Repeat([]byte("x"), 5000), 1000, fetcher.ErrTransient},
+		"cut":                   {zeros(1 << 20)[:100], 1 << 20, fetcher.ErrTransient},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Encoding", "gzip")
+				_, _ = w.Write(c.body)
+			}))
+			t.Cleanup(server.Close)
+			d := newDriver(t, server.URL, "")
+			obj := fetcher.Object{Source: source(""), Revision: strings.Repeat("a", 40), File: fetcher.File{Path: "x.json", Size: c.size}}
+			body, err := d.Open(t.Context(), obj, 0, c.size)
+			var n int64
+			if err == nil {
+				n, err = io.Copy(io.Discard, body)
+				err = errors.Join(err, body.Close())
+			}
+			if c.kind == nil && (err != nil || n != c.size) || c.kind != nil && !errors.Is(err, c.kind) {
+				t.Errorf("%d bytes, %v; want %d, %v", n, err, c.size, c.kind)
+			}
+			if _, err := d.List(t.Context(), source(obj.Revision)); err == nil {
+				t.Error("it is a list")
+			}
+		})
+	}
+}
+
+// A file that is compressed itself may come with an encoding that speaks of the file.
+func TestFileThatIsCompressedItself(t *testing.T) {
+	var zipped bytes.Buffer
+	zip := gzip.NewWriter(&zipped)
+	_, _ = zip.Write([]byte("{}"))
+	_ = zip.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		http.ServeContent(w, r, "x.json.gz", time.Time{}, bytes.NewReader(zipped.Bytes()))
+	}))
+	t.Cleanup(server.Close)
+	d, err := hf.New(hf.Options{Endpoint: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.CloseIdleConnections)
+	obj := fetcher.Object{Source: source(""), Revision: strings.Repeat("a", 40), File: fetcher.File{Path: "x.json.gz", Size: int64(zipped.Len())}}
+	got, err := fetchertest.ReadFrom(t.Context(), d, obj, 0)
+	if err != nil || !bytes.Equal(got, zipped.Bytes()) {
+		t.Errorf("read %d bytes, %v; want %d as they are", len(got), err, zipped.Len())
+	}
+}
