@@ -272,8 +272,10 @@ clients:
 ifeq ($(HAVE_PYTHON),yes)
 	@$(MAKE) --no-print-directory $(VENV)/ready
 	@echo "export STOKER_TEST_PYTHON=$(VENV)/bin/python" >> $(CACHE)/clients.env
+	@$(MAKE) --no-print-directory $(VLLM)/ready
+	@echo "export STOKER_TEST_VLLM=$(VLLM)" >> $(CACHE)/clients.env
 else
-	@echo "SKIPPED: no Python 3.11 with venv, so no tests with huggingface_hub"
+	@echo "SKIPPED: no Python 3.11 with venv, so no tests with huggingface_hub and vLLM's code"
 endif
 ifeq ($(HAVE_JAX),yes)
 	@$(MAKE) --no-print-directory $(JAX_VENV)/ready
@@ -293,6 +295,16 @@ $(VENV)/ready:
 	@rm -rf $(VENV) && python3 -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	@touch $@
+
+# The part of vLLM's own code by which it chooses files and finds configurations: nothing of it is installed.
+VLLM_VERSION := 0.33.0
+VLLM := $(CACHE)/vllm-$(VLLM_VERSION)
+$(VLLM)/ready:
+	@echo "taking vLLM $(VLLM_VERSION)'s Python files to $(VLLM) (340 MB to download, once)"
+	@new=$(VLLM).$$$$; mkdir -p $$new && python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+		--platform manylinux_2_28_x86_64 --python-version 3.12 --dest $$new vllm==$(VLLM_VERSION) && \
+		python3 -c 'import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); z.extractall(sys.argv[2], [n for n in z.namelist() if n.endswith(".py")])' \
+		$$new/*.whl $$new && rm $$new/*.whl && touch $$new/ready || { rm -rf $$new; exit 1; }; rm -rf $(VLLM) && mv $$new $(VLLM)
 
 $(JAX_VENV)/ready:
 	@echo "making a virtual environment with transformers and JAX in $(JAX_VENV) (160 MB to download)"

@@ -88,9 +88,13 @@ func New(o Options) *Fetcher {
 type Request struct {
 	Name   string
 	Source Source
-	// Include and Exclude choose files as [Select] does.
-	Include, Exclude []string
-	Access           Access
+	// Include, Also, Exclude and FileFormat are the [Choice] of files.
+	Include, Also, Exclude []string
+	FileFormat             string
+	// AcceptOlder takes, of a pinned revision that is published, the files that an earlier
+	// stoker chose by older rules, where the source cannot be reached.
+	AcceptOlder bool
+	Access      Access
 	// Cache is how many bytes the page cache may hold of what the pull transfers;
 	// 0: half of [Options.Memory]; below 0: nothing. Of a larger pull, pages are
 	// dropped as soon as they are on the disk.
@@ -98,6 +102,10 @@ type Request struct {
 	// Progress, if not nil, is told how far the pull is: one call at a time,
 	// at every change of phase and every 200 ms in between.
 	Progress func(Progress)
+}
+
+func (r Request) choice() Choice {
+	return Choice{Include: r.Include, Also: r.Also, Exclude: r.Exclude, FileFormat: r.FileFormat}
 }
 
 // Phases of a pull, in order.
@@ -181,7 +189,7 @@ const volumeTries = 3
 
 // pull is one try. After an error the result has what was downloaded.
 func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error) {
-	if err := CheckName(req.Name); err != nil {
+	if err := errors.Join(CheckName(req.Name), CheckFileFormat(req.FileFormat)); err != nil {
 		return Result{}, err
 	}
 	if _, ok := f.o.Drivers[req.Source.Scheme]; !ok {
@@ -201,7 +209,7 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	defer meter.quiet()
 
 	meter.phase(PhaseListing)
-	listing, err := f.contents(ctx, req, meter.failing)
+	listing, rules, err := f.contents(ctx, req, meter.failing)
 	if err != nil {
 		return Result{}, err
 	}
@@ -212,7 +220,7 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	if err != nil {
 		return Result{}, err
 	}
-	p := &pull{f: f, req: req, revision: listing.Revision, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
+	p := &pull{f: f, req: req, revision: listing.Revision, rules: rules, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
 	p.gate.failing = meter.failing
 	if err := p.run(ctx, listing.Files, known); err != nil {
 		return Result{DownloadedBytes: p.downloaded.Load()}, err
@@ -235,31 +243,57 @@ func (f *Fetcher) otherProgress(name string) (Progress, bool) {
 	return Progress{Revision: p.Revision, BytesDone: p.Bytes, BytesTotal: p.TotalBytes, FilesDone: p.Files, FilesTotal: p.TotalFiles}, err == nil
 }
 
-// contents lists the chosen files of the revision. A pinned revision that is
-// published with the same choice is not asked for again: it can have no other
-// content, and a warm model needs no network. failing hears why a request is made
-// again.
-func (f *Fetcher) contents(ctx context.Context, req Request, failing func(error)) (Listing, error) {
-	if req.Source.Pinned() {
-		m, err := f.o.Store.Manifest(req.Name, req.Source.Revision)
-		if err == nil && sameChoice(m, req) {
-			l := Listing{Revision: m.Revision}
-			for _, mf := range m.Files {
-				l.Files = append(l.Files, listed(mf))
-			}
-			if checkListing(l) == nil {
-				return l, nil
-			}
-		}
-		if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrCorrupt) {
-			return Listing{}, err
-		}
-	}
-	l, err := f.list(ctx, req, failing)
+// contents lists the chosen files of the revision, and by which version of the rules
+// they were chosen. A pinned revision that is published with the same choice is not
+// asked for again: it can have no other content, and a warm model needs no network.
+// Where older rules made that choice it is, as some files may be missing. failing hears
+// why a request is made again.
+func (f *Fetcher) contents(ctx context.Context, req Request, failing func(error)) (l Listing, rules int, err error) {
+	published, have, err := f.published(req)
 	if err != nil {
-		return Listing{}, err
+		return Listing{}, 0, err
 	}
-	err = checkListing(l)
+	if have != nil && published.Selection >= SelectionVersion {
+		return *have, published.Selection, nil
+	}
+	l, err = f.list(ctx, req, failing)
+	if err == nil {
+		l, err = f.chosen(ctx, req, l, failing)
+	}
+	if err != nil && have != nil && req.AcceptOlder && retryable(err) && ctx.Err() == nil {
+		f.o.Logger.Warn("keeping the files that an earlier stoker chose, since the source cannot be reached",
+			"source", req.Source.String(), "error", err)
+		return *have, published.Selection, nil
+	}
+	return l, SelectionVersion, err
+}
+
+// published returns the manifest of a pinned revision that is published with the same
+// choice, and its files as they were listed; nil if there is none.
+func (f *Fetcher) published(req Request) (store.Manifest, *Listing, error) {
+	if !req.Source.Pinned() {
+		return store.Manifest{}, nil, nil
+	}
+	m, err := f.o.Store.Manifest(req.Name, req.Source.Revision)
+	if err != nil {
+		if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrCorrupt) {
+			err = nil
+		}
+		return store.Manifest{}, nil, err
+	}
+	l := Listing{Revision: m.Revision}
+	for _, mf := range m.Files {
+		l.Files = append(l.Files, listed(mf))
+	}
+	if !sameChoice(m, req) || checkListing(l) != nil {
+		return store.Manifest{}, nil, nil //nolint:nilerr // it is listed again
+	}
+	return m, &l, nil
+}
+
+// chosen checks what a source listed and leaves the files that the pull takes.
+func (f *Fetcher) chosen(ctx context.Context, req Request, l Listing, failing func(error)) (Listing, error) {
+	err := checkListing(l)
 	if err == nil {
 		err = f.checkSecrets(l)
 	}
@@ -269,8 +303,7 @@ func (f *Fetcher) contents(ctx context.Context, req Request, failing func(error)
 	if err != nil {
 		return Listing{}, &Error{Kind: ErrCorrupt, Op: "check the file list of", Origin: req.Source.String(), Err: err, Hint: "nothing was written; do not trust this source"}
 	}
-	l.Files, err = Select(l.Files, req.Include, req.Exclude)
-	if err != nil {
+	if l.Files, err = f.choose(ctx, req, l, failing); err != nil {
 		return Listing{}, err
 	}
 	return l, f.vouch(ctx, req, l, failing)
@@ -310,8 +343,7 @@ func listed(mf store.ManifestFile) File {
 
 func sameChoice(m store.Manifest, req Request) bool {
 	src, err := ParseSource(m.Source)
-	return err == nil && src.WithoutRevision() == req.Source.WithoutRevision() &&
-		slices.Equal(m.Include, req.Include) && slices.Equal(m.Exclude, req.Exclude)
+	return err == nil && src.WithoutRevision() == req.Source.WithoutRevision() && ChoiceOf(m).Equal(req.choice())
 }
 
 func (f *Fetcher) list(ctx context.Context, req Request, failing func(error)) (Listing, error) {
@@ -377,7 +409,7 @@ func (f *Fetcher) publish(ctx context.Context, staging *store.Staging, m store.M
 
 func sameManifest(a, b store.Manifest) bool {
 	return a.Revision == b.Revision && a.Source == b.Source && slices.Equal(a.Files, b.Files) &&
-		slices.Equal(a.Include, b.Include) && slices.Equal(a.Exclude, b.Exclude)
+		a.Selection == b.Selection && ChoiceOf(a).Equal(ChoiceOf(b))
 }
 
 // admitFree is the default Admit: the file system has room, or the pull is

@@ -18,6 +18,7 @@ type pull struct {
 	f        *Fetcher
 	req      Request
 	revision string
+	rules    int // the version of those that chose the files
 	staging  *store.Staging
 	meter    *meter
 	driver   Driver
@@ -179,7 +180,7 @@ func (p *pull) partialID(f File) string {
 func (p *pull) manifest(files []File) store.Manifest {
 	m := store.Manifest{
 		FormatVersion: 1, Name: p.req.Name, Source: p.req.Source.String(), Revision: p.revision,
-		Include: p.req.Include, Exclude: p.req.Exclude,
+		Include: p.req.Include, Also: p.req.Also, Exclude: p.req.Exclude, FileFormat: p.req.choice().recordedFormat(), Selection: p.rules,
 	}
 	for _, f := range files {
 		m.Bytes += f.Size

@@ -18,9 +18,12 @@ import (
 func TestPull(t *testing.T) {
 	e := newEnv(t, fetchertest.HubOptions{})
 	tree := generate(t, fetchertest.ModelSpec{})
-	tree["same-again.safetensors"] = tree["model-00001-of-00002.safetensors"]
+	const again = "sub/same-again.safetensors"
+	tree[again] = tree["model-00001-of-00002.safetensors"]
+	tree["unnamed.safetensors"] = fetchertest.Bytes([]byte("by the index"))
 	tree["empty.txt"] = fetchertest.Bytes(nil)
 	want := chosen(t, tree)
+	delete(want, "unnamed.safetensors")
 	commit := e.push(repoID, tree)
 
 	var told []fetcher.Progress
@@ -31,7 +34,7 @@ func TestPull(t *testing.T) {
 	if res.Revision != commit || res.Name != "tiny" || res.Source != "hf://"+repoID || res.Path != filepath.Join(e.dir, "models", "tiny", commit) {
 		t.Errorf("result is %+v", res)
 	}
-	once := treeBytes(want) - tree["same-again.safetensors"].Size()
+	once := treeBytes(want) - tree[again].Size()
 	if res.Bytes != treeBytes(want) || res.DownloadedBytes != once || res.Duration <= 0 {
 		t.Errorf("%d bytes, %d downloaded in %s; want %d, %d", res.Bytes, res.DownloadedBytes, res.Duration, treeBytes(want), once)
 	}

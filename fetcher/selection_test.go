@@ -24,44 +24,40 @@ func pathsOf(files []File) []string {
 	return paths
 }
 
-// Shapes of real repositories. A leading '-' marks what a pull leaves out.
+// Choices by pattern; testdata/layouts has the default choice. A leading '-' marks what
+// a pull leaves out.
 func TestSelect(t *testing.T) {
 	for name, c := range map[string]struct {
-		include, exclude []string
-		files            string
+		choice Choice
+		files  string
 	}{
-		"sharded safetensors, with the original format": {files: `
-			.gitattributes LICENSE README.md USE_POLICY.md config.json generation_config.json
-			model-00001-of-00002.safetensors model-00002-of-00002.safetensors model.safetensors.index.json
-			-original/consolidated.00.pth -original/params.json -original/tokenizer.model
-			special_tokens_map.json tokenizer.json tokenizer_config.json`},
-		"sharded safetensors and Mistral's own": {files: `
-			config.json -consolidated.safetensors -consolidated.safetensors.index.json model-00001-of-00001.safetensors
-			model.safetensors.index.json params.json tekken.json tokenizer.model.v3 chat_template.jinja`},
-		"Mistral's own only": {files: `
-			consolidated-00001-of-00002.safetensors consolidated-00002-of-00002.safetensors consolidated.safetensors.index.json params.json tekken.json`},
-		"a single file, and every other framework's": {files: `
-			config.json model.safetensors -pytorch_model.bin -tf_model.h5 -flax_model.msgpack -rust_model.ot
-			-onnx/model.onnx -onnx/model.onnx_data -model.pt -metal/model.bin -gguf/model.gguf -training.pth vocab.txt`},
-		"only .bin": {files: `
-			config.json pytorch_model-00001-of-00002.bin pytorch_model-00002-of-00002.bin pytorch_model.bin.index.json
-			-tf_model.h5 -flax_model.msgpack tokenizer.json`},
-		"only .pt": {files: `config.json model.pt -tf_model.h5 -original/x.pth`},
-		"sentence-transformers": {files: `
-			1_Pooling/config.json README.md config.json config_sentence_transformers.json model.safetensors modules.json
-			-pytorch_model.bin -onnx/model.onnx sentence_bert_config.json tokenizer.json vocab.txt`},
-		"custom code": {files: `
-			config.json configuration_x.py modeling_x.py tokenization_x.py sub/more.py model.safetensors additional_chat_templates/tool.jinja`},
 		"weights in folders": {files: `
 			model_index.json unet/diffusion_pytorch_model.safetensors vae/diffusion_pytorch_model.bin -extra.gguf`},
-		"GGUF named by include":     {include: []string{"*Q4_K_M.gguf"}, files: `-README.md -llama.Q2_K.gguf llama.Q4_K_M.gguf`},
+		"only foreign weights":      {files: `config.json tf_model.h5 onnx/model.onnx -.DS_Store`},
+		"only an earlier state":     {files: `config.json checkpoint-1/model.safetensors -checkpoint-1/optimizer.pt`},
+		"code is never left out":    {files: `model.safetensors original/modeling.py checkpoint-1/x.py -original/x.json`},
+		"GGUF named by include":     {choice: Choice{Include: []string{"*Q4_K_M.gguf"}}, files: `-README.md -llama.Q2_K.gguf llama.Q4_K_M.gguf`},
+		"GGUF and what it needs":    {choice: Choice{Include: []string{"*Q4*"}}, files: `-README.md -x.Q2_K.gguf Q4/x.gguf config.json tokenizer.model chat_template.jinja -model.safetensors -model.safetensors.index.json -sub/a.json`},
+		"GGUF and what is excluded": {choice: Choice{Include: []string{"*Q4*"}, Exclude: []string{"*.jinja"}}, files: `x.Q4.gguf config.json -chat_template.jinja`},
+		"GGUF and other weights":    {choice: Choice{Include: []string{"*Q4*", "*.safetensors"}}, files: `x.Q4.gguf a.safetensors -config.json`},
 		"GGUF beside safetensors":   {files: `config.json model.safetensors -model.gguf`},
-		"include crosses folders":   {include: []string{"*.json"}, files: `config.json a/b/c.json -model.safetensors`},
-		"include a folder":          {include: []string{"original/"}, files: `original/a.pth original/b/c.json -config.json`},
-		"exclude alone":             {exclude: []string{"*.md"}, files: `-README.md pytorch_model.bin model.safetensors original/x.pth`},
-		"exclude wins over include": {include: []string{"*.safetensors", "*.json"}, exclude: []string{"model-00002*"}, files: `model-00001.safetensors -model-00002.safetensors config.json -x.txt`},
-		"case matters":              {include: []string{"*.JSON"}, files: `a.JSON -b.json`},
-		"two stars are one":         {include: []string{"original/**/*"}, files: `-original/x.pth original/a/x.pth`},
+		"also GGUF":                 {choice: Choice{Also: []string{"*Q4*"}}, files: `config.json model.safetensors x.Q4.gguf -x.Q2.gguf`},
+		"include crosses folders":   {choice: Choice{Include: []string{"*.json"}}, files: `config.json a/b/c.json -model.safetensors`},
+		"include a folder":          {choice: Choice{Include: []string{"original/"}}, files: `original/a.pth original/b/c.json -config.json`},
+		"include alone":             {choice: Choice{Include: []string{"*"}}, files: `.DS_Store model.safetensors pytorch_model.bin x.gguf`},
+		"exclude alone":             {choice: Choice{Exclude: []string{"*.md"}}, files: `-README.md -pytorch_model.bin model.safetensors -original/x.pth`},
+		"exclude all safetensors":   {choice: Choice{Exclude: []string{"*.safetensors"}}, files: `config.json -pytorch_model.bin -model.safetensors`},
+		"also":                      {choice: Choice{Also: []string{"original/"}}, files: `-pytorch_model.bin model.safetensors original/x.pth`},
+		"also with include":         {choice: Choice{Include: []string{"*.json"}, Also: []string{"*.md"}}, files: `README.md config.json -model.safetensors`},
+		"exclude wins over also":    {choice: Choice{Also: []string{"*.pth"}, Exclude: []string{"original/"}}, files: `model.safetensors a.pth -original/x.pth`},
+		"exclude wins over include": {choice: Choice{Include: []string{"*.safetensors", "*.json"}, Exclude: []string{"model-00002*"}}, files: `model-00001.safetensors -model-00002.safetensors config.json -x.txt`},
+		"case matters":              {choice: Choice{Include: []string{"*.JSON"}}, files: `a.JSON -b.json`},
+		"two stars are one":         {choice: Choice{Include: []string{"original/**/*"}}, files: `-original/x.pth original/a/x.pth`},
+		"Mistral's format named":    {choice: Choice{FileFormat: FormatMistral}, files: `consolidated.safetensors params.json -model.safetensors`},
+		"the other format, of .bin": {choice: Choice{FileFormat: FormatHF}, files: `-consolidated.safetensors config.json pytorch_model.bin`},
+		"a name with a dot":         {files: `config.json Qwen2.5.safetensors Qwen2.safetensors`},
+		"a second precision alone":  {files: `config.json model.fp16.safetensors model.bf16.safetensors`},
+		"variants by their index":   {files: `model.safetensors -model.safetensors.index.q8.json model.other.safetensors -model.q8.safetensors -model.q8-00001-of-00002.safetensors`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var all, want []string
@@ -72,7 +68,7 @@ func TestSelect(t *testing.T) {
 					want = append(want, bare)
 				}
 			}
-			got, err := Select(filesOf(all...), c.include, c.exclude)
+			got, err := Select(filesOf(all...), c.choice, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,18 +81,23 @@ func TestSelect(t *testing.T) {
 
 func TestSelectNothing(t *testing.T) {
 	for name, c := range map[string]struct {
-		files            []File
-		include, exclude []string
-		hint             string
+		files  []File
+		choice Choice
+		hint   string
 	}{
-		"only GGUF":           {files: filesOf("a.gguf", "b.gguf"), hint: "GGUF"},
-		"GGUF and documents":  {files: filesOf(".gitattributes", "README.md", "config.json", "a.gguf"), hint: "GGUF"},
-		"GGUF in folders":     {files: filesOf("README.md", "Q4/a-00001-of-00002.gguf"), hint: "GGUF"},
-		"include matches not": {files: filesOf("a.json"), include: []string{"*.txt"}, hint: "patterns"},
-		"all excluded":        {files: filesOf("a.json"), exclude: []string{"*"}, hint: "patterns"},
+		"only GGUF":            {files: filesOf("a.gguf", "b.gguf"), hint: "GGUF"},
+		"GGUF and documents":   {files: filesOf(".gitattributes", "README.md", "config.json", "a.gguf"), hint: "GGUF"},
+		"GGUF in folders":      {files: filesOf("README.md", "Q4/a-00001-of-00002.gguf"), hint: "GGUF"},
+		"GGUF and its matrix":  {files: filesOf("README.md", "a.gguf", "imatrix.bin"), hint: "GGUF"},
+		"GGUF and exclude":     {files: filesOf("README.md", "a.gguf"), choice: Choice{Exclude: []string{"*.md"}}, hint: "GGUF"},
+		"also matches no GGUF": {files: filesOf("README.md", "a.gguf"), choice: Choice{Also: []string{"*Q9*"}}, hint: "GGUF"},
+		"include matches not":  {files: filesOf("a.json"), choice: Choice{Include: []string{"*.txt"}}, hint: "patterns"},
+		"all excluded":         {files: filesOf("a.json"), choice: Choice{Exclude: []string{"*"}}, hint: "patterns"},
+		"no Mistral format":    {files: filesOf("model.safetensors", "a/consolidated.safetensors"), choice: Choice{FileFormat: FormatMistral}, hint: "consolidated*.safetensors"},
+		"only Mistral format":  {files: filesOf("consolidated.safetensors"), choice: Choice{FileFormat: FormatHF}, hint: "Mistral's format"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := Select(c.files, c.include, c.exclude)
+			got, err := Select(c.files, c.choice, nil)
 			if !errors.Is(err, ErrNothingSelected) || len(got) > 0 {
 				t.Fatalf("got %q, %v", pathsOf(got), err)
 			}
@@ -110,7 +111,7 @@ func TestSelectNothing(t *testing.T) {
 // A repository without files is as missing as a bucket's prefix without objects.
 func TestSelectFromNothing(t *testing.T) {
 	for _, include := range [][]string{nil, {"*.json"}} {
-		got, err := Select(nil, include, nil)
+		got, err := Select(nil, Choice{Include: include}, nil)
 		if !errors.Is(err, ErrRefused) || errors.Is(err, ErrNothingSelected) || len(got) > 0 || !strings.Contains(err.Error(), "has no files") {
 			t.Errorf("include %q: got %q, %v", include, pathsOf(got), err)
 		}

@@ -232,7 +232,7 @@ func TestGeneratedModelShowsSelection(t *testing.T) {
 	for path := range tree {
 		files = append(files, fetcher.File{Path: path})
 	}
-	chosen, err := fetcher.Select(files, nil, nil)
+	chosen, err := fetcher.Select(files, fetcher.Choice{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -127,7 +127,7 @@ func chosen(t *testing.T, tree fetchertest.Tree, include []string) fetchertest.T
 	for path := range tree {
 		files = append(files, fetcher.File{Path: path})
 	}
-	selected, err := fetcher.Select(files, include, nil)
+	selected, err := fetcher.Select(files, fetcher.Choice{Include: include}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,9 +29,15 @@ type Manifest struct {
 	Revision string `json:"revision"`
 	// Bytes is the sum of the files' sizes.
 	Bytes int64 `json:"bytes"`
-	// Include and Exclude are the patterns that chose the files.
-	Include     []string       `json:"include,omitempty"`
-	Exclude     []string       `json:"exclude,omitempty"`
+	// Include, Also and Exclude are the patterns that chose the files, and FileFormat is
+	// the format that was asked for; empty: as vLLM decides.
+	Include    []string `json:"include,omitempty"`
+	Also       []string `json:"also,omitempty"`
+	Exclude    []string `json:"exclude,omitempty"`
+	FileFormat string   `json:"fileFormat,omitempty"`
+	// Selection is the version of the rules that chose the files; 0 in manifests of
+	// stokers that recorded none.
+	Selection   int            `json:"selection,omitempty"`
 	PublishedAt time.Time      `json:"publishedAt"`
 	Files       []ManifestFile `json:"files"`
 }
