@@ -76,6 +76,8 @@ models:
 - source: hf://Qwen/Qwen2.5-7B-Instruct@main
 - name: llama
   source: s3://models/llama
+  fileFormat: hf
+  also: [original/]
   include: ["*.safetensors"]
   exclude: ["*.bin"]
   nodeSelector: {pool: gpu}
@@ -100,7 +102,7 @@ intervals: {observe: 1s, grace: 30s}
 	}
 	m := got.Models[1]
 	want := Model{
-		Name: "llama", Source: m.Source, Include: []string{"*.safetensors"}, Exclude: []string{"*.bin"},
+		Name: "llama", Source: m.Source, FileFormat: "hf", Also: []string{"original/"}, Include: []string{"*.safetensors"}, Exclude: []string{"*.bin"},
 		NodeSelector: map[string]string{"pool": "gpu"}, Priority: -3, Refresh: 10 * time.Minute, RAM: true,
 		Credentials: "team-a", Access: fetcher.Access{Endpoint: "https://mirror.example:8443"},
 		Serving: sizing.Serving{TensorParallel: 2, MaxModelLen: 32768, GPUMemoryUtilization: 0.9, KVCacheDtype: "fp8"},
@@ -115,7 +117,18 @@ intervals: {observe: 1s, grace: 30s}
 	if diff := cmp.Diff(drop.Access.FollowLinks, drop.Request("").Access.FollowLinks); diff != "" {
 		t.Errorf("the fetcher's links differ (-want +got):\n%s", diff)
 	}
-	other := drop
+	if diff := cmp.Diff(m.choice(), fetcher.Choice{Include: m.Include, Also: m.Also, Exclude: m.Exclude, FileFormat: m.FileFormat}); diff != "" {
+		t.Errorf("the fetcher's choice differs (-want +got):\n%s", diff)
+	}
+	if req := m.Request(""); req.FileFormat != "hf" || len(req.Also) != 1 {
+		t.Errorf("the fetcher is asked for %+v", req)
+	}
+	other := m
+	other.Also = nil
+	if other.transfer() == m.transfer() {
+		t.Error("a failure is not forgotten when the choice of files changes")
+	}
+	other = drop
 	other.Access.FollowLinks = nil
 	if other.transfer() == drop.transfer() {
 		t.Error("a failure is not forgotten when the links that are followed change")
@@ -150,6 +163,7 @@ models:
   source: ftp://host/x
   ram: "yes"
   include: "*.json"
+  fileFormat: gguf
   nodeSelector: {"bad key": "x", pool: true}
   credentials: hf_abcdefghijklmnop
   endpoint: https://user:hunter2@mirror.example

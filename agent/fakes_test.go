@@ -283,7 +283,7 @@ func (p *fakePuller) Pull(ctx context.Context, req fetcher.Request) (fetcher.Res
 		delete(p.store.bad, req.Name)
 		m := store.Manifest{
 			Name: req.Name, Source: req.Source.String(), Revision: revision, Bytes: 7,
-			Include: req.Include, Exclude: req.Exclude, PublishedAt: time.Now(),
+			Include: req.Include, Also: req.Also, Exclude: req.Exclude, FileFormat: req.FileFormat, Selection: fetcher.SelectionVersion, PublishedAt: time.Now(),
 		}
 		have := slices.DeleteFunc(p.store.models[req.Name], func(o store.Manifest) bool { return o.Revision == revision })
 		p.store.models[req.Name] = append(have, m)

@@ -25,9 +25,10 @@ type Model struct {
 	// Name is given or derived; unique in a list.
 	Name   string
 	Source fetcher.Source
-	// Include and Exclude choose the source's files; nil means the fetcher's
-	// defaults.
-	Include, Exclude []string
+	// Include, Also, Exclude and FileFormat choose the source's files; see
+	// [fetcher.Choice].
+	Include, Also, Exclude []string
+	FileFormat             string
 	// NodeSelector is what a node's labels must have; empty: every node.
 	NodeSelector map[string]string
 	// Priority: higher is pulled first and evicted last.
@@ -44,10 +45,15 @@ type Model struct {
 	Serving sizing.Serving
 }
 
+// choice is which files of the source the entry is about.
+func (m Model) choice() fetcher.Choice {
+	return fetcher.Choice{Include: m.Include, Also: m.Also, Exclude: m.Exclude, FileFormat: m.FileFormat}
+}
+
 // transfer identifies what a pull of the entry would do: when it changes,
 // earlier failures say nothing any more.
 func (m Model) transfer() string {
-	b, err := json.Marshal([]any{m.Source.String(), m.Include, m.Exclude, m.Credentials, m.Access})
+	b, err := json.Marshal([]any{m.Source.String(), m.choice(), fetcher.SelectionVersion, m.Credentials, m.Access})
 	if err != nil {
 		return m.Source.String() // strings always encode
 	}
@@ -58,7 +64,9 @@ func (m Model) transfer() string {
 // Request is what the fetcher is asked for the model. credentialsDir holds one folder
 // for each Secret that entries refer to.
 func (m Model) Request(credentialsDir string) fetcher.Request {
-	req := fetcher.Request{Name: m.Name, Source: m.Source, Include: m.Include, Exclude: m.Exclude, Access: m.Access}
+	req := fetcher.Request{
+		Name: m.Name, Source: m.Source, Include: m.Include, Also: m.Also, Exclude: m.Exclude, FileFormat: m.FileFormat, Access: m.Access,
+	}
 	if m.Credentials != "" {
 		req.Access.CredentialsDir = filepath.Join(credentialsDir, m.Credentials)
 	}
@@ -114,6 +122,8 @@ func parseModel(f *fields) Model {
 	m := Model{
 		Name:         f.str("name"),
 		Source:       parseSource(f),
+		FileFormat:   f.str("fileFormat"),
+		Also:         f.strs("also"),
 		Include:      f.strs("include"),
 		Exclude:      f.strs("exclude"),
 		NodeSelector: f.strMap("nodeSelector"),
@@ -147,6 +157,9 @@ func parseModel(f *fields) Model {
 		for _, why := range validation.IsDNS1123Subdomain(m.Credentials) {
 			f.complain("credentials", m.Credentials, "write the name of a Secret that the chart mounts: "+brief(why))
 		}
+	}
+	if err := fetcher.CheckFileFormat(m.FileFormat); err != nil {
+		f.mistake("fileFormat", err)
 	}
 	if m.Access.Endpoint != "" {
 		if err := checkEndpoint(m.Access.Endpoint); err != nil {

@@ -103,10 +103,11 @@ type agentMemory struct {
 }
 
 type sized struct {
-	revision string
-	size     *sizing.Model
-	err      error     // why size is nil
-	again    time.Time // when it is to be tried again, where it is
+	revision  string
+	published time.Time // the same revision may be published with other files
+	size      *sizing.Model
+	err       error     // why size is nil
+	again     time.Time // when it is to be tried again, where it is
 }
 
 // look lists what is published and checks each file by stat. Each model may
@@ -133,7 +134,7 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 		}
 		if s.Err == nil {
 			known, ok := o.sizes[m.Name]
-			if !ok || known.revision != m.Revision || known.err != nil && time.Now().After(known.again) {
+			if !ok || known.revision != m.Revision || !known.published.Equal(m.PublishedAt) || known.err != nil && time.Now().After(known.again) {
 				known = o.sizeOf(m)
 				beat()
 			}

@@ -34,9 +34,15 @@ func entry(t *testing.T, name string) Model {
 // published is what the store holds of an entry.
 func published(m Model, err error) storedModel {
 	return storedModel{Err: err, Manifest: store.Manifest{
-		Name: m.Name, Source: m.Source.String(), Revision: commit, Bytes: 7, Include: m.Include, Exclude: m.Exclude,
+		Name: m.Name, Source: m.Source.String(), Revision: commit, Bytes: 7, Include: m.Include, Also: m.Also, Exclude: m.Exclude, Selection: fetcher.SelectionVersion,
 		PublishedAt: noon.Add(-time.Hour),
 	}}
+}
+
+// byRules is a model whose files were chosen by another version of the rules.
+func byRules(s storedModel, version int) storedModel {
+	s.Manifest.Selection = version
+	return s
 }
 
 func podFor(name string) pod {
@@ -207,6 +213,38 @@ func TestPlan(t *testing.T) {
 			f.Store.Value.Models["a"] = published(a, nil)
 			return f
 		}, "a updating +label\n-> pull a\n"},
+		{"more files are asked for: pulled beside", func() facts {
+			m := a
+			m.Also = []string{"original/"}
+			f := world(m)
+			f.Store.Value.Models["a"] = published(a, nil)
+			return f
+		}, "a updating +label\n-> pull a\n"},
+		{"the other format is asked for: pulled beside", func() facts {
+			m := a
+			m.FileFormat = fetcher.FormatHF
+			f := world(m)
+			f.Store.Value.Models["a"] = published(a, nil)
+			return f
+		}, "a updating +label\n-> pull a\n"},
+		{"its files were chosen by older rules: listed again, and the label stays", func() facts {
+			f := world(a)
+			f.Store.Value.Models["a"] = byRules(published(a, nil), 0)
+			return f
+		}, "a updating +label\n-> pull a\n"},
+		{"the same, while the source cannot be reached", func() facts {
+			f := world(a)
+			f.Store.Value.Models["a"] = byRules(published(a, nil), 0)
+			f.Memory["a"] = record{
+				Transfer: a.transfer(), Failure: &failure{State: StateFailed, Reason: "offline"}, Failures: 1, Next: noon.Add(time.Minute),
+			}
+			return f
+		}, "a updating +label\n"},
+		{"its files were chosen by newer rules: left alone", func() facts {
+			f := world(a)
+			f.Store.Value.Models["a"] = byRules(published(a, nil), fetcher.SelectionVersion+1)
+			return f
+		}, "a warm +label\n"},
 		{"while the new one comes in", func() facts {
 			f := world(moving)
 			f.Store.Value.Models["a"] = movingStored

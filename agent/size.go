@@ -24,9 +24,9 @@ const (
 func (o *storeObserver) sizeOf(m store.Manifest) sized {
 	size, err := o.read(o.store.Files(m.Name, m.Revision))
 	if err != nil {
-		return sized{revision: m.Revision, err: err, again: time.Now().Add(sizeAgain)}
+		return sized{revision: m.Revision, published: m.PublishedAt, err: err, again: time.Now().Add(sizeAgain)}
 	}
-	return sized{revision: m.Revision, size: &size}
+	return sized{revision: m.Revision, published: m.PublishedAt, size: &size}
 }
 
 // readSize reads the front of a model's files, for sizeTime at most; how much it reads

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"slices"
 	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
@@ -245,7 +244,8 @@ func upToDate(m Model, have store.Manifest, r record) bool {
 	if r.Transfer == m.transfer() && r.Failure == nil && r.PulledRevision != "" {
 		return r.PulledRevision == have.Revision
 	}
-	if !slices.Equal(m.Include, have.Include) || !slices.Equal(m.Exclude, have.Exclude) {
+	// What older rules chose is listed again: some of its files may be missing.
+	if have.Selection < fetcher.SelectionVersion || !fetcher.ChoiceOf(have).Equal(m.choice()) {
 		return false
 	}
 	if m.Source.Pinned() {

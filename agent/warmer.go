@@ -71,14 +71,15 @@ type warmSetting struct {
 
 // pass is one reading of a model, from its first file to its last.
 type pass struct {
-	revision string
-	active   bool
-	file     int
-	off      int64
-	began    time.Time
-	ended    time.Time
-	stayed   bool          // after it, all of it was there
-	wait     time.Duration // after it, before the next
+	revision  string
+	published time.Time // the same revision may be published with other files
+	active    bool
+	file      int
+	off       int64
+	began     time.Time
+	ended     time.Time
+	stayed    bool          // after it, all of it was there
+	wait      time.Duration // after it, before the next
 }
 
 // ramView is what was measured. Its map is never changed after it was published.
@@ -293,8 +294,8 @@ func (w *warmer) read(ctx context.Context, now time.Time, targets []ramTarget) (
 // something and its time has come; at is when that is.
 func (w *warmer) begin(now time.Time, m store.Manifest, r residency) (p *pass, at time.Time) {
 	p = w.passes[m.Name]
-	if p == nil || p.revision != m.Revision {
-		p = &pass{revision: m.Revision}
+	if p == nil || p.revision != m.Revision || !p.published.Equal(m.PublishedAt) {
+		p = &pass{revision: m.Revision, published: m.PublishedAt}
 		w.passes[m.Name] = p
 	}
 	if p.active {
