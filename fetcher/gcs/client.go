@@ -2,8 +2,10 @@ package gcs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -32,8 +34,18 @@ const (
 // client is Google's, and what errors say of it.
 type client struct {
 	*storage.Client
-	host      string
-	anonymous bool
+	host                string
+	anonymous, unsigned bool
+	// payer is the project that pays for what is read, or "" if the bucket's does.
+	payer string
+}
+
+// bucket is a bucket of the service, with who pays for it.
+func (c *client) bucket(name string) *storage.BucketHandle {
+	if c.payer != "" {
+		return c.Bucket(name).UserProject(c.payer)
+	}
+	return c.Bucket(name)
 }
 
 // clients keeps the client of the configuration last read: its token is cached
@@ -78,7 +90,7 @@ func (d *Driver) newClient(ctx context.Context, key []byte) (*client, error) {
 		return nil, err
 	}
 	var creds *auth.Credentials
-	if !emulated {
+	if !emulated && !d.access.Unsigned {
 		d.options.Secrets.AddJSON(key) // also if it turns out to be of no use
 		if creds, err = d.detect(key); err != nil {
 			return nil, err
@@ -86,6 +98,10 @@ func (d *Driver) newClient(ctx context.Context, key []byte) (*client, error) {
 	}
 	if creds != nil {
 		d.options.Secrets.AddJSON(creds.JSON())
+	}
+	payer, err := d.payer(ctx, creds)
+	if err != nil {
+		return nil, err
 	}
 	httpClient := &http.Client{
 		Transport: &authorized{
@@ -100,7 +116,26 @@ func (d *Driver) newClient(ctx context.Context, key []byte) (*client, error) {
 		return nil, fmt.Errorf("make a client: %w", err)
 	}
 	c.SetRetry(storage.WithPolicy(storage.RetryNever))
-	return &client{Client: c, host: endpoint.Host, anonymous: creds == nil}, nil
+	return &client{Client: c, host: endpoint.Host, anonymous: creds == nil, unsigned: d.access.Unsigned, payer: payer}, nil
+}
+
+// payer is the project that pays where the requester does: the quota project, by
+// Google's own variable or the credentials, else the project that these are of.
+func (d *Driver) payer(ctx context.Context, creds *auth.Credentials) (string, error) {
+	if !d.access.RequesterPays {
+		return "", nil
+	}
+	quota, project := os.Getenv("GOOGLE_CLOUD_QUOTA_PROJECT"), os.Getenv("GOOGLE_CLOUD_PROJECT")
+	if creds != nil && quota == "" {
+		quota, _ = creds.QuotaProjectID(ctx) // without one, the next is asked
+	}
+	if creds != nil && quota == "" && project == "" {
+		project, _ = creds.ProjectID(ctx)
+	}
+	if quota = cmp.Or(quota, project); quota == "" {
+		return "", errors.New("which project pays for what is read is not known; name it in GOOGLE_CLOUD_QUOTA_PROJECT, or as quota_project_id in key.json")
+	}
+	return quota, nil
 }
 
 // endpoint is where the service is; an emulator takes no credentials.

@@ -93,7 +93,7 @@ func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.
 		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, err, "report this")
 	}
 	var files httpsource.Files
-	objects := c.Bucket(bucket).Objects(withPages(ctx, &files), query)
+	objects := c.bucket(bucket).Objects(withPages(ctx, &files), query)
 	objects.PageInfo().MaxSize = d.options.PageSize
 	for {
 		attrs, err := next(objects)

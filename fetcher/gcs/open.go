@@ -39,7 +39,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 		asked = -1 // to the end
 	}
 	readCtx, try := withOneTry(httpsource.ForObject(ctx))
-	r, err := c.Bucket(bucket).Object(prefix+f.Path).Generation(generation).NewRangeReader(readCtx, offset, asked)
+	r, err := c.bucket(bucket).Object(prefix+f.Path).Generation(generation).NewRangeReader(readCtx, offset, asked)
 	if err != nil {
 		return nil, c.classify(ctx, op, err)
 	}

@@ -53,6 +53,8 @@ func TestKinds(t *testing.T) {
 		{http.StatusNotFound, "notFound", fetcher.ErrRefused, ""},
 		{http.StatusPreconditionFailed, "conditionNotMet", fetcher.ErrRefused, "check"},
 		{http.StatusTooManyRequests, "rateLimitExceeded", fetcher.ErrThrottled, "wait"},
+		{http.StatusForbidden, "userRateLimitExceeded", fetcher.ErrThrottled, "wait"},
+		{http.StatusNotImplemented, "notImplemented", fetcher.ErrRefused, "endpoint"},
 		{http.StatusRequestTimeout, "uploadBrokenConnection", fetcher.ErrTransient, "later"},
 		{http.StatusInternalServerError, "internalError", fetcher.ErrTransient, "later"},
 		{http.StatusServiceUnavailable, "backendError", fetcher.ErrTransient, "later"},
@@ -226,6 +228,13 @@ func startTokens(t *testing.T) *tokens {
 		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": ts.token, "token_type": "Bearer", "expires_in": 3600})
 	}))
 	t.Cleanup(ts.Close)
+	ts.key = serviceAccount(t, ts.URL)
+	return ts
+}
+
+// serviceAccount makes the key.json of one whose tokens come from tokenURL.
+func serviceAccount(t *testing.T, tokenURL string) []byte {
+	t.Helper()
 	private, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -234,14 +243,14 @@ func startTokens(t *testing.T) *tokens {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ts.key, err = json.Marshal(map[string]string{
-		"type": "service_account", "client_email": "stoker@test.invalid", "private_key_id": "1", "token_uri": ts.URL,
+	key, err := json.Marshal(map[string]string{
+		"type": "service_account", "client_email": "stoker@test.invalid", "private_key_id": "1", "token_uri": tokenURL,
 		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ts
+	return key
 }
 
 func TestCredentials(t *testing.T) {

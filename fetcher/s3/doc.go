@@ -6,8 +6,8 @@
 // so that an object which is replaced meanwhile is refused and named, never
 // mixed. Where a server lists no ETags, as versitygw does of files that were put
 // there by hand, the time of the last change stands in, which in answers has whole
-// seconds: a change within one goes unseen. Versions of a versioned bucket are not used: listing them needs a
-// permission of its own, and the ETag pins as well.
+// seconds: a change within one goes unseen. Versions of a versioned bucket are not
+// used: listing them needs a permission of its own, and the ETag pins as well.
 //
 // What vouches for an object is asked for one object at a time (HeadObject), of
 // the chosen files only: see [Driver.Vouch]. Region, credentials and endpoint
