@@ -45,7 +45,12 @@ func (t *bounded) CloseIdleConnections() {
 // RoundTrip implements http.RoundTripper.
 func (t *bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.exchange(req.Context(), Host(req.URL), func(ctx context.Context) (*http.Response, error) {
-		return t.base.RoundTrip(req.WithContext(ctx))
+		resp, err := t.base.RoundTrip(req.WithContext(ctx))
+		if err == nil && resp.StatusCode == http.StatusProxyAuthRequired {
+			_ = resp.Body.Close() // over plain HTTP a proxy's refusal looks like the server's
+			resp, err = nil, answeredByProxy(resp.StatusCode)
+		}
+		return resp, throughProxy(t.base, req, err)
 	})
 }
 

@@ -21,6 +21,7 @@ type Cause struct {
 	text string
 	is   error  // what errors.Is finds; nil: nothing
 	hint string // what to do about it; "": what the caller knows
+	kind error  // nil: fetcher.ErrTransient, unless is says more
 }
 
 // ErrCertificate is, within a Cause, a server whose certificate this machine does
@@ -49,9 +50,12 @@ func Reword(err error) *Cause {
 	var errno syscall.Errno
 	var header textproto.ProtocolError
 	var timeout interface{ Timeout() bool }
+	var proxy *unanswered
 	switch {
 	case errors.As(err, &own):
 		return own
+	case errors.As(err, &proxy):
+		return proxy.cause("", "")
 	case errors.Is(err, context.Canceled):
 		return NewCause(context.Canceled.Error(), context.Canceled)
 	case errors.As(err, &dns):

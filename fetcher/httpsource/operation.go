@@ -36,13 +36,14 @@ func (op Operation) Broken(host string, err error) *fetcher.Error {
 }
 
 // Unanswered is Broken with a clause that says what went wrong. A certificate that is
-// not accepted is refused, and so is TLS that is not: the next try would meet the same.
+// not accepted is refused, and so is TLS that is not, and what a proxy forbids: the next
+// try would meet the same.
 func (op Operation) Unanswered(clause, host string, err error) *fetcher.Error {
 	if e := op.Exceeded(err); e != nil {
 		return e
 	}
 	cause := Reword(err)
-	kind, hint := fetcher.ErrTransient, cmp.Or(cause.hint, "check that this machine reaches "+host)
+	kind, hint := cmp.Or(cause.kind, fetcher.ErrTransient), cmp.Or(cause.hint, "check that this machine reaches "+host)
 	if errors.Is(cause, ErrCertificate) || errors.Is(cause, ErrTLS) {
 		kind = fetcher.ErrRefused
 	}

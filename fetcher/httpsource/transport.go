@@ -2,7 +2,6 @@ package httpsource
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -11,12 +10,12 @@ import (
 
 // NewTransport makes a transport fit for bulk: HTTP/1.1, because one HTTP/2
 // connection would carry all files of a model through one TCP window, no
-// compression. [Bounds.Transport] bounds its answers. Drivers can share one.
+// compression. Its proxies are those of [Proxy]. [Bounds.Transport] bounds its answers. Drivers can share one.
 func NewTransport() *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
+		Proxy:               Proxy(),
 		DialContext:         (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		Protocols:           protocols,
 		DisableCompression:  true,
@@ -30,18 +29,9 @@ func NewTransport() *http.Transport {
 			if resp.StatusCode == http.StatusOK {
 				return nil
 			}
-			return refusedByProxy(resp.StatusCode)
+			return answeredByProxy(resp.StatusCode)
 		},
 	}
-}
-
-// refusedByProxy words a proxy's answer. net/http would quote its status line.
-func refusedByProxy(status int) error {
-	text := fmt.Sprintf("the proxy answered %d", status)
-	if status == http.StatusProxyAuthRequired {
-		text += ", it wants credentials or others"
-	}
-	return NewCause(text, nil)
 }
 
 // NoRedirects is an http.Client's CheckRedirect for sources that never send a

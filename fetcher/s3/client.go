@@ -127,6 +127,7 @@ func (d *Driver) newClient(ctx context.Context) (*client, error) {
 		// matters comes back as an error.
 		config.WithLogger(logging.Nop{}),
 		config.WithAPIOptions(boundCredentials(d.options.Bounds)),
+		config.WithHTTPClient(credentialsClient()),
 	}
 	if dir := d.access.CredentialsDir; dir != "" {
 		load = append(load,
@@ -149,7 +150,7 @@ func (d *Driver) newClient(ctx context.Context) (*client, error) {
 		return nil, err
 	}
 	cfg.APIOptions = nil // they are for what gives credentials
-	return newClient(d.access, s3.NewFromConfig(cfg, func(o *s3.Options) {
+	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
 		o.HTTPClient = &http.Client{Transport: d.options.Transport, CheckRedirect: httpsource.NoRedirects}
 		o.Retryer = aws.NopRetryer{}
 		o.APIOptions = append(o.APIOptions, awsmiddleware.AddUserAgentKey(d.options.UserAgent))
@@ -173,7 +174,11 @@ func (d *Driver) newClient(ctx context.Context) (*client, error) {
 			// A server of one's own has one name; Amazon's answers to both styles.
 			o.UsePathStyle = o.BaseEndpoint != nil
 		}
-	})), nil
+	})
+	if err := checkEndpoint(client); err != nil {
+		return nil, err
+	}
+	return newClient(d.access, client), nil
 }
 
 // addKeys takes the keys of the configuration, also those that only get others.

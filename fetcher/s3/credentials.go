@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	smithymiddleware "github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
@@ -13,6 +14,12 @@ import (
 
 // maxCredentials is how many bytes an answer with credentials may have.
 const maxCredentials = 1 << 20
+
+// credentialsClient is the SDK's own client, which knows how soon to give up on each
+// service that gives credentials, over our proxies.
+func credentialsClient() *awshttp.BuildableClient {
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = httpsource.Proxy() })
+}
 
 // boundCredentials bounds the answers to the SDK's requests for credentials. They
 // keep their own HTTP client, which knows how soon to give up on each service.

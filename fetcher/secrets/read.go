@@ -19,8 +19,8 @@ func (s *Set) AddEnvironment() {
 	} {
 		s.Add(os.Getenv(name))
 	}
-	// Those that net/http reads.
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
+	// Those of which httpsource makes proxies.
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
 		proxy := os.Getenv(name)
 		if !strings.Contains(proxy, "://") {
 			proxy = "http://" + proxy
