@@ -152,7 +152,7 @@ func TestConfigNamesEveryMistake(t *testing.T) {
 	_, err := ParseConfig([]byte(`
 models:
 - name: Big_Model
-  source: hf://Qwen
+  source: hf://Qwen/
   priority: high
   refresh: 10
   tensorParalel: 2

@@ -183,7 +183,7 @@ func parseSource(f *fields) fetcher.Source {
 	text := f.str("source")
 	if text == "" {
 		if v, given := f.take("source"); !given || v == "" {
-			f.complain("source", v, "every model needs a source: hf://ORG/NAME[@REVISION], s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX] or file:///DIR")
+			f.complain("source", v, "every model needs a source: hf://[ORG/]NAME[@REVISION], s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX] or file:///DIR")
 		}
 		return fetcher.Source{}
 	}

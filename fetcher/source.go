@@ -26,13 +26,13 @@ const maxName = 63
 
 // Source names where a model comes from, as an operator writes it:
 //
-//	hf://ORG/NAME[@REVISION]   s3://BUCKET[/PREFIX]   gs://BUCKET[/PREFIX]   file:///DIR
+//	hf://[ORG/]NAME[@REVISION]   s3://BUCKET[/PREFIX]   gs://BUCKET[/PREFIX]   file:///DIR
 //
 // The zero Source is not valid; make one with [ParseSource].
 type Source struct {
 	// Scheme is one of the Scheme constants.
 	Scheme string
-	// Path is ORG/NAME for the Hub, BUCKET or BUCKET/PREFIX for buckets (no
+	// Path is ORG/NAME or NAME for the Hub, BUCKET or BUCKET/PREFIX for buckets (no
 	// slash at the end), and an absolute, clean path for file.
 	Path string
 	// Revision is a branch, tag, ref or commit; Hub only, and empty if the
@@ -45,7 +45,7 @@ type Source struct {
 func ParseSource(s string) (Source, error) {
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok {
-		return Source{}, fmt.Errorf("source %q has no scheme; write hf://ORG/NAME[@REVISION], s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX] or file:///DIR", s)
+		return Source{}, fmt.Errorf("source %q has no scheme; write hf://[ORG/]NAME[@REVISION], s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX] or file:///DIR", s)
 	}
 	if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
 		return Source{}, fmt.Errorf("source %q contains control characters; write it in plain text", s)
@@ -74,8 +74,11 @@ func parseHub(s, rest string) (Source, error) {
 		return Source{}, fmt.Errorf("source %q: %q is no git revision; name a branch, tag or commit", s, revision)
 	}
 	org, name, ok := strings.Cut(repo, "/")
-	if !ok || !isHubPart(org) || !isHubPart(name) {
-		return Source{}, fmt.Errorf("source %q is not hf://ORG/NAME[@REVISION]; %q should be an organisation and a repository of letters, digits, '-', '_' and '.', with one slash between", s, repo)
+	if !ok { // as gpt2: from before there were organisations
+		org, name = "a", repo
+	}
+	if !isHubPart(org) || !isHubPart(name) || strings.HasSuffix(name, ".git") {
+		return Source{}, fmt.Errorf("source %q is not hf://[ORG/]NAME[@REVISION]; %q should be a repository, or an organisation, a slash and a repository, of letters, digits, '-', '_' and '.'", s, repo)
 	}
 	return Source{Scheme: SchemeHub, Path: repo, Revision: revision}, nil
 }
@@ -93,8 +96,8 @@ func isGitRevision(s string) bool {
 		!strings.ContainsAny(s, " ?*[\\^~:")
 }
 
-// isHubPart is the Hub's own rule for one half of a repository id
-// (huggingface_hub's validate_repo_id): 1 to 96 of [A-Za-z0-9._-], no "--" or
+// isHubPart is the Hub's own rule for one part of a repository id
+// (huggingface_hub's validate_repo_id, which also refuses names that end in .git): 1 to 96 of [A-Za-z0-9._-], no "--" or
 // "..", and neither '-' nor '.' at an end.
 func isHubPart(s string) bool {
 	if s == "" || len(s) > 96 || strings.Contains(s, "--") || strings.Contains(s, "..") {

@@ -18,6 +18,9 @@ func TestParseSource(t *testing.T) {
 		"hf://a/b@refs/pr/1":                  {Scheme: "hf", Path: "a/b", Revision: "refs/pr/1"},
 		"hf://a/b@" + commit:                  {Scheme: "hf", Path: "a/b", Revision: commit},
 		"hf://a/b@v1.0-rc@2":                  {Scheme: "hf", Path: "a/b", Revision: "v1.0-rc@2"},
+		"hf://gpt2":                           {Scheme: "hf", Path: "gpt2"},
+		"hf://gpt2@main":                      {Scheme: "hf", Path: "gpt2", Revision: "main"},
+		"hf://gpt2@refs/pr/1":                 {Scheme: "hf", Path: "gpt2", Revision: "refs/pr/1"},
 		"hf://_a/b_":                          {Scheme: "hf", Path: "_a/b_"},
 		"s3://bucket":                         {Scheme: "s3", Path: "bucket"},
 		"s3://bucket/":                        {Scheme: "s3", Path: "bucket"},
@@ -42,7 +45,7 @@ func TestParseSource(t *testing.T) {
 func TestParseSourceRefuses(t *testing.T) {
 	for _, text := range []string{
 		"", "llama", "Qwen/Qwen2.5", "http://huggingface.co/a/b", "HF://a/b", "hf:/a/b", "://",
-		"hf://", "hf://a", "hf://a/", "hf:///b", "hf://a/b/c", "hf://a/..", "hf://../b", "hf://a/b--c", "hf://a/.b", "hf://a/b.", "hf://-a/b",
+		"hf://", "hf://@main", "hf://a.git", "hf://a/b.git", "hf://-a", "hf://a--b", "hf://a/", "hf:///b", "hf://a/b/c", "hf://a/..", "hf://../b", "hf://a/b--c", "hf://a/.b", "hf://a/b.", "hf://-a/b",
 		"hf://a/b c", "hf://a/é", "hf://a/" + strings.Repeat("x", 97), "hf://a/b@", "hf://a/b@/x", "hf://a/b@x/", "hf://a/b@x//y", "hf://a/b@.",
 		"hf://a/b@..", "hf://a/b@x/../y", "hf://a/b@x y", "hf://a/b@x?y", "hf://a/b@-x", "hf://a/b@x/.y", "hf://a/b@x.lock", "hf://a/b@x:y", "hf://a/b@x\\y",
 		"hf://a/b@x.", "hf://a/b@x@{1}", "hf://a/b\n", "hf://a/b@x\x00", "hf://a/b\xff",
@@ -83,6 +86,7 @@ func TestDeriveName(t *testing.T) {
 		"hf://Qwen/Qwen2.5-7B-Instruct":                "qwen2.5-7b-instruct",
 		"hf://Qwen/Qwen2.5-7B-Instruct@main":           "qwen2.5-7b-instruct",
 		"hf://a/Some_Model":                            "some-model",
+		"hf://GPT2@main":                               "gpt2",
 		"hf://a/_Model_":                               "model", // a name begins and ends with a letter or digit
 		"s3://bucket":                                  "bucket",
 		"s3://bucket/models/LLama 3":                   "llama-3",

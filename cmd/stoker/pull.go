@@ -47,12 +47,12 @@ minutes, the pull ends and says how often it tried; where the source asks to wai
 longer than that, or than --timeout, it ends at once and says for how long.
 
 SOURCE is one of
-  hf://ORG/NAME[@REVISION]   a Hub repository; REVISION is a branch, tag or commit
-  s3://BUCKET[/PREFIX]       what is below PREFIX/ in an S3 bucket
-  gs://BUCKET[/PREFIX]       the same in a Google Cloud Storage bucket
-  file:///DIR                a directory of this machine; symlinks in it may end in it,
-                             in the blobs of the Hub's cache if it is a snapshot
-                             there, and below DIRs given with --follow-links
+  hf://[ORG/]NAME[@REVISION]  a Hub repository; REVISION is a branch, tag or commit
+  s3://BUCKET[/PREFIX]        what is below PREFIX/ in an S3 bucket
+  gs://BUCKET[/PREFIX]        the same in a Google Cloud Storage bucket
+  file:///DIR                 a directory of this machine; symlinks in it may end in
+                              it, in the blobs of the Hub's cache if it is a snapshot
+                              there, and below DIRs given with --follow-links
 
 Without --include and --exclude, what vLLM would load is pulled: other formats
 of the same weights are left out, and a model that lacks weights which its index

@@ -28,20 +28,40 @@ func parseRoute(escaped string) route {
 			parts[i] = plain
 		}
 	}
-	rest := func(n int) string { return strings.Join(parts[min(n, len(parts)):], "/") }
+	from := func(n int) string { return strings.Join(parts[min(n, len(parts)):], "/") }
+	// A repository has one part or two; asks is where what is asked of it begins.
+	repo := func(begin int, asks func(at int) bool) (id string, at int) {
+		for at := min(begin+2, len(parts)); at > begin; at-- {
+			if asks(at) {
+				return strings.Join(parts[begin:at], "/"), at
+			}
+		}
+		return "", 0
+	}
 	switch {
-	case strings.HasPrefix(escaped, "/api/models/") && len(parts) == 4:
-		return route{kind: KindInfo, repo: rest(2), revision: "main"}
-	case strings.HasPrefix(escaped, "/api/models/") && len(parts) == 6 && parts[4] == "revision":
-		return route{kind: KindInfo, repo: parts[2] + "/" + parts[3], revision: parts[5]}
-	case strings.HasPrefix(escaped, "/api/models/") && len(parts) >= 6 && parts[4] == "tree":
-		return route{kind: KindTree, repo: parts[2] + "/" + parts[3], revision: parts[5], file: rest(6)}
-	case strings.HasPrefix(escaped, "/api/models/") && len(parts) == 6 && parts[4] == "paths-info":
-		return route{kind: KindPaths, repo: parts[2] + "/" + parts[3], revision: parts[5]}
-	case strings.HasPrefix(escaped, "/api/resolve-cache/models/") && len(parts) >= 7:
-		return route{kind: KindResolve, repo: parts[3] + "/" + parts[4], revision: parts[5], file: rest(6), cached: true}
-	case len(parts) >= 5 && parts[2] == "resolve":
-		return route{kind: KindResolve, repo: parts[0] + "/" + parts[1], revision: parts[3], file: rest(4)}
+	case strings.HasPrefix(escaped, "/api/models/"):
+		id, at := repo(2, func(at int) bool {
+			return at == len(parts) || at+1 < len(parts) && slices.Contains([]string{"revision", "tree", "paths-info"}, parts[at])
+		})
+		switch {
+		case id == "":
+		case at == len(parts):
+			return route{kind: KindInfo, repo: id, revision: "main"}
+		case parts[at] == "revision" && at+2 == len(parts):
+			return route{kind: KindInfo, repo: id, revision: parts[at+1]}
+		case parts[at] == "tree":
+			return route{kind: KindTree, repo: id, revision: parts[at+1], file: from(at + 2)}
+		case parts[at] == "paths-info" && at+2 == len(parts):
+			return route{kind: KindPaths, repo: id, revision: parts[at+1]}
+		}
+	case strings.HasPrefix(escaped, "/api/resolve-cache/models/"):
+		if id, at := repo(3, func(at int) bool { return at+1 < len(parts) && len(parts[at]) == 40 }); id != "" {
+			return route{kind: KindResolve, repo: id, revision: parts[at], file: from(at + 1), cached: true}
+		}
+	default:
+		if id, at := repo(0, func(at int) bool { return at+2 < len(parts) && parts[at] == "resolve" }); id != "" {
+			return route{kind: KindResolve, repo: id, revision: parts[at+1], file: from(at + 2)}
+		}
 	}
 	return route{kind: KindOther}
 }

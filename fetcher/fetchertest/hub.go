@@ -166,7 +166,7 @@ func listenerURL(l net.Listener) string {
 func (h *Hub) SetBytesPerSecond(rate int64) { h.pace.set(rate) }
 
 // AddRepo makes an empty repository, or changes the options of one that is
-// there. id is ORG/NAME.
+// there. id is ORG/NAME, or NAME.
 func (h *Hub) AddRepo(id string, o RepoOptions) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -1,6 +1,7 @@
 package fetchertest_test
 
 import (
+	"cmp"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -9,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
@@ -63,15 +64,16 @@ func pull(t *testing.T, hub *fetchertest.Hub, dir string, request fetcher.Reques
 // mount: everything that was pulled, by every way in which readers ask.
 func TestRealClientReadsTheStoreOffline(t *testing.T) {
 	for _, c := range []struct {
-		name, revision string
-		include        []string
-		wholeTree      bool
-		client         string
+		name, repo, revision string
+		include              []string
+		wholeTree            bool
+		client               string
 	}{
 		{name: "default choice of a branch", client: withClient},
 		{name: "all files", include: []string{"*"}, wholeTree: true, client: withClient},
 		{name: "a ref", revision: "refs/pr/1", client: withClient},
 		{name: "a commit", revision: "commit", client: withClient},
+		{name: "no organisation", repo: "gpt2", client: withClient},
 		{name: "the client before 1.0", client: withModels},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -79,14 +81,15 @@ func TestRealClientReadsTheStoreOffline(t *testing.T) {
 			p := newPythonOf(t, c.client, "http://127.0.0.1:9", "HF_HUB_OFFLINE=1")
 			tree["additional_chat_templates/tool.jinja"] = fetchertest.Bytes([]byte("{{ tools }}"))
 			tree["empty.txt"] = fetchertest.Bytes(nil)
-			commit, err := hub.Push(t.Context(), repoID, "main", tree)
+			id := cmp.Or(c.repo, repoID)
+			commit, err := hub.Push(t.Context(), id, "main", tree)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := hub.SetRef(repoID, "refs/pr/1", commit); err != nil {
+			if err := hub.SetRef(id, "refs/pr/1", commit); err != nil {
 				t.Fatal(err)
 			}
-			src := fetcher.Source{Scheme: fetcher.SchemeHub, Path: repoID, Revision: c.revision}
+			src := fetcher.Source{Scheme: fetcher.SchemeHub, Path: id, Revision: c.revision}
 			if c.revision == "commit" {
 				src.Revision = commit
 			}
@@ -103,13 +106,13 @@ func TestRealClientReadsTheStoreOffline(t *testing.T) {
 				branch = "main"
 			}
 			command := append(readOnlyMount(t, dir, mount), p.interpreter, filepath.Join("testdata", "offline.py"),
-				repoID, commit, branch, "config.json", "additional_chat_templates/tool.jinja", "original/consolidated.00.pth")
+				id, commit, branch, "config.json", "additional_chat_templates/tool.jinja", "original/consolidated.00.pth")
 			var got map[string]string
 			decode(t, p.run(t, command[0], command[1:]...), &got)
 
-			snapshot := filepath.Join(mount, "hub", "models--acme--tiny-llama", "snapshots", commit)
+			snapshot := filepath.Join(mount, "hub", "models--"+strings.ReplaceAll(id, "/", "--"), "snapshots", commit)
 			files := chosen(t, tree, c.include)
-			if diff := cmp.Diff(wantOffline(snapshot, len(files), c.wholeTree), got); diff != "" {
+			if diff := gocmp.Diff(wantOffline(snapshot, len(files), c.wholeTree), got); diff != "" {
 				t.Errorf("what the client finds (-want +got):\n%s", diff)
 			}
 			checkTree(t, strings.Replace(snapshot, mount, dir, 1), files)

@@ -57,7 +57,7 @@ func openTree(op operation, dir string, followLinks []string) (*tree, error) {
 }
 
 // hubBlobs returns where the files of a snapshot of the Hub's own cache are:
-// models--ORG--NAME/blobs for models--ORG--NAME/snapshots/COMMIT. It must be a real
+// models--[ORG--]NAME/blobs for models--[ORG--]NAME/snapshots/COMMIT. It must be a real
 // directory, or it could be any other.
 func hubBlobs(dir string) (string, bool) {
 	commit, snapshots := filepath.Base(dir), filepath.Dir(dir)

@@ -102,7 +102,7 @@ func (d *Driver) CloseIdleConnections() {
 func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing, error) {
 	op := operation{verb: "list", origin: src.String(), repo: src.Path, endpoint: d.endpoint.Host}
 	if src.Scheme != fetcher.SchemeHub {
-		return fetcher.Listing{}, op.fail(fetcher.ErrRefused, errors.New("it is no Hub repository"), "write it as hf://ORG/NAME")
+		return fetcher.Listing{}, op.fail(fetcher.ErrRefused, errors.New("it is no Hub repository"), "write it as hf://[ORG/]NAME")
 	}
 	bounded := httpsource.Operation{Verb: op.verb, Origin: op.origin}
 	return d.bounds.List(ctx, bounded, func(ctx context.Context) (fetcher.Listing, error) { return d.list(ctx, op, src) })

@@ -16,9 +16,9 @@ import (
 // The hub view is the layout that huggingface_hub's readers expect below
 // HF_HUB_CACHE, so that a repository id works offline:
 //
-//	hub/models--ORG--NAME/refs/<revision>      the commit, no newline
-//	hub/models--ORG--NAME/snapshots/<commit>/  links to the blobs
-//	hub/models--ORG--NAME/trees/<commit>.json  the files that are here (client >= 1.22)
+//	hub/models--[ORG--]NAME/refs/<revision>      the commit, no newline
+//	hub/models--[ORG--]NAME/snapshots/<commit>/  links to the blobs
+//	hub/models--[ORG--]NAME/trees/<commit>.json  the files that are here (client >= 1.22)
 //
 // It is derived from the manifests: several models may show different files of
 // one repository, and the view holds them all.
@@ -35,7 +35,7 @@ type hubTreeFile struct {
 	LFSSize   int64  `json:"lfs_size,omitempty"`
 }
 
-// splitHubSource reads hf://ORG/NAME[@REVISION]; ok is false for other sources.
+// splitHubSource reads hf://[ORG/]NAME[@REVISION]; ok is false for other sources.
 func splitHubSource(source string) (repo, revision string, ok bool) {
 	rest, ok := strings.CutPrefix(source, "hf://")
 	if !ok {

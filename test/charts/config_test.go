@@ -89,6 +89,7 @@ func TestModelNamesAreTheAgents(t *testing.T) {
 	for _, source := range []string{
 		"hf://Qwen/Qwen2.5-7B-Instruct",
 		"hf://Qwen/Qwen2.5-7B-Instruct@refs/pr/1",
+		"hf://GPT2@main",
 		"hf://o/_Under_Score_",
 		"hf://o/" + long,
 		"hf://o/" + long + "@main",
@@ -129,9 +130,9 @@ func TestModelNamesAreTheAgents(t *testing.T) {
 // The schema takes the sources that the agent takes, and no others.
 func TestSourcesAreTheAgents(t *testing.T) {
 	for _, source := range []string{
-		"hf://ORG/NAME", "hf://ORG/NAME@main", "hf://ORG/NAME@refs/pr/1", "hf://a/b@0123456789012345678901234567890123456789",
+		"hf://ORG/NAME", "hf://NAME", "hf://NAME@main", "hf://ORG/NAME@main", "hf://ORG/NAME@refs/pr/1", "hf://a/b@0123456789012345678901234567890123456789",
 		"hf://o.r_g/na-me.x", "s3://bucket", "s3://bucket/", "s3://bucket/a/b/", "gs://bucket/a b", "file:///srv/models", "file:///x/../y",
-		"", "ORG/NAME", "https://hub.example/ORG/NAME", "hf:/ORG/NAME", "HF://ORG/NAME", "hf://NAME", "hf://ORG/", "hf:///NAME", "hf://ORG/NAME/x",
+		"", "ORG/NAME", "https://hub.example/ORG/NAME", "hf:/ORG/NAME", "HF://ORG/NAME", "hf://NAME.git", "hf://a--b", "hf://ORG/", "hf:///NAME", "hf://ORG/NAME/x",
 		"hf://ORG/NAME@", "hf://ORG/NAME@/a", "hf://ORG/NAME@a/", "hf://ORG/NAME@a b", "hf://ORG/NAME@a:b", "hf://ORG/NAME@a..b", "hf://-a/b", "hf://a/b.", "hf://a/b--c",
 		"hf://a b/c", "hf://" + strings.Repeat("a", 97) + "/b", "s3://", "s3:///prefix", "s3://a b", "s3://user@bucket/x", "s3://bucket//x", "s3://bucket/./x",
 		"s3://bucket/../x", "gs://", "file://host/dir", "file://", "file:srv", "ftp://a/b", "s3://bucket/a\nb",
