@@ -254,7 +254,7 @@ fmt: $(GOLANGCI_LINT) ## format the code
 clean: ## remove what was built here; the cache stays
 	rm -rf bin
 
-# The Hub's own clients, for the tests that hold the stand-in and the store against them.
+# The sources' own clients, for the tests that hold stand-ins, drivers and the store against them.
 REQUIREMENTS := fetcher/fetchertest/requirements.txt
 VENV := $(CACHE)/venv-$(shell cksum < $(REQUIREMENTS) | cut -d' ' -f1)
 # transformers with models, in an environment of its own: it wants an older client of the Hub's.
@@ -275,7 +275,7 @@ ifeq ($(HAVE_PYTHON),yes)
 	@$(MAKE) --no-print-directory $(VLLM)/ready
 	@echo "export STOKER_TEST_VLLM=$(VLLM)" >> $(CACHE)/clients.env
 else
-	@echo "SKIPPED: no Python 3.11 with venv, so no tests with huggingface_hub and vLLM's code"
+	@echo "SKIPPED: no Python 3.11 with venv, so no tests with huggingface_hub, boto3, moto and vLLM's code"
 endif
 ifeq ($(HAVE_JAX),yes)
 	@$(MAKE) --no-print-directory $(JAX_VENV)/ready
@@ -291,7 +291,7 @@ else
 endif
 
 $(VENV)/ready:
-	@echo "making a virtual environment with the Hub's own client and transformers in $(VENV) (about a minute)"
+	@echo "making a virtual environment with the clients of the Hub, S3 and Google, transformers and moto in $(VENV) (about a minute)"
 	@rm -rf $(VENV) && python3 -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	@touch $@

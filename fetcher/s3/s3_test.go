@@ -42,11 +42,24 @@ type server struct {
 // environment that drivers read has its keys.
 func startServer(t *testing.T, posix ...string) *server {
 	t.Helper()
-	s := &server{root: t.TempDir()}
-	addr := fetchertest.StartServer(t, "STOKER_TEST_VERSITYGW", func(port int) []string {
-		args := []string{"--port", fmt.Sprintf("127.0.0.1:%d", port), "--access", accessKey, "--secret", secretKey, "--region", region, "--quiet", "posix"}
-		return append(append(args, posix...), s.root)
-	})
+	root := t.TempDir()
+	return newServer(t, root, region, fetchertest.StartServer(t, "STOKER_TEST_VERSITYGW", func(port int) []string {
+		args := []string{"--port", fmt.Sprintf("127.0.0.1:%d", port), "--access", accessKey, "--secret", secretKey, "--region", region, "--virtual-domain", standInHost, "--quiet", "posix"}
+		return append(append(args, posix...), root)
+	}))
+}
+
+// startMoto runs moto, a server of another make, in Python.
+func startMoto(t *testing.T) *server {
+	t.Helper()
+	return newServer(t, "", "us-east-1", fetchertest.StartServer(t, "STOKER_TEST_PYTHON", func(port int) []string {
+		return []string{"-m", "moto.server", "-H", "127.0.0.1", "-p", fmt.Sprint(port)}
+	}))
+}
+
+func newServer(t *testing.T, root, region, addr string) *server {
+	t.Helper()
+	s := &server{root: root}
 	s.proxy = fetchertest.StartProxy(t, "http://"+addr)
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -173,6 +186,32 @@ func TestDriver(t *testing.T) {
 				t.Helper()
 				src := s.fill(t, c.prefix, files, c.how...)
 				return s.fixture(newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, c.options), src, c.prefix)
+			})
+		})
+	}
+}
+
+// Both styles of addressing, of servers of two makes.
+func TestDriverOfOtherServers(t *testing.T) {
+	for name, c := range map[string]struct {
+		start func(*testing.T) *server
+		by    fetcher.Addressing
+	}{
+		"moto by path":      {startMoto, fetcher.AddressingAuto},
+		"moto by name":      {startMoto, fetcher.AddressingVirtual},
+		"versitygw by name": {func(t *testing.T) *server { t.Helper(); return startServer(t) }, fetcher.AddressingVirtual},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := c.start(t)
+			fetchertest.TestDriver(t, func(t *testing.T, files map[string][]byte) fetchertest.Fixture {
+				t.Helper()
+				src := s.fill(t, "llama", files)
+				access := fetcher.Access{Endpoint: "http://" + standInHost, Addressing: c.by}
+				if c.by == fetcher.AddressingAuto {
+					access.Endpoint = s.proxy.URL() // moto takes any host that is no address for a bucket's
+				}
+				d := newDriver(t, access, s3.Options{Transport: everywhere(t, s.proxy.URL())})
+				return s.fixture(d, src, "llama")
 			})
 		})
 	}
