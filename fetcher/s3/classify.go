@@ -65,7 +65,11 @@ func (c *client) classify(ctx context.Context, op httpsource.Operation, err erro
 	a, ok := asAnswer(err)
 	switch {
 	case !ok:
-		return op.Broken(asked(err), err)
+		e := op.Broken(asked(err), err)
+		if c.endpoint != nil && c.access.Addressing == fetcher.AddressingVirtual {
+			e.Hint += fmt.Sprintf("; access.addressing: path (--addressing path) asks %s alone", httpsource.Host(c.endpoint))
+		}
+		return e
 	case a.status < http.StatusMultipleChoices:
 		return unreadable(op, a, err)
 	}

@@ -114,10 +114,10 @@ func (d *Driver) page(ctx context.Context, c *client, by lister, bucket, prefix,
 		keys = &d.options.PageSize
 	}
 	if by.v1 {
-		out, err := ask(c, func(o ...func(*s3.Options)) (*s3.ListObjectsOutput, error) {
+		out, err := ask(c, bucket, func(o func(*s3.Options)) (*s3.ListObjectsOutput, error) {
 			return c.ListObjects(ctx, &s3.ListObjectsInput{
 				Bucket: &bucket, Prefix: given(prefix), Marker: given(after), MaxKeys: keys, EncodingType: encoding, RequestPayer: c.payer,
-			}, o...)
+			}, o)
 		})
 		if err != nil {
 			return page{}, err
@@ -125,10 +125,10 @@ func (d *Driver) page(ctx context.Context, c *client, by lister, bucket, prefix,
 		next, _ := decoded(aws.ToString(out.NextMarker), out.EncodingType) // a wrong one lists something twice
 		return page{out.Contents, out.EncodingType, aws.ToBool(out.IsTruncated), next}, nil
 	}
-	out, err := ask(c, func(o ...func(*s3.Options)) (*s3.ListObjectsV2Output, error) {
+	out, err := ask(c, bucket, func(o func(*s3.Options)) (*s3.ListObjectsV2Output, error) {
 		return c.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
 			Bucket: &bucket, Prefix: given(prefix), ContinuationToken: given(after), MaxKeys: keys, EncodingType: encoding, RequestPayer: c.payer,
-		}, o...)
+		}, o)
 	})
 	if err != nil {
 		return page{}, err

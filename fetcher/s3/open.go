@@ -64,13 +64,13 @@ func (c *client) get(ctx context.Context, in *s3.GetObjectInput, version string)
 	if conditional {
 		in.IfMatch = aws.String(version)
 	}
-	call := func(o ...func(*s3.Options)) (*s3.GetObjectOutput, error) { return c.GetObject(ctx, in, o...) }
-	out, err := ask(c, call)
+	call := func(o func(*s3.Options)) (*s3.GetObjectOutput, error) { return c.GetObject(ctx, in, o) }
+	out, err := ask(c, *in.Bucket, call)
 	if !conditional || !unmet(err) {
 		return out, err
 	}
 	in.IfMatch = nil
-	if out, err = ask(c, call); err == nil && quoted(out.ETag) == version {
+	if out, err = ask(c, *in.Bucket, call); err == nil && quoted(out.ETag) == version {
 		c.noIfMatch.Store(true)
 	}
 	return out, err

@@ -49,14 +49,6 @@ func startServer(t *testing.T, posix ...string) *server {
 	}))
 }
 
-// startMoto runs moto, a server of another make, in Python.
-func startMoto(t *testing.T) *server {
-	t.Helper()
-	return newServer(t, "", "us-east-1", fetchertest.StartServer(t, "STOKER_TEST_PYTHON", func(port int) []string {
-		return []string{"-m", "moto.server", "-H", "127.0.0.1", "-p", fmt.Sprint(port)}
-	}))
-}
-
 func newServer(t *testing.T, root, region, addr string) *server {
 	t.Helper()
 	s := &server{root: root}
@@ -172,10 +164,12 @@ func TestDriver(t *testing.T) {
 		prefix  string
 		options s3.Options
 		how     []upload
+		by      fetcher.Addressing
 	}{
 		"a whole bucket":          {},
 		"a prefix":                {prefix: "team/llama"},
 		"small pages":             {prefix: "llama", options: s3.Options{PageSize: 3}},
+		"before the name":         {prefix: "llama", by: fetcher.AddressingVirtual},
 		"checksum is a sha256":    {how: []upload{withChecksum(types.ChecksumAlgorithmSha256)}},
 		"checksum is a crc32c":    {how: []upload{withChecksum(types.ChecksumAlgorithmCrc32c)}},
 		"checksum is a crc64nvme": {how: []upload{withChecksum(types.ChecksumAlgorithmCrc64nvme)}},
@@ -185,36 +179,20 @@ func TestDriver(t *testing.T) {
 			fetchertest.TestDriver(t, func(t *testing.T, files map[string][]byte) fetchertest.Fixture {
 				t.Helper()
 				src := s.fill(t, c.prefix, files, c.how...)
-				return s.fixture(newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, c.options), src, c.prefix)
+				return s.fixture(s.driver(t, c.by, c.options), src, c.prefix)
 			})
 		})
 	}
 }
 
-// Both styles of addressing, of servers of two makes.
-func TestDriverOfOtherServers(t *testing.T) {
-	for name, c := range map[string]struct {
-		start func(*testing.T) *server
-		by    fetcher.Addressing
-	}{
-		"moto by path":      {startMoto, fetcher.AddressingAuto},
-		"moto by name":      {startMoto, fetcher.AddressingVirtual},
-		"versitygw by name": {func(t *testing.T) *server { t.Helper(); return startServer(t) }, fetcher.AddressingVirtual},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := c.start(t)
-			fetchertest.TestDriver(t, func(t *testing.T, files map[string][]byte) fetchertest.Fixture {
-				t.Helper()
-				src := s.fill(t, "llama", files)
-				access := fetcher.Access{Endpoint: "http://" + standInHost, Addressing: c.by}
-				if c.by == fetcher.AddressingAuto {
-					access.Endpoint = s.proxy.URL() // moto takes any host that is no address for a bucket's
-				}
-				d := newDriver(t, access, s3.Options{Transport: everywhere(t, s.proxy.URL())})
-				return s.fixture(d, src, "llama")
-			})
-		})
+// driver is one for the server behind the proxy, by either style of addressing.
+func (s *server) driver(t *testing.T, by fetcher.Addressing, o s3.Options) *s3.Driver {
+	t.Helper()
+	access := fetcher.Access{Endpoint: s.proxy.URL(), Addressing: by}
+	if by == fetcher.AddressingVirtual {
+		access.Endpoint, o.Transport = "http://"+standInHost, everywhere(t, s.proxy.URL())
 	}
+	return newDriver(t, access, o)
 }
 
 func (s *server) fixture(d *s3.Driver, src fetcher.Source, prefix string) fetchertest.Fixture {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -22,8 +23,10 @@ type client struct {
 	access   fetcher.Access
 	endpoint *url.URL
 	payer    types.RequestPayer
-	// virtual: it wants the bucket before its name, though it was asked by path.
-	virtual atomic.Bool
+	// region is the configured one.
+	region string
+	// where has, by bucket, a [where] that was learned.
+	where sync.Map
 	// listing is the first of the ways to list that it knows.
 	listing atomic.Int32
 	// noIfMatch: it compares If-Match otherwise than by value; noChecksums: it
@@ -32,7 +35,7 @@ type client struct {
 }
 
 func newClient(access fetcher.Access, sdk *s3.Client) *client {
-	c := &client{Client: sdk, access: access}
+	c := &client{Client: sdk, access: access, region: sdk.Options().Region}
 	if base := sdk.Options().BaseEndpoint; base != nil {
 		if u, err := url.Parse(*base); err == nil {
 			c.endpoint = u
@@ -51,31 +54,60 @@ func wantsVirtual(code string) bool {
 	return code == "SecondLevelDomainForbidden" || code == "PathStyleDomainForbidden" || code == "InvalidPathAccess" || code == "VirtualHostDomainRequired"
 }
 
-// ask asks a server, by the style of addressing that it takes.
-func ask[T any](c *client, call func(...func(*s3.Options)) (T, error)) (T, error) {
-	if c.virtual.Load() {
-		return call(byName)
+// ask asks a server. What its refusal says of where the bucket is to be asked for is
+// done, and kept once it was right.
+func ask[T any](c *client, bucket string, call func(func(*s3.Options)) (T, error)) (T, error) {
+	known, _ := c.where.Load(bucket)
+	now, _ := known.(where)
+	out, err := call(now.apply)
+	if err == nil {
+		return out, nil
 	}
-	out, err := call()
-	if c.access.Addressing == fetcher.AddressingPath || !wantsVirtual(codeOf(err)) {
+	better := c.elsewhere(now, err)
+	if better == now {
 		return out, err
 	}
-	if out, err = call(byName); err == nil {
-		c.virtual.Store(true)
+	if out, err = call(better.apply); err == nil {
+		c.where.Store(bucket, better)
 	}
 	return out, err
 }
 
-func byName(o *s3.Options) { o.UsePathStyle = false }
-
-// codeOf is the code of a server's refusal, or "".
-func codeOf(err error) string {
-	if err == nil {
-		return ""
-	}
-	a, _ := asAnswer(err)
-	return a.code
+// where is how a bucket is asked for, where that is not as the client was made.
+type where struct {
+	// virtual: before the server's name.
+	virtual bool
+	// region is another one than configured; "": that one.
+	region string
 }
+
+func (w where) apply(o *s3.Options) {
+	if w.virtual {
+		o.UsePathStyle = false
+	}
+	if w.region != "" {
+		o.Region = w.region
+	}
+}
+
+// elsewhere returns how a refusal says that the bucket is to be asked for. Amazon names
+// a bucket's region to whoever asks another one; of servers of one's own the region
+// only stands in signatures, and is theirs to configure.
+func (c *client) elsewhere(now where, err error) where {
+	a, _ := asAnswer(err)
+	if wantsVirtual(a.code) && c.access.Addressing != fetcher.AddressingPath {
+		now.virtual = true
+	}
+	region := a.header.Get("X-Amz-Bucket-Region")
+	other := a.status == http.StatusMovedPermanently || a.status == http.StatusBadRequest // a HEAD has no code
+	if other && c.endpoint == nil && isRegion.MatchString(region) && region != c.region {
+		now.region = region
+	}
+	return now
+}
+
+// isRegion is what becomes a part of a host's name.
+var isRegion = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)+$`)
 
 // refusesQuestion reports whether a server seems not to know what it was asked, as
 // opposed to refusing this object or this reader: 501, and 400 without a code that

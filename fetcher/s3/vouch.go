@@ -54,7 +54,7 @@ func (c *client) head(ctx context.Context, in *s3.HeadObjectInput, version strin
 		if checksums {
 			in.ChecksumMode = types.ChecksumModeEnabled
 		}
-		out, err := ask(c, func(o ...func(*s3.Options)) (*s3.HeadObjectOutput, error) { return c.HeadObject(ctx, in, o...) })
+		out, err := ask(c, *in.Bucket, func(o func(*s3.Options)) (*s3.HeadObjectOutput, error) { return c.HeadObject(ctx, in, o) })
 		switch {
 		case err == nil:
 			if unknown { // a 400 may have been of this request
