@@ -2,6 +2,8 @@ package s3_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -39,9 +41,12 @@ func (s *server) testUnsigned(t *testing.T) {
 	s.mustPut(t, bucket, "public.json", []byte("{}"), func(in *awss3.PutObjectInput) { in.ACL = types.ObjectCannedACLPublicRead })
 	s.mustPut(t, bucket, "private.json", []byte("{}"))
 	s.proxy.ResetLog()
-	t.Setenv("AWS_ACCESS_KEY_ID", "") // and no credentials are looked for
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
-	d := newDriver(t, fetcher.Access{Endpoint: s.proxy.URL(), Unsigned: true}, s3.Options{})
+	noEnvironment(t) // and no credentials are looked for
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "config"), []byte("[default]\nregion = us-east-1\nendpoint_url = "+s.proxy.URL()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := newDriver(t, fetcher.Access{CredentialsDir: dir, Unsigned: true}, s3.Options{})
 	src := source(bucket, "")
 	got, err := fetchertest.ReadFrom(t.Context(), d, fetchertest.ObjectOf(t, d, src, "public.json"), 0)
 	if err != nil || string(got) != "{}" {
