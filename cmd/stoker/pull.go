@@ -61,9 +61,10 @@ and case matters.
 
 Tokens, credentials, regions and endpoints are found as in each source's own
 tools: HF_TOKEN and HF_ENDPOINT; AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_S3
-and the rest of AWS's chain; GOOGLE_APPLICATION_CREDENTIALS and Google's. Proxies
-are those of HTTPS_PROXY, HTTP_PROXY and ALL_PROXY (http, https, socks5), less
-NO_PROXY.
+and the rest of AWS's chain; GOOGLE_APPLICATION_CREDENTIALS and Google's. So are
+certificates of authorities: SSL_CERT_FILE, for the Hub REQUESTS_CA_BUNDLE too,
+for S3 AWS_CA_BUNDLE and ca_bundle in AWS's configuration file. Proxies are those
+of HTTPS_PROXY, HTTP_PROXY and ALL_PROXY (http, https, socks5), less NO_PROXY.
 
 Standard output has the path only, or with -o json one object. Progress and log
 go to standard error; with --progress json each line there is an object.

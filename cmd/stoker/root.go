@@ -63,6 +63,8 @@ Environment:
   HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME
                    The Hub's address and your token, as the Hub's own client
                    reads them.
+  STOKER_CA_BUNDLE A file of PEM certificates, or a folder of such files, that may
+                   vouch for the servers of every source, beside the system's.
   NODE_NAME        The default of stoker agent --node-name.
   POD_UID          The pod that stoker agent runs in: what it asks for itself is
                    not counted as what other pods do.

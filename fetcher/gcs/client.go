@@ -162,7 +162,7 @@ func (d *Driver) endpoint() (u *url.URL, emulated bool, err error) {
 func (d *Driver) detect(key []byte) (*auth.Credentials, error) {
 	o := &credentials.DetectOptions{
 		Scopes: []string{readOnlyScope},
-		Client: &http.Client{Transport: d.options.Transport, CheckRedirect: httpsource.NoRedirects},
+		Client: &http.Client{Transport: d.tokens, CheckRedirect: httpsource.NoRedirects},
 	}
 	if key != nil {
 		// Whoever mounts the Secret decides which kind of credentials it has.

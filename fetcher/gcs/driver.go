@@ -18,8 +18,8 @@ import (
 
 // Options adjust a [Driver].
 type Options struct {
-	// Transport carries the requests, for tokens too; nil: one of
-	// httpsource.NewTransport. It must not follow redirects (no RoundTripper
+	// Transport carries the requests, for tokens too; nil: ones of
+	// httpsource.NewTransportFor. It must not follow redirects (no RoundTripper
 	// does) nor decompress.
 	Transport http.RoundTripper
 	// UserAgent is sent as it is; empty: "stoker".
@@ -37,6 +37,7 @@ type Options struct {
 type Driver struct {
 	access  fetcher.Access
 	options Options // with all defaults
+	tokens  http.RoundTripper
 	clients clients
 }
 
@@ -51,22 +52,30 @@ func New(access fetcher.Access, o Options) (*Driver, error) {
 		}
 		access.Endpoint = u.String()
 	}
-	if o.Transport == nil {
-		o.Transport = httpsource.NewTransport()
-	}
 	o.Bounds = o.Bounds.For(access)
+	tokens := o.Transport
+	if o.Transport == nil {
+		trust := httpsource.TrustFor(access, "")
+		o.Transport = httpsource.NewTransportFor(trust)
+		// What is asked for tokens is sent secrets, and is not the server that access
+		// speaks of.
+		trust.Insecure = false
+		tokens = httpsource.NewTransportFor(trust)
+	}
 	o.Transport = o.Bounds.Transport(o.Transport, httpsource.JSONPage)
 	if o.UserAgent == "" {
 		o.UserAgent = "stoker"
 	}
-	return &Driver{access: access, options: o}, nil
+	return &Driver{access: access, options: o, tokens: o.Bounds.Transport(tokens, httpsource.JSONPage)}, nil
 }
 
 // CloseIdleConnections closes the connections that the driver's transport
 // keeps for the next request.
 func (d *Driver) CloseIdleConnections() {
-	if t, ok := d.options.Transport.(interface{ CloseIdleConnections() }); ok {
-		t.CloseIdleConnections()
+	for _, transport := range []http.RoundTripper{d.options.Transport, d.tokens} {
+		if t, ok := transport.(interface{ CloseIdleConnections() }); ok {
+			t.CloseIdleConnections()
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 	"github.com/stoker-project/stoker/fetcher/smallfile"
 )
 
@@ -23,7 +24,8 @@ import (
 //	$HF_HOME/token, $XDG_CACHE_HOME/huggingface/token, ~/.cache/huggingface/token
 //
 // of which the last three are read only if HF_HUB_DISABLE_IMPLICIT_TOKEN is
-// not set. o.Endpoint and o.Token are overwritten.
+// not set. Its servers may be vouched for by the certificates of trustFor.
+// o.Endpoint and o.Token are overwritten.
 func FromEnvironment(access fetcher.Access, o Options) (*Driver, error) {
 	o.Endpoint = access.Endpoint
 	if o.Endpoint == "" {
@@ -31,7 +33,26 @@ func FromEnvironment(access fetcher.Access, o Options) (*Driver, error) {
 	}
 	o.Bounds.Header = cmp.Or(access.HeaderTimeout, o.Bounds.Header)
 	o.Token = func() (string, error) { return readToken(access.CredentialsDir) }
+	if o.Transport == nil {
+		o.Transport = httpsource.NewTransportFor(trustFor(access))
+	}
 	return New(o)
+}
+
+// trustFor returns whose certificates the Hub's own client accepts. Since its 1.0 that
+// client asks through httpx, which takes SSL_CERT_FILE or SSL_CERT_DIR for the whole
+// truth, as Go does. Before, it asked through requests, which takes REQUESTS_CA_BUNDLE,
+// else CURL_CA_BUNDLE. Where both are given, what either accepts is accepted.
+func trustFor(access fetcher.Access) httpsource.Trust {
+	t := httpsource.TrustFor(access, "")
+	switch bundle := cmp.Or(os.Getenv("REQUESTS_CA_BUNDLE"), os.Getenv("CURL_CA_BUNDLE")); {
+	case bundle == "":
+	case os.Getenv("SSL_CERT_FILE") == "" && os.Getenv("SSL_CERT_DIR") == "":
+		t.Instead = bundle
+	default:
+		t.Beside = append(t.Beside, bundle)
+	}
+	return t
 }
 
 func readToken(credentialsDir string) (string, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/textproto"
@@ -31,6 +32,9 @@ var ErrCertificate = errors.New("its certificate is not accepted")
 // ErrTLS is, within a Cause, a server with which there is no common TLS, or none where
 // the other side expects it. Asking again changes nothing until somebody acts.
 var ErrTLS = errors.New("there is no common TLS")
+
+// errAuthority is an ErrCertificate whose signer is not known.
+var errAuthority = fmt.Errorf("by an unknown authority: %w", ErrCertificate)
 
 // NewCause returns a cause with this text, which nothing of a remote side may be in.
 // errors.Is finds is, if that is not nil.
@@ -115,8 +119,8 @@ func certificate(err error) *Cause {
 		c.text = "its certificate is for another name"
 		c.hint = "write the endpoint with a name that the server's certificate has"
 	case errors.As(err, &authority):
-		c.text = "its certificate is signed by an unknown authority"
-		c.hint = "name a file with that authority's certificate in SSL_CERT_FILE"
+		c.text, c.is = "its certificate is signed by an unknown authority", errAuthority
+		c.hint = "name a file with that authority's certificate in " + systemVariable
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		c.text = "its certificate has expired, or is not valid yet"
 		c.hint = "check this machine's clock, and renew the server's certificate"

@@ -43,6 +43,9 @@ func (op Operation) Unanswered(clause, host string, err error) *fetcher.Error {
 		return e
 	}
 	cause := Reword(err)
+	if errors.Is(cause, errBundle) {
+		return op.Fail(fetcher.ErrMisconfigured, cause, "give a file of PEM certificates, or a directory of such files, that this process can read")
+	}
 	kind, hint := cmp.Or(cause.kind, fetcher.ErrTransient), cmp.Or(cause.hint, "check that this machine reaches "+host)
 	if errors.Is(cause, ErrCertificate) || errors.Is(cause, ErrTLS) {
 		kind = fetcher.ErrRefused

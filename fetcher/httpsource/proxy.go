@@ -152,11 +152,17 @@ func throughProxy(rt http.RoundTripper, req *http.Request, err error) error {
 	if refusal == nil && !errors.As(err, &refusal) {
 		return err
 	}
-	t, ok := rt.(*http.Transport)
-	if !ok || t.Proxy == nil {
+	var find func(*http.Request) (*url.URL, error)
+	switch t := rt.(type) {
+	case *http.Transport:
+		find = t.Proxy
+	case *Transport:
+		find = t.proxy
+	}
+	if find == nil {
 		return refusal.cause("", "")
 	}
-	proxy, proxyErr := t.Proxy(req)
+	proxy, proxyErr := find(req)
 	if proxy == nil || proxyErr != nil {
 		return refusal.cause("", "")
 	}

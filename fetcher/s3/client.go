@@ -2,6 +2,7 @@ package s3
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,7 +50,7 @@ func (d *Driver) client(ctx context.Context, op httpsource.Operation, bucket str
 		return nil, unusable(err, "mount a Secret with the keys config and credentials, as the AWS tools write these files")
 	}
 	d.options.Secrets.AddINI(files)
-	c, err := d.clients.get(files, func() (*client, error) { return d.newClient(ctx) })
+	c, err := d.clients.get(append(files, d.trust.Stamp()...), func() (*client, error) { return d.newClient(ctx) })
 	if err != nil {
 		return nil, unusable(err, "check AWS's configuration files and variables")
 	}
@@ -121,13 +122,17 @@ func checkSDKFiles() error {
 // newClient makes a client as the SDK's default chain says, or of the files in
 // CredentialsDir alone.
 func (d *Driver) newClient(ctx context.Context) (*client, error) {
+	giver, err := credentialsClient(d.trust)
+	if err != nil {
+		return nil, err
+	}
 	load := []func(*config.LoadOptions) error{
 		config.WithDefaultRegion(defaultRegion),
 		// Its own would write to standard error, between lines of ours; what
 		// matters comes back as an error.
 		config.WithLogger(logging.Nop{}),
 		config.WithAPIOptions(boundCredentials(d.options.Bounds)),
-		config.WithHTTPClient(credentialsClient()),
+		config.WithHTTPClient(giver),
 	}
 	if dir := d.access.CredentialsDir; dir != "" {
 		load = append(load,
@@ -145,6 +150,9 @@ func (d *Driver) newClient(ctx context.Context) (*client, error) {
 		return nil, fmt.Errorf("read AWS's configuration: %w", err)
 	}
 	d.addKeys(cfg.ConfigSources)
+	if d.own != nil {
+		d.own.Replace(bundle(cfg.ConfigSources, d.access.CredentialsDir != ""))
+	}
 	endpoint, err := d.endpoint(ctx, &cfg)
 	if err != nil {
 		return nil, err
@@ -179,6 +187,25 @@ func (d *Driver) newClient(ctx context.Context) (*client, error) {
 		return nil, err
 	}
 	return newClient(d.access, client), nil
+}
+
+// bundle is the file of certificates that AWS_CA_BUNDLE names, or ca_bundle in the
+// configuration file; ownFiles puts the latter first, as they are meant for the keys
+// beside them.
+func bundle(sources []any, ownFiles bool) string {
+	environment, file := "", ""
+	for _, source := range sources {
+		switch s := source.(type) {
+		case config.EnvConfig:
+			environment = cmp.Or(environment, s.CustomCABundle)
+		case config.SharedConfig:
+			file = cmp.Or(file, s.CustomCABundle)
+		}
+	}
+	if ownFiles {
+		return cmp.Or(file, environment)
+	}
+	return cmp.Or(environment, file)
 }
 
 // addKeys takes the keys of the configuration, also those that only get others.

@@ -2,6 +2,7 @@ package s3
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net/http"
 
@@ -16,9 +17,22 @@ import (
 const maxCredentials = 1 << 20
 
 // credentialsClient is the SDK's own client, which knows how soon to give up on each
-// service that gives credentials, over our proxies.
-func credentialsClient() *awshttp.BuildableClient {
-	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = httpsource.Proxy() })
+// service that gives credentials, over our proxies. A company's own services are behind
+// the same authority as its buckets; AWS's own setting is added by the SDK.
+func credentialsClient(trust httpsource.Trust) (*awshttp.BuildableClient, error) {
+	var pool *x509.CertPool
+	if len(trust.Beside) > 0 {
+		var err error
+		if pool, err = trust.Pool(); err != nil {
+			return nil, err
+		}
+	}
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.Proxy = httpsource.Proxy()
+		if pool != nil {
+			t.TLSClientConfig.RootCAs = pool
+		}
+	}), nil
 }
 
 // boundCredentials bounds the answers to the SDK's requests for credentials. They

@@ -13,7 +13,7 @@ import (
 // Options adjust a [Driver].
 type Options struct {
 	// Transport carries the requests for objects; nil: one of
-	// httpsource.NewTransport. It must not follow redirects (no RoundTripper
+	// httpsource.NewTransportFor. It must not follow redirects (no RoundTripper
 	// does) nor decompress.
 	Transport http.RoundTripper
 	// UserAgent is added to the SDK's own, as NAME/VERSION; empty: "stoker".
@@ -31,6 +31,8 @@ type Options struct {
 type Driver struct {
 	access  fetcher.Access
 	options Options // with all defaults
+	trust   httpsource.Trust
+	own     *httpsource.Transport // nil: the options' own
 	clients clients
 }
 
@@ -46,15 +48,18 @@ func New(access fetcher.Access, o Options) (*Driver, error) {
 		}
 		access.Endpoint = u.String()
 	}
+	d := &Driver{access: access, trust: httpsource.TrustFor(access, "AWS_CA_BUNDLE")}
 	if o.Transport == nil {
-		o.Transport = httpsource.NewTransport()
+		d.own = httpsource.NewTransportFor(d.trust)
+		o.Transport = d.own
 	}
 	o.Bounds = o.Bounds.For(access)
 	o.Transport = o.Bounds.Transport(o.Transport, httpsource.XMLPage)
 	if o.UserAgent == "" {
 		o.UserAgent = "stoker"
 	}
-	return &Driver{access: access, options: o}, nil
+	d.options = o
+	return d, nil
 }
 
 // CloseIdleConnections closes the connections that the driver's transport

@@ -19,6 +19,7 @@ import (
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 	"github.com/stoker-project/stoker/fetcher/s3"
 )
 
@@ -78,6 +79,7 @@ func noEnvironment(t *testing.T) {
 	for _, name := range []string{
 		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION",
 		"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+		"AWS_CA_BUNDLE", httpsource.CABundleVariable,
 	} {
 		t.Setenv(name, "")
 		if err := os.Unsetenv(name); err != nil {

@@ -115,6 +115,12 @@ func TestPopulateJob(t *testing.T) {
 		t.Errorf("it fills %+v", v)
 	}
 
+	trusting := populateJob(t, renderAll(t, with(t, readOnlyValues(t), func(v map[string]any) { v["caBundle"] = map[string]any{"configMapName": "company-ca"} })))
+	if c := trusting.Spec.Template.Spec.Containers[0]; len(c.Env) != 1 || c.Env[0].Name != "STOKER_CA_BUNDLE" ||
+		!slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == c.Env[0].Value && m.Name == "ca-bundle" }) {
+		t.Errorf("with a bundle, its container is %+v", c)
+	}
+
 	// Another list is another Job; what only agents have to know is not.
 	for name, tc := range map[string]struct {
 		change func(map[string]any)

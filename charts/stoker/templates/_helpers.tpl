@@ -211,10 +211,25 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- end -}}
 
 {{/*
-stoker.credentialMounts and stoker.credentialVolumes: the Secrets that entries of the list name, beside the
-configuration.
+stoker.sourceEnv, stoker.sourceMounts and stoker.sourceVolumes: what sources are asked with, beside the configuration:
+the certificates of authorities, and the Secrets that entries of the list name.
 */}}
-{{- define "stoker.credentialMounts" -}}
+{{- define "stoker.sourceEnv" -}}
+{{- if or .Values.caBundle.configMapName .Values.caBundle.secretName }}
+- name: STOKER_CA_BUNDLE
+  value: /etc/stoker/ca-bundle
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "stoker.sourceMounts" -}}
+{{- if or .Values.caBundle.configMapName .Values.caBundle.secretName }}
+- name: ca-bundle
+  mountPath: /etc/stoker/ca-bundle
+  readOnly: true
+{{- end }}
 {{- range $name, $_ := .Values.credentials }}
 - name: credentials-{{ sha256sum $name | trunc 8 }}
   mountPath: /etc/stoker/credentials/{{ $name }}
@@ -222,7 +237,24 @@ configuration.
 {{- end }}
 {{- end -}}
 
-{{- define "stoker.credentialVolumes" -}}
+{{- define "stoker.sourceVolumes" -}}
+{{- if or .Values.caBundle.configMapName .Values.caBundle.secretName }}
+- name: ca-bundle
+  projected:
+    defaultMode: 0444
+    # While one is missing, warm models stay warm, and pulls say what they lack.
+    sources:
+      {{- with .Values.caBundle.configMapName }}
+      - configMap:
+          name: {{ . }}
+          optional: true
+      {{- end }}
+      {{- with .Values.caBundle.secretName }}
+      - secret:
+          name: {{ . }}
+          optional: true
+      {{- end }}
+{{- end }}
 {{- range $name, $credential := .Values.credentials }}
 - name: credentials-{{ sha256sum $name | trunc 8 }}
   secret:
