@@ -24,9 +24,10 @@ func (s *Store) blame(err error) error {
 	return fmt.Errorf("%w: %w", err, ErrCorrupt)
 }
 
-// unreadable says that a disk or a file system cannot produce what it holds.
+// unreadable says that a disk or a file system cannot produce what it holds, or that
+// links lead nowhere.
 func unreadable(err error) bool {
-	for _, errno := range []unix.Errno{unix.EIO, unix.EUCLEAN, unix.EBADMSG, unix.ENODATA, unix.EILSEQ, unix.EREMOTEIO} {
+	for _, errno := range []unix.Errno{unix.EIO, unix.EUCLEAN, unix.EBADMSG, unix.ENODATA, unix.EILSEQ, unix.EREMOTEIO, unix.ELOOP} {
 		if errors.Is(err, errno) {
 			return true
 		}

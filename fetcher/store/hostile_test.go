@@ -35,7 +35,7 @@ func places() []string {
 	return []string{
 		"agent/store-id", "agent/locks/model-tiny.lock", "agent/locks/layout.lock", "agent/pulls/tiny", "agent/pulls/other", "agent/progress/tiny.json",
 		"agent/verified/" + weights + ".json", "agent/withdrawn/tiny/" + commitA + ".json", "partial/" + weights, "partial/" + weights + ".json",
-		"blobs/sha256/" + weights, "manifests/tiny/" + commitA + ".json", "manifests/other/" + commitA + ".json", "models/tiny/current",
+		"blobs/sha256/" + weights, "manifests/tiny/" + commitA + ".json", "manifests/other/" + commitA + ".json", "models/tiny", "models/tiny/current",
 		"models/tiny/" + commitA + "/config.json", "hub/models--acme--tiny/refs/main", "hub/models--acme--tiny/refs", "hub/models--acme--tiny/refs/v1",
 		"hub/models--acme--tiny/trees/" + commitA + ".json", "status/tiny.json", "status/agent.json",
 	}

@@ -59,6 +59,7 @@ func TestAgent(t *testing.T) {
 		"estimates how long loading takes":       testLoadEstimate,
 		"shows files to every pod":               testModes,
 		"loses its volume and gets it back":      testVolume,
+		"mends what is swapped in its store":     testSwapped,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { test(t, c) })
 	}
