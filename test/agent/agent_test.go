@@ -60,6 +60,7 @@ func TestAgent(t *testing.T) {
 		"shows files to every pod":               testModes,
 		"loses its volume and gets it back":      testVolume,
 		"mends what is swapped in its store":     testSwapped,
+		"gives a place for pulls back":           testStarved,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { test(t, c) })
 	}

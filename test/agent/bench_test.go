@@ -25,6 +25,7 @@ import (
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
 	"github.com/stoker-project/stoker/fetcher/file"
 	"github.com/stoker-project/stoker/fetcher/hf"
+	"github.com/stoker-project/stoker/fetcher/httpsource"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu"
 	"github.com/stoker-project/stoker/test/charts"
@@ -80,6 +81,11 @@ type bench struct {
 	gpus       string
 	devices    *board
 	log        *daemon.Log
+	// attempts, patience and bounds are how long a pull waits for its source; without,
+	// it tries once.
+	attempts int
+	patience time.Duration
+	bounds   httpsource.Bounds
 
 	stop func()
 	// onRemove is called before a model leaves the store.
@@ -206,8 +212,8 @@ func (b *bench) start() *agent.Agent {
 		Store: checkedStore{Store: s, onRemove: b.onRemove}, Admission: admission, Devices: devices, Logger: logger,
 		Puller: fetcher.New(fetcher.Options{Store: s, Drivers: fetcher.Drivers{
 			fetcher.SchemeFile: func(fetcher.Access) (fetcher.Driver, error) { return file.New(), nil },
-			fetcher.SchemeHub:  hubDriver,
-		}, Logger: logger, Attempts: 1, Admit: admission.Admit}),
+			fetcher.SchemeHub:  b.hubDriver,
+		}, Logger: logger, Attempts: max(b.attempts, 1), Patience: b.patience, Admit: admission.Admit}),
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -272,8 +278,8 @@ func (b *bench) board(spec string) {
 	b.devices.now = r
 }
 
-func hubDriver(a fetcher.Access) (fetcher.Driver, error) {
-	return hf.FromEnvironment(a, hf.Options{UserAgent: "stoker/test"})
+func (b *bench) hubDriver(a fetcher.Access) (fetcher.Driver, error) {
+	return hf.FromEnvironment(a, hf.Options{UserAgent: "stoker/test", Bounds: b.bounds})
 }
 
 // get reads the Node as an administrator does.
