@@ -145,7 +145,7 @@ func (c *client) containsBucket(bucket string) (hint string, err error) {
 	}
 	right := *c.endpoint
 	host, inHost := strings.CutPrefix(c.endpoint.Host, bucket+".")
-	path, inPath := strings.CutSuffix(c.endpoint.Path, "/"+bucket)
+	path, inPath := strings.CutSuffix(strings.TrimRight(c.endpoint.Path, "/"), "/"+bucket)
 	switch {
 	case inHost && hostOfBuckets.MatchString(right.Hostname()[len(bucket)+1:]):
 		right.Host = host
