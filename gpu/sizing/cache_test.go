@@ -26,7 +26,7 @@ func TestStates(t *testing.T) {
 		{
 			"float32 states",
 			`{"model_type": "nemotron_h", "mamba_ssm_cache_dtype": "float32", "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1,
-			"head_dim": 4, "hybrid_override_pattern": "M*", "ssm_state_size": 8, "conv_kernel": 4, "mamba_num_heads": 4, "mamba_head_dim": 4}`,
+			"num_key_value_heads": 1, "n_groups": 0, "head_dim": 4, "hybrid_override_pattern": "M*", "ssm_state_size": 8, "conv_kernel": 4, "mamba_num_heads": 4, "mamba_head_dim": 4}`,
 			1, 48, 48 * 16, // 3 x 16 x 2 + 16 x 8 x 4 bytes
 		},
 		{

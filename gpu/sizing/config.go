@@ -11,8 +11,12 @@ import (
 )
 
 // config is a config.json. Multimodal models nest the language model's part in
-// it; a field is looked for there first and then at the top.
-type config struct{ levels []map[string]json.RawMessage }
+// it; a field is looked for there first, then at the top, and then in what the
+// model_type's class fills in.
+type config struct {
+	levels   []map[string]json.RawMessage
+	defaults []map[string]json.RawMessage
+}
 
 // readConfig reads config.json; where it says nothing of quantization,
 // ModelOpt's own file beside it does.
@@ -35,27 +39,67 @@ func readConfig(fsys fs.FS) (config, error) {
 			top["quantization_config"] = q
 		}
 	}
+	modelType, text := stringOf(top["model_type"]), ""
+	c.defaults = append(c.defaults, defaultsOf(modelType))
+	text = stringOf(c.defaults[0]["text_config"]) // not a field of the language model
 	// Qwen's omni models nest twice.
 	for _, name := range []string{"thinker_config", "text_config", "llm_config", "language_config"} {
-		nested, err := c.object(name)
+		nested, err := config{levels: c.levels}.object(name)
 		if err != nil {
 			return config{}, fmt.Errorf("read config.json: %w", err)
 		}
 		if nested != nil {
 			c.levels = append([]map[string]json.RawMessage{nested}, c.levels...)
+			if own := stringOf(nested["model_type"]); own != "" {
+				text = own
+			}
 		}
+	}
+	if text != "" {
+		c.defaults = append([]map[string]json.RawMessage{defaultsOf(text)}, c.defaults...)
 	}
 	return c, nil
 }
 
-// get finds a field that is not null.
+func stringOf(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// get finds a field that is not null, or what its class fills in where the file
+// leaves it out: null in the file is a value of its own.
 func (c config) get(name string) (json.RawMessage, bool) {
-	for _, level := range c.levels {
-		if raw, ok := level[name]; ok && string(raw) != "null" {
-			return raw, true
+	_, raw, ok := c.first(name)
+	return raw, ok
+}
+
+// first finds the first of some names of one field: the file's comes before the
+// class's, whichever name they use.
+func (c config) first(names ...string) (name string, raw json.RawMessage, ok bool) {
+	null := false
+	for _, name := range names {
+		for _, level := range c.levels {
+			raw, ok := level[name]
+			if ok && string(raw) != "null" {
+				return name, raw, true
+			}
+			null = null || ok
 		}
 	}
-	return nil, false
+	if null {
+		return "", nil, false
+	}
+	for _, name := range names {
+		for _, level := range c.defaults {
+			if raw, ok := level[name]; ok {
+				return name, raw, true
+			}
+		}
+	}
+	return "", nil, false
 }
 
 // badField says which field is wrong, what it holds and what it should.
@@ -83,18 +127,15 @@ func (c config) object(name string) (map[string]json.RawMessage, error) {
 // number is the first of the named fields that is there, 0 if none is. Where it
 // is a list, one number for each layer, the largest counts.
 func (c config) number(names ...string) (uint64, error) {
-	for _, name := range names {
-		raw, ok := c.get(name)
-		if !ok {
-			continue
-		}
-		n, ok := parseNumber(raw)
-		if !ok {
-			return 0, badField(name, raw, "a whole number, not negative")
-		}
-		return n, nil
+	name, raw, ok := c.first(names...)
+	if !ok {
+		return 0, nil
 	}
-	return 0, nil
+	n, ok := parseNumber(raw)
+	if !ok {
+		return 0, badField(name, raw, "a whole number, not negative")
+	}
+	return n, nil
 }
 
 // maxNumber bounds each number of a config.json: no dimension of a model comes
