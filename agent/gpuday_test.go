@@ -44,7 +44,7 @@ func play(t *testing.T, next func(tick int) moment) (s *stage, leaked, freed int
 			reading.Err = nil
 			for i, used := range m.used {
 				reading.Value = append(reading.Value, gpu.Device{
-					Index: i, UUID: fmt.Sprintf("GPU-%d", i), State: gpu.StateOK, TotalBytes: h200, UsedBytes: used, FreeBytes: h200 - used,
+					Index: i, UUID: fmt.Sprintf("GPU-%d", i), State: gpu.StateOK, TotalBytes: h200, UsableBytes: h200, UsedBytes: used, FreeBytes: h200 - used,
 				})
 			}
 		}

@@ -19,8 +19,10 @@ type gpuWord struct {
 	Count  int
 	Reason string
 	Name   string // of the first of them
-	// TotalBytes is the memory of the largest of them.
-	TotalBytes uint64
+	// TotalBytes is the memory of the largest of them as NVML reports it,
+	// UsableBytes as CUDA does, of which vLLM takes its share.
+	TotalBytes  uint64
+	UsableBytes uint64
 	// Idle, FreeGiB and Unallocated are as in the labels and the annotation.
 	Idle        int
 	FreeGiB     int
@@ -36,7 +38,7 @@ type gpuWord struct {
 
 // equal compares what is said.
 func (w gpuWord) equal(o gpuWord) bool {
-	return w.Count == o.Count && w.Reason == o.Reason && w.Name == o.Name && w.TotalBytes == o.TotalBytes && w.Idle == o.Idle &&
+	return w.Count == o.Count && w.Reason == o.Reason && w.Name == o.Name && w.TotalBytes == o.TotalBytes && w.UsableBytes == o.UsableBytes && w.Idle == o.Idle &&
 		w.FreeGiB == o.FreeGiB && w.Unallocated == o.Unallocated &&
 		maps.Equal(w.Fits, o.Fits) && slices.Equal(w.Leaks, o.Leaks)
 }
@@ -70,7 +72,7 @@ func wordOf(models []modelState, g gpuFacts, leaks []LeakStatus) gpuWord {
 		w.Name = whole[0].Name
 	}
 	for _, d := range whole {
-		w.TotalBytes = max(w.TotalBytes, d.TotalBytes)
+		w.TotalBytes, w.UsableBytes = max(w.TotalBytes, d.TotalBytes), max(w.UsableBytes, d.UsableBytes)
 	}
 	if g.FreeKnown {
 		w.Unallocated = g.Free
@@ -90,7 +92,7 @@ func (g gpuFacts) fits(size *sizing.Model, s sizing.Serving) int {
 	}
 	ready := 0
 	for _, d := range g.whole() {
-		if need.Fits(d.TotalBytes, d.FreeBytes) {
+		if need.Fits(d.UsableBytes, d.FreeBytes) {
 			ready++
 		}
 	}

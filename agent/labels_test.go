@@ -13,7 +13,7 @@ import (
 func devices(freeGiB ...uint64) []gpu.Device {
 	var out []gpu.Device
 	for i, f := range freeGiB {
-		out = append(out, gpu.Device{Index: i, Name: "Test GPU", TotalBytes: 80 * gib, FreeBytes: f * gib, UsedBytes: (80 - f) * gib, State: gpu.StateOK})
+		out = append(out, gpu.Device{Index: i, Name: "Test GPU", TotalBytes: 80 * gib, UsableBytes: 80 * gib, FreeBytes: f * gib, UsedBytes: (80 - f) * gib, State: gpu.StateOK})
 	}
 	return out
 }
@@ -43,7 +43,7 @@ func TestLabels(t *testing.T) {
 		return gpuFacts{Known: true, Devices: d, Free: free, FreeKnown: true}
 	}
 	migParent := gpu.Device{Index: 1, TotalBytes: 80 * gib, FreeBytes: 80 * gib, State: gpu.StatePartitioned}
-	mig := gpu.Device{Index: 1, TotalBytes: 40 * gib, FreeBytes: 40 * gib, State: gpu.StateOK, MIG: &gpu.MIG{}}
+	mig := gpu.Device{Index: 1, TotalBytes: 40 * gib, UsableBytes: 40 * gib, FreeBytes: 40 * gib, State: gpu.StateOK, MIG: &gpu.MIG{}}
 	lost := gpu.Device{Index: 2, TotalBytes: 80 * gib, FreeBytes: 80 * gib, State: gpu.StateLost}
 	warm := map[string]string{WarmPrefix + "m": "disk", RevPrefix + "m": "0123456789ab"}
 	with := func(more map[string]string) map[string]string {

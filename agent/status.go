@@ -103,8 +103,10 @@ type GPUStatus struct {
 	Name   string `json:"name,omitempty"`
 	Count  int    `json:"count,omitempty"`
 	Idle   int    `json:"idle,omitempty"`
-	// TotalBytes is the memory of the largest GPU.
-	TotalBytes uint64 `json:"totalBytes,omitempty"`
+	// TotalBytes is the memory of the largest GPU as nvidia-smi reports it,
+	// UsableBytes as CUDA does, of which vLLM takes its share.
+	TotalBytes  uint64 `json:"totalBytes,omitempty"`
+	UsableBytes uint64 `json:"usableBytes,omitempty"`
 	// FreeGiB is the largest free memory on one GPU.
 	FreeGiB int `json:"freeGib,omitempty"`
 	// Unallocated is how many GPUs are given to no pod; nil: not known.
@@ -224,7 +226,7 @@ func describe(models []modelState, w gpuWord, st answer[storeView], speed measur
 	}
 	out.GPUs = GPUStatus{Known: w.known(), Reason: oneLine(w.Reason, maxReason)}
 	if w.known() {
-		out.GPUs = GPUStatus{Known: true, Name: w.Name, Count: w.Count, Idle: w.Idle, TotalBytes: w.TotalBytes, FreeGiB: w.FreeGiB, Leaks: w.Leaks}
+		out.GPUs = GPUStatus{Known: true, Name: w.Name, Count: w.Count, Idle: w.Idle, TotalBytes: w.TotalBytes, UsableBytes: w.UsableBytes, FreeGiB: w.FreeGiB, Leaks: w.Leaks}
 		if w.Unallocated != unknown {
 			out.GPUs.Unallocated = &w.Unallocated
 		}

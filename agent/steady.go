@@ -90,7 +90,7 @@ func (s *steady) feed(now time.Time, w gpuWord, rise time.Duration) {
 	s.fits = fits
 	switch {
 	case next.known():
-		next.Name, next.TotalBytes = w.Name, w.TotalBytes
+		next.Name, next.TotalBytes, next.UsableBytes = w.Name, w.TotalBytes, w.UsableBytes
 	case !w.known() && w.trouble != s.now.trouble:
 		next.Reason, next.trouble = w.Reason, w.trouble
 	default:

@@ -36,8 +36,16 @@ type Device struct {
 	// ComputeCapability is "MAJOR.MINOR", such as "9.0"; empty if unknown.
 	ComputeCapability string `json:"computeCapability,omitempty"`
 
+	// TotalBytes is the memory as NVML and nvidia-smi report it.
 	TotalBytes uint64 `json:"totalBytes"`
-	FreeBytes  uint64 `json:"freeBytes"`
+	// UsableBytes is the memory as CUDA reports it, of which vLLM takes its
+	// share: the total less what the driver reserves. Where the driver does not
+	// report that, it is known for common GPUs (see docs/gpus.md), and of others
+	// it is the total, which is too much by 0.5 to 3 percent. That NVML's
+	// reserve is the whole difference follows from public logs; it was not
+	// checked on hardware.
+	UsableBytes uint64 `json:"usableBytes"`
+	FreeBytes   uint64 `json:"freeBytes"`
 	// UsedBytes is what processes and contexts hold. Where ReservedBytes is
 	// not known, it contains what the driver reserves as well.
 	UsedBytes uint64 `json:"usedBytes"`

@@ -131,6 +131,7 @@ func (b *nvmlBackend) readDevice(d Device, handle nvml.Device) (Device, error) {
 		d.UUID = uuid
 		d.State = StateOK
 		err = b.readMemory(&d, handle)
+		d.UsableBytes = usableBytes(d)
 	}
 	switch {
 	case errors.Is(err, errStale), errors.Is(err, ErrVersionMismatch):

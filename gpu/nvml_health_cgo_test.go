@@ -281,7 +281,7 @@ func TestUpgradeOfTheDriver(t *testing.T) {
 	}
 	want := Device{
 		UUID: "GPU-old", Name: "Old GPU", ComputeCapability: "7.5", State: StateOK,
-		TotalBytes: 16 << 30, FreeBytes: 12 << 30, UsedBytes: 4 << 30,
+		TotalBytes: 16 << 30, UsableBytes: 31 << 29, FreeBytes: 12 << 30, UsedBytes: 7 << 29, ReservedBytes: 1 << 29,
 		ComputeMode: ComputeExclusive, MPS: true, Recovery: RecoveryDrainAndReset,
 		ECC: &ECC{UncorrectedErrors: 5, UncorrectedKnown: true, RepairPending: true, RepairKnown: true},
 		Processes: []Process{

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,14 +18,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// compileLibrary builds testdata/libnvml.c, or skips the test aloud.
+// nvmlHeader is the folder of NVIDIA's nvml.h.
+var nvmlHeader = sync.OnceValues(func() (string, error) {
+	dir, err := exec.CommandContext(context.Background(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/NVIDIA/go-nvml").Output()
+	return filepath.Join(strings.TrimSpace(string(dir)), "pkg", "nvml"), err
+})
+
+// compileLibrary builds testdata/libnvml.c against nvml.h, or skips the test aloud.
 func compileLibrary(t *testing.T, path string, flags ...string) {
 	t.Helper()
 	compiler := "cc"
 	if cc := os.Getenv("CC"); cc != "" {
 		compiler = cc
 	}
-	args := append(strings.Fields(compiler), "-shared", "-fPIC", "-o", path, filepath.Join("testdata", "libnvml.c"))
+	header, err := nvmlHeader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := append(strings.Fields(compiler), "-shared", "-fPIC", "-Wall", "-Werror", "-I", header, "-o", path, filepath.Join("testdata", "libnvml.c"))
 	args = append(args, flags...)
 	if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
 		if errors.Is(err, exec.ErrNotFound) {
@@ -76,7 +87,7 @@ func TestRealLibrary(t *testing.T) {
 	initReturns(nvml.SUCCESS)
 	want := []Device{{
 		UUID: "GPU-old", Name: "Old GPU", ComputeCapability: "7.5", State: StateOK,
-		TotalBytes: 16 << 30, FreeBytes: 12 << 30, UsedBytes: 4 << 30,
+		TotalBytes: 16 << 30, UsableBytes: 16 << 30, FreeBytes: 12 << 30, UsedBytes: 4 << 30,
 		ProcessesReason: "list processes: not supported by this GPU or driver",
 	}}
 	got, err := r.Devices(t.Context())

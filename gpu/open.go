@@ -8,13 +8,15 @@ import (
 
 // Open makes a reader for the devices that spec names:
 //
-//	auto                                                         NVML; the default, also for ""
-//	none                                                         no devices: ErrNoDriver
-//	simulated:BOARD[,free=SIZE][,free.INDEX=SIZE][,file=PATH]   a board from this package's tables
+//	auto                        NVML; the default, also for ""
+//	none                        no devices: ErrNoDriver
+//	simulated:BOARD[,SETTING]   a board from this package's tables
 //
-// BOARD is one of dgxa100, dgxb200, dgxh100 and dgxh200, each of eight GPUs.
-// free sets the free memory of every device, free.INDEX that of one; otherwise
-// it is the total less 1 GiB. A SIZE is as ParseSize reads it.
+// BOARD is one of dgxa100, dgxb200, dgxh100 and dgxh200, or a10, a100-80gb, l4,
+// l40s, rtx6000ada and rtxpro6000, each of eight GPUs, or gb10, which has one. A
+// SETTING is total=SIZE or free=SIZE for every GPU, total.INDEX=SIZE or
+// free.INDEX=SIZE for one, or file=PATH. Free is the total less 1 GiB where
+// nothing else is set. A SIZE is as ParseSize reads it.
 //
 // The file at PATH (which has no comma in it) says more, and what changes over
 // time. It is YAML or JSON:
@@ -71,7 +73,7 @@ func open(spec string, auto func() backend) (*Reader, error) {
 		}
 		return newReader(b), nil
 	}
-	return nil, fmt.Errorf("parse GPU spec %q: want auto, none or simulated:BOARD[,free=SIZE][,free.INDEX=SIZE][,file=PATH] with BOARD one of %s",
+	return nil, fmt.Errorf("parse GPU spec %q: want auto, none or simulated:BOARD[,total=SIZE][,free=SIZE][,free.INDEX=SIZE][,file=PATH] with BOARD one of %s",
 		spec, strings.Join(boardNames(), ", "))
 }
 

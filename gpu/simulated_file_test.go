@@ -34,7 +34,7 @@ func (f boardFile) write(t *testing.T, content string) {
 
 func (f boardFile) open(t *testing.T, settings string) *Reader {
 	t.Helper()
-	r, err := Open("simulated:dgxh100" + settings + ",file=" + f.path)
+	r, err := Open("simulated:dgxh100,total=80GiB" + settings + ",file=" + f.path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +276,7 @@ func TestBadFiles(t *testing.T) {
 	}
 	for content, want := range tests {
 		f := newBoardFile(t, content)
-		r, err := Open("simulated:dgxh100,file=" + f.path)
+		r, err := Open("simulated:dgxh100,total=80GiB,file=" + f.path)
 		if err == nil {
 			t.Errorf("%s: %v; want an error", content, r)
 			continue

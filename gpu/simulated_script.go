@@ -196,7 +196,7 @@ func (o override) split(d Device) ([]Device, error) {
 		given += *part.total
 		m := Device{
 			Index: d.Index, UUID: "MIG-" + uuidOf(fmt.Sprintf("%s %d", d.UUID, i)), Name: d.Name + " MIG " + part.profile,
-			ComputeCapability: d.ComputeCapability, TotalBytes: *part.total, FreeBytes: *part.total,
+			ComputeCapability: d.ComputeCapability, TotalBytes: *part.total, UsableBytes: *part.total, FreeBytes: *part.total,
 			State: StateOK, ComputeMode: ComputeDefault, Processes: []Process{}, ECC: d.ECC,
 			MIG: &MIG{ParentUUID: d.UUID, Index: i},
 		}

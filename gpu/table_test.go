@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func TestTable(t *testing.T) {
 	const gi = 1 << 30
 	gpu := func(index int, used uint64) Device {
-		d := boards()["dgxh100"].devices("dgxh100")[index]
+		d := boards()["dgxh100"].devices("dgxh100")[index].resized(80 * gi)
 		d.UsedBytes, d.FreeBytes = used, d.TotalBytes-used
 		return d
 	}

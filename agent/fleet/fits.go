@@ -71,7 +71,7 @@ const forShell = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
 // memoryAdvice says what of a GPU's memory is missing.
 func (n *Node) memoryAdvice(m ModelOnNode) advice {
 	g, need := n.GPUs, m.Need
-	budget := uint64(math.Ceil(need.Share * float64(g.TotalBytes)))
+	budget := uint64(math.Ceil(need.Share * float64(g.UsableBytes)))
 	// What is free is rounded down, so it is less than this.
 	below := g.FreeBytes + 4<<30
 	switch {

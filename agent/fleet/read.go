@@ -145,6 +145,7 @@ func (n *Node) take(s agent.NodeStatus) {
 	}
 	g := &n.GPUs
 	g.Known, g.Reason, g.Name, g.Count, g.Idle = s.GPUs.Known, s.GPUs.Reason, s.GPUs.Name, s.GPUs.Count, s.GPUs.Idle
+	g.UsableBytes = cmp.Or(s.GPUs.UsableBytes, s.GPUs.TotalBytes) // the status of an older agent lacks it
 	g.TotalBytes, g.FreeBytes, g.Unallocated = s.GPUs.TotalBytes, uint64(max(0, s.GPUs.FreeGiB))<<30, s.GPUs.Unallocated
 	for _, l := range s.GPUs.Leaks {
 		g.Leaks = append(g.Leaks, Leak{GPU: l.Index, MIG: l.MIG, UUID: l.UUID, Bytes: l.Bytes, Since: inJSON(time.Unix(l.Since, 0))})

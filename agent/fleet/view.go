@@ -78,10 +78,12 @@ type GPUs struct {
 	Name   string `json:"name,omitempty"`
 	Count  int    `json:"count"`
 	Idle   int    `json:"idle"`
-	// TotalBytes is the memory of the largest GPU, FreeBytes the largest free
-	// memory on one, rounded down to 4 GiB.
-	TotalBytes uint64 `json:"totalBytes"`
-	FreeBytes  uint64 `json:"freeBytes"`
+	// TotalBytes is the memory of the largest GPU as nvidia-smi reports it,
+	// UsableBytes as CUDA does, of which vLLM takes its share. FreeBytes is the
+	// largest free memory on one, rounded down to 4 GiB.
+	TotalBytes  uint64 `json:"totalBytes"`
+	UsableBytes uint64 `json:"usableBytes"`
+	FreeBytes   uint64 `json:"freeBytes"`
 	// Unallocated is how many GPUs are given to no pod; nil: not known.
 	Unallocated *int `json:"unallocated"`
 	// Allocatable is what the device plugin offers; nil: there is none.

@@ -150,7 +150,7 @@ func (f fitFlags) checkServing(cmd *cobra.Command) error {
 func deviceMemory(devices []gpu.Device) []sizing.DeviceMemory {
 	list := make([]sizing.DeviceMemory, 0, len(devices))
 	for _, d := range devices {
-		one := sizing.DeviceMemory{UUID: d.UUID, TotalBytes: d.TotalBytes, FreeBytes: d.FreeBytes, Partition: d.MIG != nil}
+		one := sizing.DeviceMemory{UUID: d.UUID, TotalBytes: d.TotalBytes, UsableBytes: d.UsableBytes, FreeBytes: d.FreeBytes, Partition: d.MIG != nil}
 		if d.State == gpu.StateOK {
 			one.Blocked = d.Obstacle()
 		}

@@ -35,7 +35,7 @@ func checkFit(out fitOutput) error {
 func onlyNow(s sizing.SizeReport) string {
 	able, reason := 0, ""
 	for _, g := range s.GPUs {
-		if s.Need.Obstacle(g.TotalBytes, g.TotalBytes) != "" {
+		if s.Need.Obstacle(g.UsableBytes, g.UsableBytes) != "" {
 			continue
 		}
 		able++
@@ -54,7 +54,7 @@ func onlyNow(s sizing.SizeReport) string {
 func never(model string, s sizing.SizeReport) error {
 	obstacle, longest := "", int64(0)
 	for _, g := range s.GPUs {
-		if o := s.Need.Obstacle(g.TotalBytes, g.TotalBytes); o != "" {
+		if o := s.Need.Obstacle(g.UsableBytes, g.UsableBytes); o != "" {
 			obstacle = o
 		}
 		longest = max(longest, g.LargestMaxModelLen)

@@ -35,9 +35,16 @@ takes; stoker fit has the sum.
 In a container the driver may hide processes; it says so where they may be
 missing. Together with the PIDs they can be seen in the host's PID namespace.
 
+With -o json, totalBytes is the memory that nvidia-smi reports, and usableBytes
+what CUDA reports, of which vLLM takes its share: the total less what the driver
+reserves.
+
 Where there is no GPU, --gpus simulated:BOARD stands in: a machine of eight
-GPUs, each with all but 1 GiB free unless free= says otherwise. file= names a
-YAML file that says more, and is read again when it changes:
+GPUs (gb10: one), each with all but 1 GiB free unless free= says otherwise, and
+with the memory of a real one unless total= does. The boards are dgxa100,
+dgxb200, dgxh100, dgxh200, a10, a100-80gb, gb10, l4, l40s, rtx6000ada and
+rtxpro6000. file= names a YAML file that says more, and is read again when it
+changes:
 
   all: {free: 100GiB}
   devices:
@@ -55,6 +62,7 @@ Exit codes: 0 done, 1 no driver or no answer from it, 2 wrong usage,
 		Example: `  stoker gpus
   stoker gpus --store /var/lib/stoker -o json
   stoker gpus --gpus simulated:dgxh200,free.0=20GiB
+  stoker gpus --gpus simulated:l4,total=20GiB
   stoker gpus --gpus simulated:dgxh200,file=board.yaml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.gpus(cmd, f) },
@@ -100,7 +108,7 @@ func (c *cli) gpus(cmd *cobra.Command, f gpusFlags) error {
 // gpusFlag adds --gpus.
 func gpusFlag(cmd *cobra.Command, spec *string) {
 	cmd.Flags().StringVar(spec, "gpus", "auto",
-		"read GPUs from `SPEC`: auto (NVML), none, or simulated:BOARD[,free=SIZE][,free.INDEX=SIZE][,file=PATH] with dgxa100, dgxh100, dgxh200 or dgxb200")
+		"read GPUs from `SPEC`: auto (NVML), none, or simulated:BOARD[,total=SIZE][,free=SIZE][,free.INDEX=SIZE][,file=PATH] with dgxa100, dgxh100, dgxh200, l4 or others (stoker gpus --help)")
 }
 
 func openGPUs(spec string) (*gpu.Reader, error) {

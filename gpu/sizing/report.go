@@ -9,7 +9,10 @@ import (
 type DeviceMemory struct {
 	UUID       string
 	TotalBytes uint64
-	FreeBytes  uint64
+	// UsableBytes is what CUDA reports as the total, of which vLLM takes its
+	// share; 0 stands for TotalBytes.
+	UsableBytes uint64
+	FreeBytes   uint64
 	// Partition: it is a part of a GPU (a MIG device). Parts do not work
 	// together, so they take replicas of one GPU only.
 	Partition bool
@@ -18,13 +21,21 @@ type DeviceMemory struct {
 	Blocked string
 }
 
+// divided is the memory that vLLM multiplies by gpu-memory-utilization.
+func (d DeviceMemory) divided() uint64 {
+	if d.UsableBytes == 0 {
+		return d.TotalBytes
+	}
+	return d.UsableBytes
+}
+
 // Replicas is how many replicas could start on the devices now: those on which
 // the need fits, in groups of TensorParallel. Whether a device is given to
 // somebody already is for the caller to know, who leaves it out then.
 func (n Need) Replicas(devices []DeviceMemory) int {
 	fitting := 0
 	for _, d := range devices {
-		if n.usable(d) && n.Fits(d.TotalBytes, d.FreeBytes) {
+		if n.usable(d) && n.Fits(d.divided(), d.FreeBytes) {
 			fitting++
 		}
 	}
@@ -70,10 +81,12 @@ type SizeReport struct {
 
 // GPUReport is the answer for one device.
 type GPUReport struct {
-	UUID       string `json:"uuid"`
-	TotalBytes uint64 `json:"totalBytes"`
-	FreeBytes  uint64 `json:"freeBytes"`
-	// BudgetBytes is what vLLM would claim.
+	UUID string `json:"uuid"`
+	// TotalBytes is the memory as nvidia-smi reports it, UsableBytes as CUDA does.
+	TotalBytes  uint64 `json:"totalBytes"`
+	UsableBytes uint64 `json:"usableBytes"`
+	FreeBytes   uint64 `json:"freeBytes"`
+	// BudgetBytes is what vLLM would claim: its share of UsableBytes.
 	BudgetBytes uint64 `json:"budgetBytes"`
 	Fits        bool   `json:"fits"`
 	// Reason says why it does not fit.
@@ -166,14 +179,15 @@ func (m Model) sizeReport(s Serving, devices []DeviceMemory) (SizeReport, error)
 }
 
 func (n Need) gpuReport(d DeviceMemory, longest int64) GPUReport {
+	memory := d.divided()
 	g := GPUReport{
-		UUID: d.UUID, TotalBytes: d.TotalBytes, FreeBytes: d.FreeBytes,
-		BudgetBytes: n.BudgetBytes(d.TotalBytes), CacheBytes: n.cacheBytes(d.TotalBytes),
-		CacheTokensMin:     n.CacheTokens(d.TotalBytes, n.OverheadMaxBytes),
-		CacheTokensMax:     n.CacheTokens(d.TotalBytes, n.OverheadMinBytes),
-		LargestMaxModelLen: n.LargestMaxModelLen(d.TotalBytes, longest),
+		UUID: d.UUID, TotalBytes: d.TotalBytes, UsableBytes: memory, FreeBytes: d.FreeBytes,
+		BudgetBytes: n.BudgetBytes(memory), CacheBytes: n.cacheBytes(memory),
+		CacheTokensMin:     n.CacheTokens(memory, n.OverheadMaxBytes),
+		CacheTokensMax:     n.CacheTokens(memory, n.OverheadMinBytes),
+		LargestMaxModelLen: n.LargestMaxModelLen(memory, longest),
 	}
-	switch g.Reason = n.Obstacle(d.TotalBytes, d.FreeBytes); {
+	switch g.Reason = n.Obstacle(memory, d.FreeBytes); {
 	case d.Blocked != "":
 		g.Reason = d.Blocked
 	case g.Reason == "" && !n.usable(d):

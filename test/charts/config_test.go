@@ -152,7 +152,7 @@ func TestSourcesAreTheAgents(t *testing.T) {
 func TestGPUSpecsAreTheAgents(t *testing.T) {
 	for _, spec := range []string{
 		"none", "simulated:dgxa100", "simulated:dgxh100,free=2GiB", "simulated:dgxh200,free=500MiB,free.0=1.5GiB", "simulated:dgxb200,free.7=0",
-		"simulated", "simulated:", "simulated:l4", "simulated:dgxh200,", "simulated:dgxh200,used=1GiB", "simulated:dgxh200,free=1Gi", "simulated:dgxh200,free=-1GiB",
+		"simulated:l4", "simulated:a100-80gb,total=79GiB", "simulated:gb10,total.0=100GiB,free=1GiB", "simulated", "simulated:", "simulated:h300", "simulated:dgxh200,", "simulated:dgxh200,used=1GiB", "simulated:dgxh200,free=1Gi", "simulated:dgxh200,free=-1GiB",
 		"simulated:dgxh200,free.x=1GiB", "simulated:dgxh200,free=", "simulated:dgxh200,free=1kiB", "NONE",
 	} {
 		reader, want := gpu.Open(spec)
