@@ -34,9 +34,9 @@ func TestExportThatRefusesWrites(t *testing.T) {
 			}
 			for _, command := range []string{"pull " + m.file + " --name other --progress none", "gc", "rm m"} {
 				got := w.run(a, w.stoker(command+" --store "+dir))
-				lines := strings.Count(strings.TrimSpace(got.Output), "\n") + 1
-				if got.ExitCode != 1 || lines != 1 || !strings.Contains(got.Output, c.says) || !strings.Contains(got.Output, "10.9.0.1:/") || !strings.Contains(got.Output, mountPoint) {
-					t.Errorf("%s: exit code %d, %d lines: %s", command, got.ExitCode, lines, got.Output)
+				told := withoutNotices(got.Output)
+				if got.ExitCode != 1 || strings.Count(told, "\n") != 1 || !strings.Contains(told, c.says) || !strings.Contains(told, "10.9.0.1:/") || !strings.Contains(told, mountPoint) {
+					t.Errorf("%s: exit code %d: %s", command, got.ExitCode, got.Output)
 				}
 			}
 			for _, command := range []string{"ls", "verify"} {
@@ -52,6 +52,18 @@ func TestExportThatRefusesWrites(t *testing.T) {
 			}
 		})
 	}
+}
+
+// withoutNotices is what a command wrote, less the lines about a volume that answers late: on a busy machine a call to the
+// server may take more than the five seconds after which they come.
+func withoutNotices(output string) string {
+	var rest strings.Builder
+	for line := range strings.Lines(output) {
+		if !strings.Contains(line, " has not answered for ") && !strings.Contains(line, " answers again after ") {
+			rest.WriteString(line)
+		}
+	}
+	return rest.String()
 }
 
 // Commands whose file server does not answer report it by its name within seconds and end at once when they are
