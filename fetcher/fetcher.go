@@ -293,18 +293,23 @@ func (f *Fetcher) published(req Request) (store.Manifest, *Listing, error) {
 
 // chosen checks what a source listed and leaves the files that the pull takes.
 func (f *Fetcher) chosen(ctx context.Context, req Request, l Listing, failing func(error)) (Listing, error) {
-	err := checkListing(l)
-	if err == nil {
-		err = f.checkSecrets(l)
-	}
+	err := store.CheckRevision(l.Revision)
 	if err == nil && req.Source.Pinned() && l.Revision != req.Source.Revision {
 		err = fmt.Errorf("it is of revision %s: %w", l.Revision, ErrCorrupt)
 	}
 	if err != nil {
-		return Listing{}, &Error{Kind: ErrCorrupt, Op: "check the file list of", Origin: req.Source.String(), Err: err, Hint: "nothing was written; do not trust this source"}
+		return Listing{}, wrongList(req.Source, err)
 	}
+	l.Files = withoutFolders(l.Files)
 	if l.Files, err = f.choose(ctx, req, l, failing); err != nil {
 		return Listing{}, err
+	}
+	// What is left out does no harm, whatever its name is.
+	if err = checkListing(l); err == nil {
+		err = f.checkSecrets(l)
+	}
+	if err != nil {
+		return Listing{}, wrongList(req.Source, err)
 	}
 	return l, f.vouch(ctx, req, l, failing)
 }

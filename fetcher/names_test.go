@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,14 +62,17 @@ func TestPullFewOfManyFiles(t *testing.T) {
 func TestPullHostileLastPage(t *testing.T) {
 	const page = 100
 	tree := manyFiles(5 * page)
-	for what, path := range map[string]string{
-		"escapes":              "data/../../../../escaped",
-		"absolute device":      "/dev/null",
-		"control character":    `data/part-000/\u001b[2J`,
-		"4096 characters":      strings.Repeat("folder/", 585) + "x",
-		"listed twice":         "config.json",
-		"file in a file":       "config.json/x",
-		"file where folder is": "data/part-000",
+	for what, c := range map[string]struct {
+		path string
+		kind error
+	}{
+		"escapes":              {"data/../../../../escaped", fetcher.ErrCorrupt},
+		"absolute device":      {"/dev/null", fetcher.ErrCorrupt},
+		"control character":    {`data/part-000/\u001b[2J`, fetcher.ErrCorrupt},
+		"4096 characters":      {strings.Repeat("folder/", 585) + "x", fetcher.ErrRefused},
+		"listed twice":         {"config.json", fetcher.ErrCorrupt},
+		"file in a file":       {"config.json/x", fetcher.ErrRefused},
+		"file where folder is": {"data/part-000", fetcher.ErrRefused},
 	} {
 		t.Run(what, func(t *testing.T) {
 			e := newEnv(t, fetchertest.HubOptions{PageSize: page})
@@ -76,14 +80,14 @@ func TestPullHostileLastPage(t *testing.T) {
 			e.store()
 			before := snapshot(t, filepath.Dir(e.dir))
 			answer := fmt.Sprintf(`[{"type":"file","path":"zzz.json","size":2,"oid":"9e26dfeeb6e641a33dae4961196235bdb965b21b"},
-				{"type":"file","path":"%s","size":2,"oid":"9e26dfeeb6e641a33dae4961196235bdb965b21b"}]`, path)
+				{"type":"file","path":"%s","size":2,"oid":"9e26dfeeb6e641a33dae4961196235bdb965b21b"}]`, c.path)
 			e.hub.Inject(fetchertest.Fault{
 				Match: fetchertest.Match{Kind: fetchertest.KindTree}, Skip: 5, // 500 files and 2 folders
 				Effect: fetchertest.Answer(http.StatusOK, nil, answer),
 			})
 			_, err := e.fetcher(nil).Pull(t.Context(), request("tiny", ""))
-			if !errors.Is(err, fetcher.ErrCorrupt) {
-				t.Errorf("pull ends with %v", err)
+			if !errors.Is(err, c.kind) {
+				t.Errorf("pull ends with %v, want %v", err, c.kind)
 			}
 			if asked := e.hub.Requests(fetchertest.Match{Kind: fetchertest.KindResolve}); len(asked) > 0 {
 				t.Errorf("asked for %d files", len(asked))
@@ -94,6 +98,52 @@ func TestPullHostileLastPage(t *testing.T) {
 				t.Errorf("before:\n%s\nafter:\n%s", before, after)
 			}
 		})
+	}
+}
+
+// What the choice leaves out is never an error, whatever it is. What is chosen and
+// cannot be stored is named, with what to do.
+func TestPullUnstorableNames(t *testing.T) {
+	e := newEnv(t, fetchertest.HubOptions{})
+	e.push(repoID, fetchertest.Tree{"config.json": fetchertest.Bytes([]byte("{}"))})
+	const oid = "9e26dfeeb6e641a33dae4961196235bdb965b21b"
+	entry := func(kind, path string) string {
+		return fmt.Sprintf(`{"type":%q,"path":%q,"size":2,"oid":"%s"}`, kind, path, oid)
+	}
+	entries := []string{entry("file", "config.json")}
+	cases := []struct {
+		kind, path string
+		want       error
+		says       string
+	}{
+		{"file", "odd//x", fetcher.ErrRefused, `"odd//x" is not a clean path inside the model: it has an empty part, or one that is a dot, so it cannot be stored as a file; exclude it, or rename it in the source`},
+		{"file", "folder/", fetcher.ErrRefused, "cannot be stored as a file; exclude it"},
+		{"file", `odd\x`, fetcher.ErrRefused, "contains a backslash, so it cannot be stored as a file; exclude it"},
+		{"file", "config.json/x", fetcher.ErrRefused, `"config.json" is the folder of "config.json/x" as well, so it cannot be stored as a file; exclude it`},
+		{"unknown", "submodule", fetcher.ErrRefused, `its entry "submodule" is of the type unknown, neither a file nor a folder; exclude it, `},
+		{"file", "../odd", fetcher.ErrCorrupt, "do not trust this source"},
+		{"file", "/odd", fetcher.ErrCorrupt, "do not trust this source"},
+		{"file", "odd\n", fetcher.ErrCorrupt, "do not trust this source"},
+	}
+	var patterns []string
+	for _, c := range cases {
+		entries = append(entries, entry(c.kind, c.path))
+		patterns = append(patterns, c.path)
+	}
+	e.hub.Inject(fetchertest.Fault{
+		Match:  fetchertest.Match{Kind: fetchertest.KindTree},
+		Effect: fetchertest.Answer(http.StatusOK, nil, "["+strings.Join(entries, ",")+"]"),
+	})
+	req := request("odd", "")
+	for i, c := range cases {
+		req.Exclude = slices.Delete(slices.Clone(patterns), i, i+1)
+		if _, err := e.fetcher(nil).Pull(t.Context(), req); !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%q: %v; want %q", c.path, err, c.says)
+		}
+	}
+	req.Exclude = []string{"odd*", "folder/", "config.json/*", "submodule", "../*", "/*"}
+	if res := e.mustPull(req); res.Bytes != 2 {
+		t.Errorf("pulled %d bytes", res.Bytes)
 	}
 }
 

@@ -3,8 +3,6 @@ package fetcher
 import (
 	"errors"
 	"fmt"
-	"math"
-	"path"
 	"slices"
 	"strings"
 
@@ -139,50 +137,4 @@ func matchesAny(patterns []string, name string) bool {
 		}
 		return Match(p, name)
 	})
-}
-
-// checkListing refuses a listing with names, sizes or digests that no source
-// may give, before any of it is used: hostile names, duplicates, and a file
-// where another needs a folder, one content with two sizes. Errors are
-// ErrCorrupt.
-func checkListing(l Listing) error {
-	if err := store.CheckRevision(l.Revision); err != nil {
-		return err
-	}
-	seen := make(map[string]bool, len(l.Files))
-	sizes := map[Digest]int64{}
-	var total int64
-	for _, f := range l.Files {
-		if err := store.CheckPath(f.Path); err != nil {
-			return err
-		}
-		if seen[f.Path] {
-			return fmt.Errorf("file %q is listed twice: %w", f.Path, ErrCorrupt)
-		}
-		seen[f.Path] = true
-		if f.Size < 0 || f.Size > math.MaxInt64-total {
-			return fmt.Errorf("file %q has the size %d: %w", f.Path, f.Size, ErrCorrupt)
-		}
-		total += f.Size
-		if err := f.Digest.Check(); err != nil {
-			return fmt.Errorf("file %q: %w: %w", f.Path, err, ErrCorrupt)
-		}
-		if !f.Digest.identifies() {
-			continue
-		}
-		if size, ok := sizes[f.Digest]; ok && size != f.Size {
-			return fmt.Errorf("file %q has %d bytes and the digest of a file with %d: %w", f.Path, f.Size, size, ErrCorrupt)
-		}
-		sizes[f.Digest] = f.Size
-	}
-	folders := map[string]bool{".": true}
-	for _, f := range l.Files {
-		for dir := path.Dir(f.Path); !folders[dir]; dir = path.Dir(dir) {
-			folders[dir] = true
-			if seen[dir] {
-				return fmt.Errorf("%q is both a file and the folder of %q: %w", dir, f.Path, ErrCorrupt)
-			}
-		}
-	}
-	return nil
 }

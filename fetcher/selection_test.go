@@ -134,38 +134,47 @@ func TestCheckListing(t *testing.T) {
 	if err := checkListing(good); err != nil {
 		t.Error(err)
 	}
-	for name, files := range map[string][]File{
-		"parent":                 filesOf("../x"),
-		"parent inside":          filesOf("a/../../x"),
-		"unclean":                filesOf("a/../x"),
-		"dot":                    filesOf("./x"),
-		"only dot":               filesOf("."),
-		"only dots":              filesOf(".."),
-		"absolute":               filesOf("/etc/passwd"),
-		"empty":                  filesOf(""),
-		"double slash":           filesOf("a//b"),
-		"slash at the end":       filesOf("a/"),
-		"backslash":              filesOf(`..\x`),
-		"NUL":                    filesOf("a\x00b"),
-		"newline":                filesOf("a\nb"),
-		"escape":                 filesOf("\x1b[2Jx"),
-		"C1 control":             filesOf("a\u0085b"),
-		"no UTF-8":               filesOf("a\xffb"),
-		"4096 characters":        filesOf(strings.Repeat("abcdefg/", 511) + "abcdefgh"),
-		"long part":              filesOf(strings.Repeat("x", 256)),
-		"reserved":               filesOf("a/.stoker-tmp-1"),
-		"twice":                  filesOf("a", "b", "a"),
-		"file and folder":        filesOf("a/b", "a"),
-		"file and folder deeper": filesOf("a/b/c/d", "a/b"),
-		"negative size":          {{Path: "a", Size: -1}},
-		"sizes overflow":         {{Path: "a", Size: 1 << 62}, {Path: "b", Size: 1 << 62}},
-		"digest of no algorithm": {{Path: "a", Digest: ":"}},
-		"damaged digest":         {{Path: "a", Digest: "sha256:xyz"}},
-		"one digest, two sizes":  {{Path: "a", Size: 1, Digest: digest}, {Path: "b", Size: 2, Digest: digest}},
+	for name, c := range map[string]struct {
+		kind  error
+		files []File
+	}{
+		"parent":                 {ErrCorrupt, filesOf("../x")},
+		"parent inside":          {ErrCorrupt, filesOf("a/../../x")},
+		"unclean":                {ErrCorrupt, filesOf("a/../x")},
+		"only dots":              {ErrCorrupt, filesOf("..")},
+		"absolute":               {ErrCorrupt, filesOf("/etc/passwd")},
+		"NUL":                    {ErrCorrupt, filesOf("a\x00b")},
+		"newline":                {ErrCorrupt, filesOf("a\nb")},
+		"escape":                 {ErrCorrupt, filesOf("\x1b[2Jx")},
+		"C1 control":             {ErrCorrupt, filesOf("a\u0085b")},
+		"twice":                  {ErrCorrupt, filesOf("a", "b", "a")},
+		"negative size":          {ErrCorrupt, []File{{Path: "a", Size: -1}}},
+		"sizes overflow":         {ErrCorrupt, []File{{Path: "a", Size: 1 << 62}, {Path: "b", Size: 1 << 62}}},
+		"digest of no algorithm": {ErrCorrupt, []File{{Path: "a", Digest: ":"}}},
+		"damaged digest":         {ErrCorrupt, []File{{Path: "a", Digest: "sha256:xyz"}}},
+		"one digest, two sizes":  {ErrCorrupt, []File{{Path: "a", Size: 1, Digest: digest}, {Path: "b", Size: 2, Digest: digest}}},
+		"a trick behind an odd":  {ErrCorrupt, filesOf("a//b", "../x")},
+		"dot":                    {ErrRefused, filesOf("./x")},
+		"only dot":               {ErrRefused, filesOf(".")},
+		"empty":                  {ErrRefused, filesOf("")},
+		"double slash":           {ErrRefused, filesOf("a//b")},
+		"slash at the end":       {ErrRefused, filesOf("a/")},
+		"backslash":              {ErrRefused, filesOf(`..\x`)},
+		"no UTF-8":               {ErrRefused, filesOf("a\xffb")},
+		"4096 characters":        {ErrRefused, filesOf(strings.Repeat("abcdefg/", 511) + "abcdefgh")},
+		"long part":              {ErrRefused, filesOf(strings.Repeat("x", 256))},
+		"reserved":               {ErrRefused, filesOf("a/.stoker-tmp-1")},
+		"file and folder":        {ErrRefused, filesOf("a/b", "a")},
+		"file and folder deeper": {ErrRefused, filesOf("a/b/c/d", "a/b")},
+		"unusable":               {ErrRefused, []File{{Path: "a", Unusable: &Error{Kind: ErrRefused, Op: "list", Err: errors.New("it is a pipe")}}}},
 	} {
-		if err := checkListing(Listing{Revision: "r", Files: files}); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("%s: %v, want ErrCorrupt", name, err)
-		} else if strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) || len(err.Error()) > 500 {
+		err := checkListing(Listing{Revision: "r", Files: c.files})
+		for _, kind := range []error{ErrCorrupt, ErrRefused} {
+			if errors.Is(err, kind) != (kind == c.kind) {
+				t.Errorf("%s: %v, want %v", name, err, c.kind)
+			}
+		}
+		if err != nil && (strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) || len(err.Error()) > 500) {
 			t.Errorf("%s: the error is not fit to be shown: %q", name, err)
 		}
 	}
@@ -184,5 +193,18 @@ func TestCheckListingIsLinear(t *testing.T) {
 	}
 	if err := checkListing(Listing{Revision: "r", Files: files}); err != nil {
 		t.Error(err)
+	}
+}
+
+// An empty object by the name of a folder is that folder, whatever is in it was chosen.
+func TestWithoutFolders(t *testing.T) {
+	files := []File{{Path: "a"}, {Path: "a/b"}, {Path: "a/b/c", Size: 1}, {Path: "d", Size: 1}, {Path: "d/e", Size: 1}, {Path: "f"}, {Path: "ab"}, {Path: "ab-c"}}
+	want := []string{"a/b/c", "d", "d/e", "f", "ab", "ab-c"}
+	var got []string
+	for _, f := range withoutFolders(files) {
+		got = append(got, f.Path)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("kept %v, want %v", got, want)
 	}
 }

@@ -36,6 +36,9 @@ type sourceFS struct {
 func newSourceFS(ctx context.Context, d fetcher.Driver, src fetcher.Source, l fetcher.Listing) *sourceFS {
 	s := &sourceFS{ctx: ctx, driver: d, source: src, revision: l.Revision, files: map[string]fetcher.File{}}
 	for _, f := range l.Files {
+		if f.Unusable != nil {
+			continue
+		}
 		s.files[f.Path] = f
 	}
 	return s

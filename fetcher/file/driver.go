@@ -31,7 +31,7 @@ func New(followLinks ...string) *Driver { return &Driver{followLinks: followLink
 // List implements [fetcher.Driver]: every regular file below the directory,
 // hidden ones too. Symlinks are followed only to regular files, and only where [New]
 // lets them end; one that leads elsewhere, to a directory, or to nothing, and files
-// that are no files (pipes, sockets, devices) are refused by name, because leaving
+// that are no files (pipes, sockets, devices) are listed as unusable, because leaving
 // them out would be a short list. A hard link cannot be told from a file.
 func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing, error) {
 	op := operation{"list", src.String()}
@@ -59,14 +59,21 @@ func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing,
 
 // describe lists one file, of which Lstat shows info.
 func (t *tree) describe(name string, info fs.FileInfo) (fetcher.File, error) {
+	unusable := fetcher.File{Path: filepath.ToSlash(name), Version: version(info)}
 	if info.Mode()&fs.ModeSymlink != 0 {
-		var err error
-		if info, err = t.stat(name); err != nil {
+		end, err := t.stat(name)
+		if errors.Is(err, fetcher.ErrRefused) {
+			unusable.Unusable = err
+			return unusable, nil
+		}
+		if err != nil {
 			return fetcher.File{}, err
 		}
+		info = end
 	}
 	if !info.Mode().IsRegular() {
-		return fetcher.File{}, t.op.fail(fetcher.ErrRefused, fmt.Errorf("%s is %s, not a regular file", name, kindOf(info.Mode())), "remove it, or copy in what it stands for")
+		unusable.Unusable = t.op.fail(fetcher.ErrRefused, fmt.Errorf("%s is %s, not a regular file", name, kindOf(info.Mode())), "exclude it, remove it, or copy in what it stands for")
+		return unusable, nil
 	}
 	return fetcher.File{Path: filepath.ToSlash(name), Size: info.Size(), Version: version(info)}, nil
 }

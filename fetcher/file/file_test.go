@@ -56,7 +56,8 @@ func fixture(t *testing.T, files map[string][]byte) fetchertest.Fixture {
 	}
 }
 
-func TestListRefuses(t *testing.T) {
+// What is no file is listed, for it is refused where it is chosen.
+func TestListUnusable(t *testing.T) {
 	for name, spoil := range map[string]func(dir string) error{
 		"a pipe":                   func(dir string) error { return syscall.Mkfifo(filepath.Join(dir, "odd"), 0o600) },
 		"a symlink to a directory": func(dir string) error { return os.Symlink(dir, filepath.Join(dir, "odd")) },
@@ -69,7 +70,11 @@ func TestListRefuses(t *testing.T) {
 			if err := spoil(dir); err != nil {
 				t.Fatal(err)
 			}
-			_, err := file.New().List(t.Context(), source(dir))
+			l, err := file.New().List(t.Context(), source(dir))
+			if err != nil || len(l.Files) != 2 {
+				t.Fatal(l, err)
+			}
+			err = l.Files[1].Unusable
 			if !errors.Is(err, fetcher.ErrRefused) || !strings.Contains(err.Error(), "odd") || !strings.Contains(err.Error(), name) {
 				t.Errorf("error is %v, want a refusal that names odd as %s", err, name)
 			}

@@ -29,6 +29,9 @@ func readFile(ctx context.Context, d *file.Driver, dir, name string) (string, er
 		if f.Path != name {
 			continue
 		}
+		if f.Unusable != nil {
+			return "", f.Unusable
+		}
 		body, err := d.Open(ctx, fetcher.Object{Source: source(dir), Revision: l.Revision, File: f}, 0, f.Size)
 		if err != nil {
 			return "", err

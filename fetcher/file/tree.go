@@ -133,7 +133,7 @@ func (t *tree) resolve(name string) (root *os.Root, rest string, err error) {
 		return root, rest, nil
 	}
 	return nil, "", t.op.fail(fetcher.ErrRefused, fmt.Errorf("%q is a link to %q, outside of the directory", t.link(name), end),
-		fmt.Sprintf("copy in what it stands for, or, if whoever writes there may have that read, name its folder with --follow-links %s, in a model list with access.followLinks", filepath.Dir(end)))
+		fmt.Sprintf("exclude it, copy in what it stands for, or, if whoever writes there may have that read, name its folder with --follow-links %s, in a model list with access.followLinks", filepath.Dir(end)))
 }
 
 // link returns the first part of a name that is a link.

@@ -81,7 +81,16 @@ func readPage(op operation, files *httpsource.Files, body *jsonBody) error {
 			continue
 		}
 		if e.Type != "file" {
-			return op.fail(fetcher.ErrRefused, e.unknown(), "take it out of the repository, or name another revision")
+			// Its client takes everything that is no file for a folder; a submodule, which
+			// the Hub calls unknown, may stand for what vLLM reads.
+			refusal := op.fail(fetcher.ErrRefused, e.unknown(), "exclude it, take it out of the repository, or name another revision")
+			if e.Path == "" {
+				return refusal
+			}
+			if err := files.Add(fetcher.File{Path: e.Path, Unusable: refusal}); err != nil {
+				return op.exceeded(err)
+			}
+			continue
 		}
 		f, err := e.file()
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 func (e treeEntry) unknown() error {
 	kind := "of no type"
 	if id := httpsource.ID(e.Type); id != "" {
-		kind = "a " + id
+		kind = "of the type " + id
 	}
 	return fmt.Errorf("its entry %q is %s, neither a file nor a folder", httpsource.Plain(e.Path), kind)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -20,38 +21,57 @@ const (
 // control characters or backslashes, and short enough for a file system. The
 // error is ErrCorrupt.
 func CheckPath(p string) error {
-	bad := func(why string) error {
-		shown := p
-		if len(shown) > 120 {
-			shown = shown[:117] + "..."
-		}
-		return fmt.Errorf("file name %q %s: %w", shown, why, ErrCorrupt)
-	}
-	switch {
-	case p == "":
-		return bad("is empty")
-	case !utf8.ValidString(p):
-		return bad("is not valid UTF-8")
-	case len(p) > maxPath:
-		return bad(fmt.Sprintf("is %d bytes long, at most %d are allowed", len(p), maxPath))
-	case strings.ContainsFunc(p, unicode.IsControl):
-		return bad("contains control characters")
-	case strings.Contains(p, `\`):
-		return bad("contains a backslash")
-	case strings.HasPrefix(p, "/"):
-		return bad("is absolute")
-	case path.Clean(p) != p || p == "." || !filepath.IsLocal(p):
-		return bad("is not a clean path inside the model")
-	}
-	for _, segment := range strings.Split(p, "/") {
-		if strings.HasPrefix(segment, tempPrefix) {
-			return bad("has a part that is reserved for unfinished files")
-		}
-		if len(segment) > maxSegment {
-			return bad(fmt.Sprintf("has a part of %d bytes, at most %d are allowed", len(segment), maxSegment))
-		}
+	if problem, _ := PathProblem(p); problem != "" {
+		return fmt.Errorf("%s: %w", problem, ErrCorrupt)
 	}
 	return nil
+}
+
+// PathProblem returns in a clause why CheckPath does not pass a name, or "". A hostile
+// one is a trick: it leads elsewhere, or steers what shows it. The others are names that
+// a source may well have, and no file can.
+func PathProblem(p string) (problem string, hostile bool) {
+	why := ""
+	switch {
+	case strings.ContainsFunc(p, unicode.IsControl):
+		why, hostile = "contains control characters", true
+	case strings.HasPrefix(p, "/"):
+		why, hostile = "is absolute", true
+	case slices.Contains(strings.Split(p, "/"), ".."):
+		why, hostile = "leads out of a folder", true
+	case p == "":
+		why = "is empty"
+	case !utf8.ValidString(p):
+		why = "is not valid UTF-8"
+	case len(p) > maxPath:
+		why = fmt.Sprintf("is %d bytes long, at most %d are allowed", len(p), maxPath)
+	case strings.Contains(p, `\`):
+		why = "contains a backslash"
+	case path.Clean(p) != p || p == "." || !filepath.IsLocal(p):
+		why = "is not a clean path inside the model: it has an empty part, or one that is a dot"
+	default:
+		why = segmentProblem(p)
+	}
+	if why == "" {
+		return "", false
+	}
+	shown := p
+	if len(shown) > 120 {
+		shown = shown[:117] + "..."
+	}
+	return fmt.Sprintf("file name %q %s", shown, why), hostile
+}
+
+func segmentProblem(p string) string {
+	for segment := range strings.SplitSeq(p, "/") {
+		if strings.HasPrefix(segment, tempPrefix) {
+			return "has a part that is reserved for unfinished files"
+		}
+		if len(segment) > maxSegment {
+			return fmt.Sprintf("has a part of %d bytes, at most %d are allowed", len(segment), maxSegment)
+		}
+	}
+	return ""
 }
 
 // revisionRunes are what a revision may consist of.
