@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -41,12 +42,21 @@ func (s *simulated) reload() error {
 	return nil
 }
 
+// readLimited reads a regular file. Opening waits for nobody: a pipe without a writer
+// would hold the reader, and whoever waits for it, for good.
 func readLimited(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return nil, err
 	}
-	content, err := io.ReadAll(io.LimitReader(f, fileLimit+1))
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", path)
+	}
+	var content []byte
+	if err == nil {
+		content, err = io.ReadAll(io.LimitReader(f, fileLimit+1))
+	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -293,11 +294,17 @@ func TestBadFiles(t *testing.T) {
 }
 
 func TestBadFileSettings(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for spec, want := range map[string]string{
 		"simulated:dgxh100,file":              `setting "file" has no value`,
 		"simulated:dgxh100,file=":             "file is empty",
 		"simulated:dgxh100,file=a,file=b":     "file is set twice",
 		"simulated:dgxh100,file=/nonexistent": "/nonexistent: no such file",
+		"simulated:dgxh100,file=" + pipe:      "pipe is no regular file",
+		"simulated:dgxh100,file=/dev/zero":    "/dev/zero is no regular file",
 	} {
 		if _, err := Open(spec); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Open(%q): %v; want %q", spec, err, want)
