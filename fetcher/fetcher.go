@@ -222,6 +222,9 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	}
 	p := &pull{f: f, req: req, revision: listing.Revision, rules: rules, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
 	p.gate.failing = meter.failing
+	if err := p.checkManifestSize(listing.Files); err != nil {
+		return Result{}, err
+	}
 	if err := p.run(ctx, listing.Files, known); err != nil {
 		return Result{DownloadedBytes: p.downloaded.Load()}, err
 	}

@@ -7,8 +7,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/stoker-project/stoker/fetcher/store"
 )
@@ -174,6 +176,20 @@ func (p *pull) partialID(f File) string {
 	}
 	sum := sha256.Sum256([]byte(p.key(f)))
 	return hex.EncodeToString(sum[:])
+}
+
+// checkManifestSize refuses a choice of files that no manifest can list, while none of
+// them is fetched.
+func (p *pull) checkManifestSize(files []File) error {
+	m := p.manifest(files)
+	m.PublishedAt = time.Now().UTC()
+	for i := range m.Files {
+		m.Files[i].SHA256 = strings.Repeat("0", 2*sha256.Size)
+	}
+	if err := m.CheckSize(); err != nil {
+		return &Error{Kind: ErrRefused, Op: "list files of", Origin: p.req.Source.String(), Err: err, Hint: "choose fewer files with include or exclude, or name a folder that holds one model"}
+	}
+	return nil
 }
 
 // manifest lists what was pulled, sorted by path.

@@ -106,6 +106,16 @@ func (m *Manifest) check() error {
 	return nil
 }
 
+// CheckSize returns an error if the manifest would be larger than any that is read, 64
+// MiB: it is to be asked before the files are fetched.
+func (m *Manifest) CheckSize() error {
+	data, err := encodeJSON(m)
+	if err == nil && len(data) > maxList {
+		err = fmt.Errorf("the list of its %d files would have %d MiB, and a manifest has %d at most", len(m.Files), len(data)>>20, maxList>>20)
+	}
+	return err
+}
+
 // Manifest reads the manifest of one revision; ErrNotFound if it is not
 // published, ErrCorrupt if it is damaged. Its lists are shared by all who read
 // it: do not change them.

@@ -24,7 +24,7 @@ func (s *Store) currentPath(name string) string {
 // revision replaces the list.
 func (g *Staging) Publish(ctx context.Context, m Manifest) error {
 	m.FormatVersion = formatVersion
-	if err := m.check(); err != nil {
+	if err := errors.Join(m.check(), m.CheckSize()); err != nil {
 		return fmt.Errorf("publish %s@%s: %w", m.Name, m.Revision, err)
 	}
 	if m.Name != g.name {
