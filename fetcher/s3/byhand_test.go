@@ -1,6 +1,7 @@
 package s3_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,24 +13,45 @@ import (
 	"github.com/stoker-project/stoker/fetcher/s3"
 )
 
-// Files that were put beside the server, which then lists no ETag for them: size and
-// time pin them.
-func TestFilesPutByHand(t *testing.T) {
-	s := startServer(t)
-	bucket := s.newBucket(t)
-	dir := filepath.Join(s.root, bucket, "llama")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	files := model()
-	delete(files, "sub/tokenizer.json")
+// putByHand writes files into a bucket beside the server, which then lists no ETags
+// for them.
+func (s *server) putByHand(t *testing.T, bucket, prefix string, files map[string][]byte) fetcher.Source {
+	t.Helper()
 	for path, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, path), content, 0o600); err != nil {
+		path = filepath.Join(s.root, bucket, prefix, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	d := newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, s3.Options{})
-	p := &puller{dir: filepath.Join(t.TempDir(), "store"), driver: d, src: source(bucket, "llama")}
+	return source(bucket, prefix)
+}
+
+// Size and time pin what has no ETag, as they pin a file:// source.
+func TestFilesPutByHand(t *testing.T) {
+	s := startServer(t)
+	fetchertest.TestDriver(t, func(t *testing.T, files map[string][]byte) fetchertest.Fixture {
+		t.Helper()
+		bucket := s.newBucket(t)
+		f := s.fixture(s.driver(t, "", s3.Options{}), s.putByHand(t, bucket, "llama", files), "llama")
+		f.Digests, f.ChangedWhileReading = false, true
+		f.Change = func(t *testing.T, path string, content []byte) {
+			t.Helper()
+			// In place, so that what is being read changes as well; answers have whole seconds.
+			s.putByHand(t, bucket, "llama", map[string][]byte{path: content})
+			later := time.Now().Add(3 * time.Second)
+			if err := os.Chtimes(filepath.Join(s.root, bucket, "llama", path), later, later); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return f
+	})
+}
+
+func TestPullFilesPutByHand(t *testing.T) {
+	s := startServer(t)
+	bucket := s.newBucket(t)
+	files := model()
+	p := &puller{dir: filepath.Join(t.TempDir(), "store"), driver: s.driver(t, "", s3.Options{}), src: s.putByHand(t, bucket, "llama", files)}
 	res, err := p.pull(t.Context(), t, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -47,24 +69,4 @@ func TestFilesPutByHand(t *testing.T) {
 			t.Errorf("%s has the version %q and is vouched for by %q", f.Path, f.Version, f.VouchedBy)
 		}
 	}
-
-	// One that is replaced under the transfer is refused, and is taken when listed again.
-	obj := fetchertest.ObjectOf(t, d, p.src, "config.json")
-	path := filepath.Join(dir, "config.json")
-	files["config.json"] = []byte(`{"model_type": "qwen2"}`)
-	if err := os.WriteFile(path, files["config.json"], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	later := time.Now().Add(3 * time.Second)
-	if err := os.Chtimes(path, later, later); err != nil {
-		t.Fatal(err)
-	}
-	_, err = d.Open(t.Context(), obj, 0, obj.File.Size)
-	wantKind(t, err, fetcher.ErrRefused, "config.json", "replaced since it was listed")
-	_, err = d.Vouch(t.Context(), obj)
-	wantKind(t, err, fetcher.ErrRefused, "config.json", "replaced since it was listed")
-	if res, err = p.pull(t.Context(), t, nil); err != nil {
-		t.Fatal(err)
-	}
-	checkFiles(t, res.Path, files)
 }

@@ -5,8 +5,9 @@
 // (path, size, ETag), and a transfer asks for exactly the ETag that was listed,
 // so that an object which is replaced meanwhile is refused and named, never
 // mixed. Where a server lists no ETags, as versitygw does of files that were put
-// there by hand, the time of the last change stands in, which in answers has whole
-// seconds: a change within one goes unseen. Versions of a versioned bucket are not
+// there by hand, size and time of the last change stand in, as for file://, and are
+// looked at after each transfer as well; in answers the time has whole seconds, so a
+// change within one goes unseen. Versions of a versioned bucket are not
 // used: listing them needs a permission of its own, and the ETag pins as well.
 //
 // What vouches for an object is asked for one object at a time (HeadObject), of

@@ -45,15 +45,59 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	if out.ContentLength != nil {
 		part.Length = *out.ContentLength
 	}
-	if err := part.Check(f.Size, offset, length); err != nil {
-		_ = out.Body.Close()
-		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", host, err), "check that no proxy between here and the bucket changes its answers")
-	}
 	if err := sameVersion(f.Version, out.ETag, out.LastModified); err != nil {
 		_ = out.Body.Close()
 		return nil, otherVersion(op, fmt.Errorf("%s %w", host, err))
 	}
-	return httpsource.NewBody(ctx, op, host, out.Body, length), nil
+	unchanged := func() error {
+		_, err := c.stated(ctx, op, obj)
+		return err
+	}
+	if err := part.Check(f.Size, offset, length); err != nil {
+		_ = out.Body.Close()
+		if !isETag(f.Version) {
+			if err := unchanged(); err != nil { // within a second of when it was listed
+				return nil, err
+			}
+		}
+		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", host, err), "check that no proxy between here and the bucket changes its answers")
+	}
+	body := httpsource.NewBody(ctx, op, host, out.Body, length)
+	if isETag(f.Version) {
+		return body, nil
+	}
+	return &unpinned{ReadCloser: body, unchanged: unchanged}, nil
+}
+
+// unpinned is the body of an object that only its time tells from another: the server
+// may change it while it sends it. It ends without an error only if the object is
+// still the listed one.
+type unpinned struct {
+	io.ReadCloser
+	unchanged func() error
+	done      bool
+}
+
+// Read implements io.Reader.
+func (u *unpinned) Read(p []byte) (int, error) {
+	n, err := u.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) && !u.done {
+		if changed := u.unchanged(); changed != nil {
+			return n, changed
+		}
+		u.done = true
+	}
+	return n, err
+}
+
+// Close implements io.Closer. Who stops before the end hears now whether the object is
+// still the listed one.
+func (u *unpinned) Close() error {
+	var err error
+	if !u.done {
+		err = u.unchanged()
+	}
+	return errors.Join(err, u.ReadCloser.Close())
 }
 
 // get asks for an object on the condition that it is this version. A server that

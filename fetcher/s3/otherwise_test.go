@@ -36,7 +36,7 @@ var others = map[string]struct {
 	"ListObjects in place of V2":        {traits: traits{ignoresListType: true, page: 2}, more: 1},
 	"501 to encoded keys":               {traits: traits{unknown: []string{"encoding-type"}}, more: 2},
 	"501 to all that is not needed":     {traits: traits{unknown: []string{"list-type", "encoding-type", "x-amz-checksum-mode"}}, more: 3},
-	"no ETags":                          {traits: traits{noETags: true}, unvouched: true},
+	"no ETags":                          {traits: traits{noETags: true}, unvouched: true, more: 3}, // a look after each object
 	"ETags that are no MD5":             {traits: traits{opaque: true}, access: fetcher.Access{OpaqueETags: true}, unvouched: true},
 	"the bucket in the path":            {access: fetcher.Access{Addressing: fetcher.AddressingPath}},
 	"the bucket before the name":        {access: fetcher.Access{Addressing: fetcher.AddressingVirtual}},

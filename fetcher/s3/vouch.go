@@ -26,20 +26,34 @@ func (d *Driver) Vouch(ctx context.Context, obj fetcher.Object) (fetcher.Digest,
 	if err := d.check(ctx, op, obj, 0, 0); err != nil {
 		return "", err
 	}
-	bucket, prefix := httpsource.Bucket(obj.Source)
+	bucket, _ := httpsource.Bucket(obj.Source)
 	c, err := d.client(ctx, op, bucket)
 	if err != nil {
 		return "", err
 	}
+	out, err := c.stated(ctx, op, obj)
+	if err != nil {
+		return "", err
+	}
+	return d.vouched(bucket, out), nil
+}
+
+// stated returns what the server states of exactly this version of an object.
+func (c *client) stated(ctx context.Context, op httpsource.Operation, obj fetcher.Object) (*s3.HeadObjectOutput, error) {
+	f := obj.File
+	bucket, prefix := httpsource.Bucket(obj.Source)
 	out, err := c.head(ctx, &s3.HeadObjectInput{Bucket: aws.String(bucket), Key: aws.String(prefix + f.Path), RequestPayer: c.payer}, f.Version)
 	if err != nil {
-		return "", c.classify(ctx, op, err)
+		return nil, c.classify(ctx, op, err)
 	}
 	host, _ := answerer(out.ResultMetadata)
 	if err := sameVersion(f.Version, out.ETag, out.LastModified); err != nil {
-		return "", otherVersion(op, fmt.Errorf("%s %w", host, err))
+		return nil, otherVersion(op, fmt.Errorf("%s %w", host, err))
 	}
-	return d.vouched(bucket, out), nil
+	if size := aws.ToInt64(out.ContentLength); !isETag(f.Version) && out.ContentLength != nil && size != f.Size {
+		return nil, changed(op, fmt.Errorf("%s states %d bytes, %d were listed", host, size, f.Size))
+	}
+	return out, nil
 }
 
 // head asks for an object's head, on the condition that it is this version, and for
