@@ -1,14 +1,18 @@
 package main
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/spf13/pflag"
 
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/fetchertest"
 )
 
 func TestAccessFlags(t *testing.T) {
@@ -51,5 +55,41 @@ func TestAccessFlags(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The settings reach the driver, of pull and of fit.
+func TestUnsignedBucket(t *testing.T) {
+	tree, err := fetchertest.GenerateModel(fetchertest.SpecOfSize(6, 1<<20, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var signed atomic.Int32
+	b := &bucket{files: tree}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			signed.Add(1)
+		}
+		b.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	none := filepath.Join(t.TempDir(), "none")
+	for name, value := range map[string]string{
+		"AWS_ENDPOINT_URL": server.URL, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_REGION": "us-east-1",
+		"AWS_CONFIG_FILE": none, "AWS_SHARED_CREDENTIALS_FILE": none, "AWS_EC2_METADATA_DISABLED": "true",
+	} {
+		t.Setenv(name, value)
+	}
+	for _, args := range [][]string{{"pull", "s3://models"}, {"fit", "s3://models", "--gpus", "none"}} {
+		args = append(args, "--store", t.TempDir())
+		if code, _, stderr := call(t, args...); code != exitRefused || !strings.Contains(stderr, "--unsigned") {
+			t.Errorf("%q exits with %d: %s", args, code, stderr)
+		}
+		if code, _, stderr := call(t, append(args, "--unsigned")...); code != exitOK {
+			t.Errorf("%q unsigned exits with %d: %s", args, code, stderr)
+		}
+	}
+	if n := signed.Load(); n != 0 {
+		t.Errorf("%d requests were signed", n)
 	}
 }
