@@ -109,7 +109,9 @@ type Agent struct {
 	timeout   atomic.Int64 // intervals.timeout, for the events' writer
 	observed  atomic.Int64 // intervals.observe, for /healthz
 	shown     atomic.Pointer[snapshot]
-	metrics   *metrics
+	// gpusGone: the container has lost the GPUs that it had, for /healthz.
+	gpusGone atomic.Bool
+	metrics  *metrics
 }
 
 // New makes an agent. It touches no disk and sends nothing yet.

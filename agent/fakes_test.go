@@ -446,6 +446,12 @@ func (d *fakeDevices) Devices(context.Context) ([]gpu.Device, error) {
 	return d.list, d.err
 }
 
+func (d *fakeDevices) set(list []gpu.Device, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.list, d.err = list, err
+}
+
 // bench is an agent on fakes.
 type bench struct {
 	*testing.T

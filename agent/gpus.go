@@ -15,6 +15,7 @@ func (a *Agent) observeGPUs(now time.Time, f facts, d decision) {
 	if !got.answered() {
 		return
 	}
+	a.watchContainer(got)
 	if !f.PodsKnown && !a.patient(now) {
 		return // what pods hold is not known yet: fits would say too much or nothing
 	}
@@ -28,6 +29,20 @@ func (a *Agent) observeGPUs(now time.Time, f facts, d decision) {
 	found, gone := l.leaks.look(now, g, l.cfg.Intervals.GPULeak, l.cfg.GPU.LeakAbove)
 	a.tellLeaks(found, gone)
 	l.gpus.feed(now, wordOf(d.Models, g, l.leaks.list()), l.cfg.Intervals.GPURise)
+}
+
+// watchContainer notices that this container has lost its GPUs: NVML answers
+// "Unknown Error" where it listed GPUs before. Only a new container has them
+// again, so /healthz fails until something else is answered. In the container that
+// follows, NVML has not worked yet, so an error that stays restarts nothing twice.
+func (a *Agent) watchContainer(got answer[[]gpu.Device]) {
+	l := &a.loop
+	l.gpusWorked = l.gpusWorked || len(got.Value) > 0
+	gone := l.gpusWorked && errors.Is(got.Err, gpu.ErrUnknown)
+	if gone && !a.gpusGone.Swap(gone) {
+		a.logger.Error("lost the container's GPUs; /healthz fails so that the container is restarted", "error", got.Err)
+	}
+	a.gpusGone.Store(gone)
 }
 
 // tellLeaks records what was found and what is over.
@@ -82,7 +97,7 @@ func gpuFactsOf(devices answer[[]gpu.Device], f facts, node nodeView) gpuFacts {
 // one kind may say how long something has taken.
 func troubleOf(err error) string {
 	for _, kind := range []error{
-		gpu.ErrNoDriver, gpu.ErrVersionMismatch, gpu.ErrNoPermission, gpu.ErrLost, gpu.ErrUnsupported, gpu.ErrTimeout, errStuck,
+		gpu.ErrNoDriver, gpu.ErrVersionMismatch, gpu.ErrNoPermission, gpu.ErrLost, gpu.ErrUnsupported, gpu.ErrUnknown, gpu.ErrTimeout, errStuck,
 	} {
 		if errors.Is(err, kind) {
 			return kind.Error()

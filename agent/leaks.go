@@ -71,7 +71,10 @@ func (l *leaks) look(now time.Time, g gpuFacts, after time.Duration, above Share
 			continue // of a GPU in MIG mode, its MIG devices tell
 		}
 		leak, told := l.told[key]
-		if d.UsedBytes <= uint64(above.Of(int64(d.TotalBytes))) {
+		// What the kernel caches, Stoker's own reads among it, nobody holds. Memory
+		// that a GPU shares with the machine is used by whatever runs there.
+		used := d.UsedBytes - min(d.PageCacheBytes, d.UsedBytes)
+		if d.UnifiedMemory || used <= uint64(above.Of(int64(d.TotalBytes))) {
 			if told {
 				delete(l.told, key)
 				gone = append(gone, leak)
@@ -88,7 +91,7 @@ func (l *leaks) look(now time.Time, g gpuFacts, after time.Duration, above Share
 		if since[key] = from; now.Sub(from) < after {
 			continue
 		}
-		leak = LeakStatus{Index: d.Index, MIG: migSlot(d), UUID: d.UUID, Bytes: d.UsedBytes, Since: from.Unix()}
+		leak = LeakStatus{Index: d.Index, MIG: migSlot(d), UUID: d.UUID, Bytes: used, Since: from.Unix()}
 		if l.told == nil {
 			l.told = map[string]LeakStatus{}
 		}

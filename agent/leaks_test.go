@@ -27,6 +27,8 @@ func TestLeaks(t *testing.T) {
 	state := func(s gpu.State) gpuFacts { return full(func(g *gpuFacts) { g.Devices[0].State = s }) }
 	small := full(func(g *gpuFacts) { g.Devices[0].UsedBytes = 4 * gib }) // 5%
 	more := full(func(g *gpuFacts) { g.Devices[0].UsedBytes = 4*gib + 1 })
+	cached := full(func(g *gpuFacts) { g.Devices[0].PageCacheBytes = 69 * gib })
+	shared := full(func(g *gpuFacts) { g.Devices[0].UnifiedMemory = true })
 	away := full(func(g *gpuFacts) { g.Devices = g.Devices[1:] })
 	mig := full(func(g *gpuFacts) {
 		g.Devices[0].State = gpu.StatePartitioned
@@ -49,18 +51,21 @@ func TestLeaks(t *testing.T) {
 			{9, leaked, ""},
 			{14, leaked, "found GPU 0"},
 		},
-		"a pod has it":                        {{0, held, ""}, {60, held, ""}},
-		"its pod went four minutes ago":       {{0, held, ""}, {1, leaked, ""}, {5, leaked, ""}, {6, leaked, "found GPU 0"}},
-		"a pod that comes begins it anew":     {{0, leaked, ""}, {4, held, ""}, {5, leaked, ""}, {9, leaked, ""}, {10, leaked, "found GPU 0"}},
-		"a pod that comes to it changes none": {{0, leaked, ""}, {5, leaked, "found GPU 0"}, {6, held, ""}, {7, leaked, ""}, {8, full(func(g *gpuFacts) { g.Devices[0].UsedBytes, g.Held = gib, true }), "gone GPU 0"}},
-		"pods cannot be seen":                 {{0, unseen, ""}, {60, unseen, ""}, {61, leaked, ""}},
-		"the driver is away for a minute":     {{0, leaked, ""}, {4, dark, ""}, {5, leaked, ""}, {10, leaked, "found GPU 0"}, {11, dark, ""}, {12, leaked, ""}, {13, small, "gone GPU 0"}},
-		"the driver's own use":                {{0, small, ""}, {60, small, ""}},
-		"a byte more than that":               {{0, more, ""}, {60, more, "found GPU 0"}},
-		"a lost device":                       {{0, state(gpu.StateLost), ""}, {60, state(gpu.StateLost), ""}},
-		"lost while it is told":               {{0, leaked, ""}, {5, leaked, "found GPU 0"}, {6, state(gpu.StateLost), ""}, {7, leaked, ""}},
-		"a device that is no longer there":    {{0, leaked, ""}, {5, leaked, "found GPU 0"}, {6, away, "gone GPU 0"}},
-		"MIG devices, not their GPU":          {{0, mig, ""}, {5, mig, "found GPU 0, MIG device 2"}},
+		"a pod has it":                                                {{0, held, ""}, {60, held, ""}},
+		"its pod went four minutes ago":                               {{0, held, ""}, {1, leaked, ""}, {5, leaked, ""}, {6, leaked, "found GPU 0"}},
+		"a pod that comes begins it anew":                             {{0, leaked, ""}, {4, held, ""}, {5, leaked, ""}, {9, leaked, ""}, {10, leaked, "found GPU 0"}},
+		"a pod that comes to it changes none":                         {{0, leaked, ""}, {5, leaked, "found GPU 0"}, {6, held, ""}, {7, leaked, ""}, {8, full(func(g *gpuFacts) { g.Devices[0].UsedBytes, g.Held = gib, true }), "gone GPU 0"}},
+		"pods cannot be seen":                                         {{0, unseen, ""}, {60, unseen, ""}, {61, leaked, ""}},
+		"the driver is away for a minute":                             {{0, leaked, ""}, {4, dark, ""}, {5, leaked, ""}, {10, leaked, "found GPU 0"}, {11, dark, ""}, {12, leaked, ""}, {13, small, "gone GPU 0"}},
+		"page cache in the GPU's memory":                              {{0, cached, ""}, {60, cached, ""}, {61, leaked, ""}, {66, leaked, "found GPU 0"}, {67, cached, "gone GPU 0"}},
+		"memory that the machine shares":                              {{0, shared, ""}, {60, shared, ""}},
+		"found by an agent that took shared memory for the GPU's own": {{0, leaked, ""}, {5, leaked, "found GPU 0"}, {6, shared, "gone GPU 0"}},
+		"the driver's own use":                                        {{0, small, ""}, {60, small, ""}},
+		"a byte more than that":                                       {{0, more, ""}, {60, more, "found GPU 0"}},
+		"a lost device":                                               {{0, state(gpu.StateLost), ""}, {60, state(gpu.StateLost), ""}},
+		"lost while it is told":                                       {{0, leaked, ""}, {5, leaked, "found GPU 0"}, {6, state(gpu.StateLost), ""}, {7, leaked, ""}},
+		"a device that is no longer there":                            {{0, leaked, ""}, {5, leaked, "found GPU 0"}, {6, away, "gone GPU 0"}},
+		"MIG devices, not their GPU":                                  {{0, mig, ""}, {5, mig, "found GPU 0, MIG device 2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var l leaks

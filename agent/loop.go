@@ -51,6 +51,8 @@ type loopState struct {
 
 	gpus  steady
 	leaks leaks
+	// gpusWorked: NVML has listed GPUs in this container.
+	gpusWorked bool
 	// leaksRestored: what an earlier run reported was taken over.
 	leaksRestored bool
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
+	"github.com/stoker-project/stoker/gpu"
 )
 
 const oneModel = "models: [{name: a, source: 'hf://org/a@" + commit + "'}]\n"
@@ -182,6 +183,39 @@ func TestLoopStoreThatHangsFromTheStartTakesLabels(t *testing.T) {
 		if pulls, _ := b.puller.count(); pulls != 1 {
 			t.Errorf("%d pulls: the model was there all the time", pulls)
 		}
+	})
+}
+
+// GPUs that the container has lost come back with a new one only.
+func TestLoopLostContainer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, oneModel+fast)
+		healthy := func(when string, want bool) {
+			t.Helper()
+			if err := b.agent.healthy(time.Now()); (err == nil) != want {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+		gone := fmt.Errorf("initialize NVML: %w", gpu.ErrUnknown)
+		b.devices.set(nil, gone)
+		b.start()
+		after(5 * time.Second)
+		healthy("NVML has never worked here", true)
+		b.devices.set(devices(79), nil)
+		after(5 * time.Second)
+		healthy("NVML works", true)
+		b.devices.set(nil, gone)
+		after(5 * time.Second)
+		healthy("the container has lost its GPUs", false)
+		if got := b.cluster.label(WarmPrefix + "a"); got != "disk" {
+			t.Errorf("the weights are labelled %q", got)
+		}
+		b.devices.set(nil, gpu.ErrNoDriver)
+		after(5 * time.Second)
+		healthy("the driver is away", true)
+		b.devices.set(devices(79), nil)
+		after(5 * time.Second)
+		healthy("the driver is back", true)
 	})
 }
 

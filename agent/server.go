@@ -15,8 +15,8 @@ import (
 )
 
 // Handler answers /metrics, /healthz and /readyz. Healthy means that the loop
-// turns: a disk, a driver or an API server that does not answer is not cured by
-// a restart. Ready means that the Node says what the agent knows.
+// turns and that the container has not lost its GPUs: a disk, a driver or an API
+// server that does not answer is not cured by a restart. Ready means that the Node says what the agent knows.
 func (a *Agent) Handler() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(a.metrics, newScrubMetrics(a.scrubSeen, a.warmNames), newRAMMetrics(a.shown.Load, a.warmer.seen, a.speed.now), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -41,11 +41,15 @@ func (a *Agent) stale() time.Duration {
 	return max(30*time.Second, 10*time.Duration(a.observed.Load()))
 }
 
-// healthy reports a loop that has not turned for too long.
+// healthy reports a loop that has not turned for too long, and GPUs that only a
+// new container has again.
 func (a *Agent) healthy(now time.Time) error {
 	bound := a.stale()
 	if still := now.Sub(time.Unix(0, a.turned.Load())); still > bound {
 		return fmt.Errorf("the loop has not turned for %s", still.Truncate(time.Second))
+	}
+	if a.gpusGone.Load() {
+		return errors.New("this container has lost its GPUs (NVML's unknown error), as after systemctl daemon-reload on the node; a new one has them again")
 	}
 	return nil
 }

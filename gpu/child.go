@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"regexp"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -91,6 +93,9 @@ func decodeAnswer(ctx context.Context, out, complaint *limitedBuffer, err error)
 		if ended := endedBy(ctx); ended != nil {
 			return nil, ended
 		}
+		if signal := crashedBy(err, complaint.kept.String()); signal != "" {
+			return nil, fmt.Errorf("NVIDIA's library crashed the process that was to read them (%s); nothing else was harmed: reinstall the driver on the node, or report it to NVIDIA", signal)
+		}
 		why := err.Error()
 		if line, _, _ := strings.Cut(strings.TrimSpace(complaint.kept.String()), "\n"); line != "" {
 			why += ": " + line
@@ -108,6 +113,31 @@ func decodeAnswer(ctx context.Context, out, complaint *limitedBuffer, err error)
 		return nil, &childError{text: a.Error, kind: kinds()[a.Kind]}
 	}
 	return a.Devices, nil
+}
+
+// runtimeSignal is how Go's runtime names the signal that ends a process while C
+// code runs.
+var runtimeSignal = regexp.MustCompile(`\bSIG[A-Z]+: [a-z ]+`)
+
+// crashedBy is the signal by which a process ended, or "" if it ended otherwise.
+// Go's runtime turns most of those that C code causes into a dump on standard
+// error and exit code 2.
+func crashedBy(err error, complaint string) string {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return ""
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() != syscall.SIGKILL {
+		return status.Signal().String()
+	}
+	if exit.ExitCode() != 2 || !strings.Contains(complaint, "\ngoroutine ") && !strings.Contains(complaint, "\nPC=") {
+		return ""
+	}
+	if name := runtimeSignal.FindString(complaint); name != "" {
+		return strings.TrimSpace(strings.TrimSuffix(name, " code"))
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(complaint), "\n")
+	return line
 }
 
 // endedBy says how a context ended a process; nil if it did not.
@@ -129,7 +159,7 @@ type answer struct {
 func kinds() map[string]error {
 	return map[string]error{
 		"no-driver": ErrNoDriver, "version-mismatch": ErrVersionMismatch, "no-permission": ErrNoPermission,
-		"lost": ErrLost, "unsupported": ErrUnsupported, "timeout": ErrTimeout,
+		"lost": ErrLost, "unsupported": ErrUnsupported, "timeout": ErrTimeout, "unknown-error": ErrUnknown,
 	}
 }
 
@@ -148,8 +178,10 @@ func (e *childError) Unwrap() error { return e.kind }
 //
 // It returns within 10 seconds. The process must then end: the library stays as
 // it is, because closing it could hang and the end of the process does as well.
-func AnswerParent(ctx context.Context, w io.Writer) error {
-	devices, err := newReader(newNVML()).Devices(ctx)
+func AnswerParent(ctx context.Context, w io.Writer) error { return answerParent(ctx, w, newNVML()) }
+
+func answerParent(ctx context.Context, w io.Writer, b backend) error {
+	devices, err := newReader(b).Devices(ctx)
 	a := answer{Devices: devices}
 	if err != nil {
 		// The parent says the outermost words as well.

@@ -68,7 +68,9 @@ func TestChildErrorsKeepTheirKind(t *testing.T) {
 
 func TestChildThatFails(t *testing.T) {
 	for role, want := range map[string]string{
-		"crash":  "failed: exit status 2: fatal error: unexpected signal during runtime execution",
+		"crash":  "NVIDIA's library crashed the process that was to read them (fatal error: unexpected signal during runtime execution)",
+		"killed": "the process that was to read them failed: signal: killed",
+		"refuse": "failed: exit status 2: stoker: no such command",
 		"mumble": "understand the process that read them",
 		"flood":  "said more than 4.0 MiB",
 	} {

@@ -53,6 +53,17 @@ type Device struct {
 	// the driver does not tell it.
 	ReservedBytes uint64 `json:"reservedBytes,omitempty"`
 
+	// UnifiedMemory: the GPU shares the machine's memory, as GB10 and Jetson do.
+	// TotalBytes is that memory then, FreeBytes what of it is available to new
+	// processes (page cache given back), and UsedBytes what all processes and
+	// the kernel hold, with the GPU or without. Not checked on hardware.
+	UnifiedMemory bool `json:"unifiedMemory,omitempty"`
+	// PageCacheBytes is what of UsedBytes the kernel holds as page cache and
+	// gives back when it is needed, where the GPU's memory is a NUMA node of the
+	// machine's, as GH200's and GB200's may be. vLLM counts it as used. Not
+	// checked on hardware.
+	PageCacheBytes uint64 `json:"pageCacheBytes,omitempty"`
+
 	State State `json:"state"`
 	// Reason says why State is not StateOK, in words for people.
 	Reason string `json:"reason,omitempty"`
@@ -69,6 +80,9 @@ type Device struct {
 	// Recovery is what the driver says that the GPU needs; empty if it does
 	// not say, as older ones.
 	Recovery Recovery `json:"recovery,omitempty"`
+	// Fabric is how far the GPU has come in joining its machine's NVLink fabric;
+	// empty where there is none, or where the driver does not report it.
+	Fabric Fabric `json:"fabric,omitempty"`
 	// Conditions are what is the matter with a device that answers.
 	Conditions []Condition `json:"conditions,omitempty"`
 

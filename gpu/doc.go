@@ -11,7 +11,7 @@
 //
 // Every error of this package wraps at most one of the sentinels
 // [ErrNoDriver], [ErrVersionMismatch], [ErrNoPermission], [ErrLost],
-// [ErrUnsupported] and [ErrTimeout], or [os.ErrClosed] after [Reader.Close].
+// [ErrUnsupported], [ErrUnknown] and [ErrTimeout], or [os.ErrClosed] after [Reader.Close].
 // A device that cannot be read while others can is no error of
 // [Reader.Devices]: it is listed with its [State] and the reason. What one GPU
 // or driver does not tell of a device that answers is unknown, and its field

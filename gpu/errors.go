@@ -31,6 +31,13 @@ var (
 	// for. It is a property, not a failure: asking again changes nothing.
 	ErrUnsupported = errors.New("not supported by this GPU or driver")
 
+	// ErrUnknown: NVML's "Unknown Error". Where the GPUs could be read before,
+	// this container has lost their device files, as after systemctl
+	// daemon-reload on the node (github.com/NVIDIA/nvidia-docker/issues/1730).
+	// A child of this process has lost them as well: only a new container has
+	// them again.
+	ErrUnknown = errors.New("unknown error of the NVIDIA driver")
+
 	// ErrTimeout: a call into the driver has not returned in time. In this
 	// process it cannot be interrupted; until it returns, further calls answer
 	// at once with ErrTimeout. With OpenInChild it is killed.

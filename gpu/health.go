@@ -63,6 +63,20 @@ const (
 	RecoveryBusReset      Recovery = "bus-reset"
 )
 
+// Fabric is the state of a GPU's registration with the NVLink fabric of its
+// machine, which the fabric manager (a service of the node) makes.
+type Fabric string
+
+// The states. Before it is complete, NVML shows an idle GPU and CUDA fails to
+// initialize (error 802). FabricFailed: it came to an end with an error. Drivers
+// report it of Hopper and later only; an A100 with NVSwitch reports none.
+const (
+	FabricNotStarted Fabric = "not-started"
+	FabricInProgress Fabric = "in-progress"
+	FabricCompleted  Fabric = "completed"
+	FabricFailed     Fabric = "failed"
+)
+
 // needsReset says whether no new work should start before the recovery.
 func (r Recovery) needsReset() bool {
 	switch r {
@@ -94,6 +108,10 @@ const (
 	// ConditionRecovery: the driver asks for a reset or a reboot, which
 	// blocks, or for another recovery.
 	ConditionRecovery ConditionType = "recovery"
+	// ConditionFabric: the NVLink fabric is not up. Blocks while the GPU is not
+	// registered with it; one that failed to register is told, and not known to
+	// be useless.
+	ConditionFabric ConditionType = "fabric"
 	// ConditionUncorrectedErrors: memory errors that could not be corrected.
 	// Blocks while their repair waits for a reset, unless the driver says that
 	// none is needed, as it does where the bad page was taken out of use.
@@ -163,6 +181,12 @@ func (d Device) conditions() []Condition {
 	}
 	if d.Recovery != "" && d.Recovery != RecoveryNone {
 		add(ConditionRecovery, d.Recovery.needsReset(), "the driver asks for this recovery: %s", d.Recovery)
+	}
+	switch d.Fabric {
+	case FabricNotStarted, FabricInProgress:
+		add(ConditionFabric, true, "its NVLink fabric is not up (%s), so CUDA cannot initialize (error 802); start nvidia-fabricmanager on the node, in the driver's version", d.Fabric)
+	case FabricFailed:
+		add(ConditionFabric, false, "it failed to join its NVLink fabric; look at nvidia-fabricmanager on the node")
 	}
 	if d.ECC == nil {
 		return list

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +16,18 @@ import (
 // childRole is the environment variable that makes the test binary play a child
 // of childBackend.
 const childRole = "GPU_TEST_CHILD"
+
+// rootVariable is where a child finds the machine's /proc and /sys.
+const rootVariable = "GPU_TEST_ROOT"
+
+// nvmlAt is NVML with the machine's files under root; "" for the real ones.
+func nvmlAt(root string) backend {
+	b := newNVML()
+	if at, ok := b.(interface{ setRoot(string) }); ok && root != "" {
+		at.setRoot(root)
+	}
+	return b
+}
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(childRole); role != "" {
@@ -26,7 +39,7 @@ func TestMain(m *testing.M) {
 func playChild(role string) int {
 	switch role {
 	case "answer":
-		if err := AnswerParent(context.Background(), os.Stdout); err != nil {
+		if err := answerParent(context.Background(), os.Stdout, nvmlAt(os.Getenv(rootVariable))); err != nil {
 			return 1
 		}
 	case "hang":
@@ -35,6 +48,11 @@ func playChild(role string) int {
 	case "crash":
 		fmt.Print(`{"devices":[]}`)
 		fmt.Fprintln(os.Stderr, "fatal error: unexpected signal during runtime execution\n\ngoroutine 1")
+		return 2
+	case "killed":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "refuse":
+		fmt.Fprintln(os.Stderr, "stoker: no such command")
 		return 2
 	case "mumble":
 		fmt.Print("no JSON")

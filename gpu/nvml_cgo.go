@@ -16,10 +16,12 @@ type nvmlBackend struct {
 	// allProcesses: the processes that the driver lists are all there are, and
 	// their PIDs are those of this process's namespace.
 	allProcesses bool
+	// root is where the machine's /proc and /sys are; "/" but in tests.
+	root string
 }
 
 func newNVML() backend {
-	return &nvmlBackend{api: nvml.New(), allProcesses: seesAllProcesses()}
+	return &nvmlBackend{api: nvml.New(), allProcesses: seesAllProcesses(), root: "/"}
 }
 
 // newNVMLInChild leaves the reading to another process.
@@ -27,7 +29,7 @@ func newNVMLInChild(command Command) backend { return &childBackend{command: com
 
 // open loads the library, if that has not happened, and initializes it.
 func (b *nvmlBackend) open() error {
-	return check("initialize NVML", b.api.Init())
+	return explainUnknown(check("initialize NVML", b.api.Init()))
 }
 
 func (b *nvmlBackend) close() error {
@@ -43,14 +45,20 @@ func (b *nvmlBackend) close() error {
 func (b *nvmlBackend) devices(context.Context) ([]Device, error) {
 	count, ret := b.api.DeviceGetCount()
 	if err := check("count GPUs", ret); err != nil {
-		return nil, err
+		return nil, explainUnknown(err)
 	}
 	var list []Device
+	unknown := 0
 	for i := range count {
 		handle, ret := b.api.DeviceGetHandleByIndex(i)
 		err := check(fmt.Sprintf("open GPU %d", i), ret)
 		if errors.Is(err, errStale) || errors.Is(err, ErrVersionMismatch) {
 			return nil, err
+		}
+		if errors.Is(err, ErrUnknown) {
+			if unknown++; unknown == count {
+				return nil, explainUnknown(err)
+			}
 		}
 		if err != nil {
 			list = append(list, broken(Device{Index: i}, err))
@@ -68,12 +76,13 @@ func (b *nvmlBackend) devices(context.Context) ([]Device, error) {
 // readGPU reads one GPU and its MIG devices. An error means that the library
 // must be initialized again.
 func (b *nvmlBackend) readGPU(index int, handle nvml.Device) ([]Device, error) {
-	d, err := b.readDevice(Device{Index: index}, handle)
-	if err != nil {
-		return nil, err
-	}
+	d := Device{Index: index}
 	if major, minor, ret := handle.GetCudaComputeCapability(); ret == nvml.SUCCESS {
 		d.ComputeCapability = fmt.Sprintf("%d.%d", major, minor)
+	}
+	d, err := b.readDevice(d, handle)
+	if err != nil {
+		return nil, err
 	}
 	if d, err = b.complete(d, handle, b.readHealth); err != nil {
 		return nil, err
@@ -158,30 +167,6 @@ func (b *nvmlBackend) complete(d Device, handle nvml.Device, read func(*Device, 
 	return d, nil
 }
 
-// readMemory prefers the second version of the call, which tells reserved memory
-// apart. Free and total are the same in both.
-func (b *nvmlBackend) readMemory(d *Device, handle nvml.Device) error {
-	if b.has("nvmlDeviceGetMemoryInfo_v2") {
-		m, ret := handle.GetMemoryInfo_v2()
-		err := check(fmt.Sprintf("read the memory of GPU %d", d.Index), ret)
-		if err == nil {
-			d.TotalBytes, d.FreeBytes, d.ReservedBytes = m.Total, min(m.Free, m.Total), min(m.Reserved, m.Total-min(m.Free, m.Total))
-			d.UsedBytes = d.TotalBytes - d.FreeBytes - d.ReservedBytes
-			return nil
-		}
-		if !errors.Is(err, ErrUnsupported) {
-			return err
-		}
-	}
-	m, ret := handle.GetMemoryInfo()
-	if err := check(fmt.Sprintf("read the memory of GPU %d", d.Index), ret); err != nil {
-		return err
-	}
-	d.TotalBytes, d.FreeBytes = m.Total, min(m.Free, m.Total)
-	d.UsedBytes = d.TotalBytes - d.FreeBytes
-	return nil
-}
-
 // inMIGMode is false for GPUs and drivers that know no MIG.
 func (b *nvmlBackend) inMIGMode(handle nvml.Device) bool {
 	if !b.has("nvmlDeviceGetMigMode") || !b.has("nvmlDeviceGetMaxMigDeviceCount") || !b.has("nvmlDeviceGetMigDeviceHandleByIndex") {
@@ -221,6 +206,14 @@ var (
 	errNotFound = errors.New("not found")
 )
 
+// explainUnknown says what to do about an unknown error of the whole driver.
+func explainUnknown(err error) error {
+	if !errors.Is(err, ErrUnknown) {
+		return err
+	}
+	return fmt.Errorf("%w; where the GPUs could be read before, this container has lost them, as after systemctl daemon-reload on the node: restart the pod", err)
+}
+
 // check turns what NVML returned into an error, nil for SUCCESS. It is the one
 // place that does: nvml.Return implements error, and error(nvml.SUCCESS) is not
 // nil.
@@ -249,6 +242,8 @@ func check(doing string, ret nvml.Return) error {
 		kind = ErrUnsupported
 	case nvml.ERROR_NOT_FOUND:
 		kind = errNotFound
+	case nvml.ERROR_UNKNOWN:
+		kind = ErrUnknown
 	default:
 		// Not %w: the library is asked for the text of a Return each time.
 		return fmt.Errorf("%s: %s (NVML error %d)", doing, ret.Error(), uint32(ret))

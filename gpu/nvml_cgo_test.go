@@ -85,6 +85,8 @@ func healthy(uuid string) *mock.Device {
 		GetMemoryInfo_v2Func: func() (nvml.Memory_v2, nvml.Return) {
 			return nvml.Memory_v2{Total: 80 << 30, Free: 70 << 30, Used: 9 << 30, Reserved: 1 << 30}, nvml.SUCCESS
 		},
+		GetNumaNodeIdFunc:                 func() (int, nvml.Return) { return 0, nvml.ERROR_NOT_SUPPORTED },
+		GetGpuFabricInfoFunc:              func() (nvml.GpuFabricInfo, nvml.Return) { return nvml.GpuFabricInfo{}, nvml.ERROR_NOT_SUPPORTED },
 		GetComputeModeFunc:                func() (nvml.ComputeMode, nvml.Return) { return nvml.COMPUTEMODE_DEFAULT, nvml.SUCCESS },
 		GetComputeRunningProcessesFunc:    func() ([]nvml.ProcessInfo, nvml.Return) { return nil, nvml.SUCCESS },
 		GetMPSComputeRunningProcessesFunc: func() ([]nvml.ProcessInfo, nvml.Return) { return nil, nvml.SUCCESS },

@@ -150,7 +150,39 @@ func (b *nvmlBackend) readHealth(d *Device, handle nvml.Device) error {
 	if ecc.UncorrectedKnown || ecc.RepairKnown {
 		d.ECC = &ecc
 	}
+	if err := b.readFabric(d, handle); err != nil {
+		return err
+	}
 	return b.readRecovery(d, handle)
+}
+
+// readFabric asks the first version of the call, which every driver has that has
+// one (since R535): later ones add only health bits.
+func (b *nvmlBackend) readFabric(d *Device, handle nvml.Device) error {
+	if !b.has("nvmlDeviceGetGpuFabricInfo") {
+		return nil
+	}
+	info, ret := handle.GetGpuFabricInfo()
+	if ret == nvml.SUCCESS {
+		d.Fabric = fabric(info)
+	}
+	return grave(check("read the state of the NVLink fabric", ret))
+}
+
+func fabric(info nvml.GpuFabricInfo) Fabric {
+	switch info.State {
+	case nvml.GPU_FABRIC_STATE_NOT_STARTED:
+		return FabricNotStarted
+	case nvml.GPU_FABRIC_STATE_IN_PROGRESS:
+		return FabricInProgress
+	case nvml.GPU_FABRIC_STATE_COMPLETED:
+		// The status counts in this state only (nvml.h).
+		if nvml.Return(info.Status) != nvml.SUCCESS {
+			return FabricFailed
+		}
+		return FabricCompleted
+	}
+	return "" // there is none, or in a state that this package does not know
 }
 
 func (b *nvmlBackend) readRecovery(d *Device, handle nvml.Device) error {

@@ -30,10 +30,11 @@ import (
 //	  1: {state: lost}              # ok, lost, reset-required, no-permission, unknown
 //	  2: {computeMode: prohibited}  # default, exclusive-process, prohibited
 //	  3: {ecc: {uncorrectedErrors: 1, repairPending: true, repairFailed: false}}
-//	  4:
+//	  4: {fabric: not-started}      # in-progress, completed, failed
+//	  5:
 //	    mig:                        # a list of parts; false takes the GPU out of MIG mode
 //	    - {profile: 3g.71gb, memory: 69GiB, free: 10GiB}
-//	error: none                     # no-driver, version-mismatch, no-permission, timeout
+//	error: none                     # no-driver, version-mismatch, no-permission, timeout, unknown-error
 //	steps:                          # what comes later, laid over what was before
 //	- after: 30s                    # since the file was read with this content
 //	  devices: {1: {state: ok}}

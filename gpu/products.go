@@ -56,6 +56,9 @@ func productOf(name string, totalBytes uint64) (product, bool) {
 
 // usableBytes is what CUDA calls the total of a device; see [Device.UsableBytes].
 func usableBytes(d Device) uint64 {
+	if d.UnifiedMemory {
+		return d.TotalBytes
+	}
 	if d.ReservedBytes > 0 {
 		return d.TotalBytes - min(d.ReservedBytes, d.TotalBytes)
 	}

@@ -188,7 +188,7 @@ func (r *Reader) read(ctx context.Context) ([]Device, error) {
 	}
 	devices, err := r.backend.devices(ctx)
 	switch {
-	case errors.Is(err, errStale), errors.Is(err, ErrVersionMismatch), errors.Is(err, ErrLost), errors.Is(err, ErrNoDriver):
+	case errors.Is(err, errStale), errors.Is(err, ErrVersionMismatch), errors.Is(err, ErrLost), errors.Is(err, ErrNoDriver), errors.Is(err, ErrUnknown):
 		// What failed the whole read is over or needs a new Init. The error
 		// of closing a broken library adds nothing to the one in hand.
 		_ = r.shutdown()

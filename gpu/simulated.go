@@ -20,6 +20,7 @@ type board struct {
 	totalBytes        uint64
 	usableBytes       uint64 // CUDA's total
 	computeCapability string
+	unified           bool
 }
 
 // boards are the machines that can be simulated. Totals are what NVML reports;
@@ -30,7 +31,7 @@ func boards() map[string]board {
 	of := func(gpus int, name string) board {
 		for _, p := range products() {
 			if p.names[0] == name {
-				return board{gpus, name, p.totalBytes, p.usableBytes, p.computeCapability}
+				return board{gpus, name, p.totalBytes, p.usableBytes, p.computeCapability, false}
 			}
 		}
 		panic("no product " + name)
@@ -51,7 +52,7 @@ func boards() map[string]board {
 		"l40s":       of(8, "NVIDIA L40S"),
 		"rtx6000ada": of(8, "NVIDIA RTX 6000 Ada Generation"),
 		"rtxpro6000": of(8, "NVIDIA RTX PRO 6000 Blackwell Server Edition"),
-		"gb10":       {1, "NVIDIA GB10", 12169 << 30 / 100, 12169 << 30 / 100, "12.1"},
+		"gb10":       {1, "NVIDIA GB10", 12169 << 30 / 100, 12169 << 30 / 100, "12.1", true},
 	}
 }
 
@@ -224,7 +225,7 @@ func (b board) devices(boardName string) []Device {
 		list[i] = Device{
 			Index: i, UUID: simulatedUUID(boardName, i), Name: b.name, ComputeCapability: b.computeCapability,
 			TotalBytes: b.totalBytes, UsableBytes: b.usableBytes, FreeBytes: b.totalBytes - idleBytes, UsedBytes: idleBytes,
-			State: StateOK, ComputeMode: ComputeDefault, Processes: []Process{},
+			State: StateOK, ComputeMode: ComputeDefault, Processes: []Process{}, UnifiedMemory: b.unified,
 		}
 	}
 	return list

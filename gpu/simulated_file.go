@@ -186,7 +186,7 @@ func (p *scriptParser) frame(m *mapping) frame {
 		kind, isText := v.(string)
 		err, known := kinds()[kind]
 		if !known && kind != "none" || !isText || kind == "lost" || kind == "unsupported" {
-			p.bad(m.name("error"), v, "is none of none, no-driver, version-mismatch, no-permission, timeout")
+			p.bad(m.name("error"), v, "is none of none, no-driver, version-mismatch, no-permission, timeout, unknown-error")
 		}
 		f.failure, f.setsFailure = err, true
 	}
@@ -230,6 +230,7 @@ func (p *scriptParser) override(m *mapping, part bool) override {
 		if v, ok := m.take("ecc"); ok {
 			o.ecc = p.ecc(p.mapping(m.name("ecc"), v))
 		}
+		o.fabric = choice(p, m, "fabric", FabricNotStarted, FabricInProgress, FabricCompleted, FabricFailed)
 		if v, ok := m.take("mig"); ok {
 			o.mig = p.layout(m.name("mig"), v)
 		}

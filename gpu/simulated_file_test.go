@@ -229,6 +229,21 @@ func TestFileGoesBad(t *testing.T) {
 	}
 }
 
+// Without the fabric manager a GPU looks idle, and nothing can start on it.
+func TestFileFabric(t *testing.T) {
+	f := newBoardFile(t, `{all: {fabric: not-started}, devices: {1: {fabric: completed}, 2: {fabric: failed}}, steps: [{after: 1h, all: {fabric: completed}}]}`)
+	list := read(t, f.open(t, ""))
+	if d := list[0]; d.Usable() || d.FreeBytes != 79*gi || d.Conditions[0].Type != ConditionFabric {
+		t.Errorf("not started: %+v", d)
+	}
+	if d := list[1]; !d.Usable() || len(d.Conditions) != 0 {
+		t.Errorf("up: %+v", d)
+	}
+	if d := list[2]; !d.Usable() || len(d.Conditions) != 1 {
+		t.Errorf("failed: %+v", d)
+	}
+}
+
 func TestBadFiles(t *testing.T) {
 	tests := map[string][]string{
 		`7`:          {"the file: 7 is no mapping"},
@@ -256,6 +271,7 @@ func TestBadFiles(t *testing.T) {
 		`{all: {processes: [{pid: 1, used: 41GiB}, {pid: 2, used: 41GiB}]}}`:       {"all.processes: together they use more than the 80.0 GiB"},
 		`{all: {ecc: {uncorrectedErrors: many}}}`:                                  {`all.ecc.uncorrectedErrors: "many" is no whole number`},
 		`{all: {ecc: {corrected: 1}}}`:                                             {"all.ecc.corrected: 1 is unknown here"},
+		`{all: {fabric: down}}`:                                                    {`all.fabric: "down" is none of not-started, in-progress, completed, failed`},
 		`{all: {mig: true}}`:                                                       {"all.mig: true is neither a list of parts nor false"},
 		`{all: {mig: [{}]}}`:                                                       {"all.mig.0.profile: null is missing", "all.mig.0.memory: null is no size of a part"},
 		`{all: {mig: [{profile: 1, memory: 1GiB}]}}`:                               {"all.mig.0.profile: 1 is no MIG profile"},

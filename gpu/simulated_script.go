@@ -32,6 +32,7 @@ type override struct {
 	mode      *ComputeMode
 	processes *processes
 	ecc       *ECC
+	fabric    *Fabric
 	mig       *layout
 }
 
@@ -56,6 +57,7 @@ func (o override) over(later override) override {
 	set(&o.mode, later.mode)
 	set(&o.processes, later.processes)
 	set(&o.ecc, later.ecc)
+	set(&o.fabric, later.fabric)
 	set(&o.mig, later.mig)
 	return o
 }
@@ -124,6 +126,9 @@ func (o override) apply(d Device) ([]Device, error) {
 	if o.ecc != nil {
 		e := *o.ecc
 		d.ECC = &e
+	}
+	if o.fabric != nil {
+		d.Fabric = *o.fabric
 	}
 	if o.mig == nil || !o.mig.on {
 		err := o.use(&d, idleBytes)

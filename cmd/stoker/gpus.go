@@ -53,6 +53,7 @@ changes:
     2: {computeMode: prohibited}          # default, exclusive-process
     3: {ecc: {uncorrectedErrors: 1, repairPending: true}}
     4: {mig: [{profile: 3g.71gb, memory: 69GiB, free: 10GiB}]}
+    5: {fabric: not-started}              # in-progress, completed, failed
   steps:                        # what changes later
   - after: 30s
     devices: {1: {state: ok}}
@@ -109,14 +110,6 @@ func (c *cli) gpus(cmd *cobra.Command, f gpusFlags) error {
 func gpusFlag(cmd *cobra.Command, spec *string) {
 	cmd.Flags().StringVar(spec, "gpus", "auto",
 		"read GPUs from `SPEC`: auto (NVML), none, or simulated:BOARD[,total=SIZE][,free=SIZE][,free.INDEX=SIZE][,file=PATH] with dgxa100, dgxh100, dgxh200, l4 or others (stoker gpus --help)")
-}
-
-func openGPUs(spec string) (*gpu.Reader, error) {
-	r, err := gpu.Open(spec)
-	if err != nil {
-		return nil, fmt.Errorf("--gpus: %w", err)
-	}
-	return r, nil
 }
 
 // readGPUs reads the devices once. With "none" there are none, which is no

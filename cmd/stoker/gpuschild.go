@@ -12,8 +12,9 @@ import (
 // the stoker that started it. It is no command: people want `stoker gpus`.
 const readGPUsArgument = "__read-gpus"
 
-// openGPUsInChild is openGPUs for the agent, which outlives drivers.
-func openGPUsInChild(spec string) (*gpu.Reader, error) {
+// openGPUs opens the GPUs that spec names. NVML is loaded in another process: the
+// agent outlives drivers, and a library that crashes ends no command with a dump.
+func openGPUs(spec string) (*gpu.Reader, error) {
 	r, err := gpu.OpenInChild(spec, func(ctx context.Context) *exec.Cmd {
 		// This very binary, whatever lies at its path by now.
 		cmd := exec.CommandContext(ctx, "/proc/self/exe", readGPUsArgument)

@@ -9,7 +9,7 @@ import (
 	"github.com/stoker-project/stoker/gpu"
 )
 
-// The agent reads GPUs through a process of its own, and sees what a process that
+// stoker reads GPUs through a process of its own, and sees what a process that
 // reads them itself sees, an error included.
 func TestGPUsInAChild(t *testing.T) {
 	type seen struct{ UUIDs, Error string }
@@ -37,14 +37,14 @@ func TestGPUsInAChild(t *testing.T) {
 		}
 		return out
 	}
-	itself, child := read(openGPUs), read(openGPUsInChild)
+	itself, child := read(gpu.Open), read(openGPUs)
 	if diff := cmp.Diff(itself, child); diff != "" {
 		t.Errorf("(-this process +child):\n%s", diff)
 	}
 	if itself == (seen{}) {
 		t.Log("there is a driver and no GPU")
 	}
-	if _, err := openGPUsInChild("simulated:nosuch"); err == nil {
+	if _, err := openGPUs("simulated:nosuch"); err == nil {
 		t.Error("a bad spec is no error")
 	}
 }

@@ -16,9 +16,9 @@
 //	reserved        of it, what the driver keeps, in MiB; default 512
 //	capability      the compute capability times ten; default 75
 //	numa            the NUMA node that the GPU's memory is; absent: none
-//	addressing      the addressing mode; default 0, none
 //	fabric          the state of the NVLink fabric; default 0, not supported
 //	fabric-status   how reaching that state went
+//	recovery        what the driver asks for; default 4, drain and reset
 //	mig             how many MIG devices the GPU is split into; absent: MIG is off
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,12 +144,6 @@ nvmlReturn_t nvmlDeviceGetNumaNodeId(nvmlDevice_t device, unsigned int *node) {
 	return exists("numa") ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
 }
 
-nvmlReturn_t nvmlDeviceGetAddressingMode(nvmlDevice_t device, nvmlDeviceAddressingMode_t *mode) {
-	if (mode->version != nvmlDeviceAddressingMode_v1) return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
-	mode->value = number("addressing", NVML_DEVICE_ADDRESSING_MODE_NONE);
-	return NVML_SUCCESS;
-}
-
 nvmlReturn_t nvmlDeviceGetGpuFabricInfo(nvmlDevice_t device, nvmlGpuFabricInfo_t *info) {
 	info->state = number("fabric", NVML_GPU_FABRIC_STATE_NOT_SUPPORTED);
 	info->status = number("fabric-status", NVML_SUCCESS);
@@ -194,7 +188,7 @@ nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t device, int count, nvmlFieldV
 	for (int i = 0; i < count; i++) {
 		fields[i].nvmlReturn = fields[i].fieldId == NVML_FI_DEV_GET_GPU_RECOVERY_ACTION ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
 		fields[i].valueType = NVML_VALUE_TYPE_UNSIGNED_INT;
-		fields[i].value.uiVal = NVML_GPU_RECOVERY_ACTION_DRAIN_AND_RESET;
+		fields[i].value.uiVal = number("recovery", NVML_GPU_RECOVERY_ACTION_DRAIN_AND_RESET);
 	}
 	return NVML_SUCCESS;
 }
