@@ -71,13 +71,15 @@ func (a *Agent) tellLeaks(found, gone []LeakStatus) {
 // counts each GPU several times (time-slicing, MPS), each share given may be of
 // another GPU, and where it counts fewer than there are, the rest is unhealthy.
 // Parts of GPUs under names of their own (nvidia.com/mig-*) are no whole GPUs
-// and count for nothing here but for being held.
+// and count for nothing here but for being held; see slicesCount for those that
+// are called nvidia.com/gpu.
 func gpuFactsOf(devices answer[[]gpu.Device], f facts, node nodeView) gpuFacts {
 	g := gpuFacts{Known: devices.Known, Devices: devices.Value, FreeKnown: f.PodsKnown}
 	if !devices.Known {
 		g.Reason, g.trouble = errText(devices.Err), troubleOf(devices.Err)
 		return g
 	}
+	g.Slices = slicesCount(g.Devices, node)
 	g.Free = g.sound()
 	if node.GPUsKnown {
 		g.Free = min(g.Free, node.GPUs)
@@ -91,6 +93,34 @@ func gpuFactsOf(devices answer[[]gpu.Device], f facts, node nodeView) gpuFacts {
 	}
 	g.Free = max(0, g.Free)
 	return g
+}
+
+// slicesCount reports whether nvidia.com/gpu stands for MIG devices on this node:
+// the device plugin's strategy "single", for which every GPU has to be in MIG mode
+// (NVIDIA/k8s-device-plugin, --mig-strategy). GPU feature discovery names the
+// strategy in a label. Without it, the plugin offers as many as there are slices,
+// while with the strategy "none" it offers the GPUs themselves.
+func slicesCount(devices []gpu.Device, node nodeView) bool {
+	gpus, slices := 0, 0
+	for _, d := range devices {
+		switch {
+		case d.MIG != nil:
+			slices++
+		case d.State == gpu.StatePartitioned:
+			gpus++
+		case d.State == gpu.StateOK:
+			return false
+		}
+	}
+	if gpus == 0 || !node.GPUsKnown {
+		return false
+	}
+	switch strategy := node.Labels[migStrategyLabel]; strategy {
+	case "":
+		return slices > 0 && node.GPUs == slices
+	default:
+		return strategy == "single"
+	}
 }
 
 // troubleOf is the kind of an error of reading the GPUs, never empty: texts of

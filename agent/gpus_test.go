@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +25,7 @@ func TestGPUFacts(t *testing.T) {
 	partitioned[3].State = gpu.StatePartitioned
 	lost := devices(79, 79, 79, 79)
 	lost[0].State, lost[0].FreeBytes = gpu.StateLost, 0
+	single := map[string]string{migStrategyLabel: "single"}
 	for _, c := range []struct {
 		name    string
 		devices []gpu.Device
@@ -68,6 +70,14 @@ func TestGPUFacts(t *testing.T) {
 			nodeView{},
 			1, true, 1,
 		},
+		{"slices as nvidia.com/gpu, by their label", sliced(2, 4), nil, nodeView{GPUs: 8, GPUsKnown: true, Labels: single}, 8, false, 8},
+		{"slices as nvidia.com/gpu, by their number", sliced(2, 4), []pod{a(corev1.PodRunning, request(gpuResource, "3"))}, nodeView{GPUs: 8, GPUsKnown: true}, 5, true, 5},
+		{"the plugin calls a slice unhealthy", sliced(2, 4), nil, nodeView{GPUs: 7, GPUsKnown: true, Labels: single}, 7, false, 7},
+		{"slices that are too small", sliced(2, 8), nil, nodeView{GPUs: 16, GPUsKnown: true, Labels: single}, 16, false, 0},
+		{"GPUs in MIG mode as nvidia.com/gpu", sliced(2, 4), nil, nodeView{GPUs: 2, GPUsKnown: true}, 0, false, 0},
+		{"slices under names of their own", sliced(2, 4), nil, nodeView{GPUs: 0, GPUsKnown: true, Labels: map[string]string{migStrategyLabel: "mixed"}}, 0, false, 0},
+		{"slices and no device plugin", sliced(2, 4), nil, nodeView{}, 0, false, 0},
+		{"one GPU is not in MIG mode", append(sliced(1, 4), devices(79)...), nil, nodeView{GPUs: 1, GPUsKnown: true, Labels: single}, 1, false, 1},
 		{"memory that is in use without a pod", devices(79, 3, 3, 79), nil, nodeView{GPUs: 4, GPUsKnown: true}, 4, false, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -80,5 +90,37 @@ func TestGPUFacts(t *testing.T) {
 				t.Errorf("%d replicas fit, want %d", got, c.fits)
 			}
 		})
+	}
+}
+
+// sliced are GPUs of 80 GiB in MIG mode, each split into so many idle MIG devices.
+func sliced(gpus, each int) []gpu.Device {
+	var out []gpu.Device
+	for i := range gpus {
+		parent := fmt.Sprintf("GPU-%d", i)
+		out = append(out, gpu.Device{Index: i, UUID: parent, State: gpu.StatePartitioned, TotalBytes: 80 * gib, UsableBytes: 80 * gib, FreeBytes: 79 * gib})
+		memory := uint64(80 * gib / each)
+		for slot := range each {
+			out = append(out, gpu.Device{
+				Index: i, UUID: fmt.Sprintf("MIG-%d-%d", i, slot), State: gpu.StateOK, MIG: &gpu.MIG{ParentUUID: parent, Index: slot},
+				TotalBytes: memory, UsableBytes: memory, FreeBytes: memory,
+			})
+		}
+	}
+	return out
+}
+
+// MIG devices do not work together, so a replica of several GPUs fits on none.
+func TestSlicesTakeReplicasOfOneGPU(t *testing.T) {
+	node := nodeView{GPUs: 8, GPUsKnown: true, Labels: map[string]string{migStrategyLabel: "single"}}
+	g := gpuFactsOf(answer[[]gpu.Device]{Known: true, Value: sliced(2, 4)}, facts{PodsKnown: true}, node)
+	for tp, want := range map[int]int{1: 8, 2: 0} {
+		m := warmModel("m", tp)
+		if got := wordOf([]modelState{m}, g, nil).Fits["m"]; got != want {
+			t.Errorf("%d replicas of %d GPUs fit; want %d", got, tp, want)
+		}
+	}
+	if w := wordOf(nil, g, nil); w.Count != 8 || w.Idle != 8 || w.FreeGiB != 20 || w.TotalBytes != 20*gib {
+		t.Errorf("%+v; want eight devices of 20 GiB", w)
 	}
 }

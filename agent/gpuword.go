@@ -14,7 +14,8 @@ const unknown = -1
 // gpuWord is all that a Node says of its GPUs, in the labels' steps. Every
 // number claims more the higher it is, and may be unknown.
 type gpuWord struct {
-	// Count is how many whole GPUs can take work; unknown: the GPUs cannot be
+	// Count is how many whole GPUs (or MIG devices, where those are what
+	// nvidia.com/gpu stands for) can take work; unknown: the GPUs cannot be
 	// read, and Reason says why.
 	Count  int
 	Reason string
@@ -89,6 +90,9 @@ func (g gpuFacts) fits(size *sizing.Model, s sizing.Serving) int {
 	need, err := size.Need(s)
 	if err != nil {
 		return unknown
+	}
+	if g.Slices && need.TensorParallel > 1 {
+		return 0 // MIG devices do not work together
 	}
 	ready := 0
 	for _, d := range g.whole() {

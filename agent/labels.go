@@ -21,6 +21,9 @@ type gpuFacts struct {
 	Reason  string // why not
 	trouble string // the kind of Reason
 	Devices []gpu.Device
+	// Slices: nvidia.com/gpu stands for MIG devices here, which then count as
+	// GPUs do elsewhere, each by its own memory.
+	Slices bool
 	// Free is how many whole GPUs are given to no pod, Held whether any pod
 	// here has a GPU or a part of one; both are known only with FreeKnown.
 	Free      int
@@ -28,24 +31,28 @@ type gpuFacts struct {
 	FreeKnown bool
 }
 
-// whole returns the GPUs that can take work and whose memory is known: MIG
-// devices are another resource, and their GPU takes no work itself.
+// counts reports whether a device is one of those that nvidia.com/gpu stands for.
+// Elsewhere than with Slices, MIG devices are another resource, and their GPU
+// takes no work itself.
+func (g gpuFacts) counts(d gpu.Device) bool { return g.Slices == (d.MIG != nil) }
+
+// whole returns the GPUs, or slices, that can take work and whose memory is known.
 func (g gpuFacts) whole() []gpu.Device {
 	var out []gpu.Device
 	for _, d := range g.Devices {
-		if d.Usable() && d.MIG == nil {
+		if g.counts(d) && d.Usable() {
 			out = append(out, d)
 		}
 	}
 	return out
 }
 
-// sound counts the whole GPUs that can take work, or could if the process on
+// sound counts those that can take work, or could if the process on
 // them were not there: a pod may hold those, and is counted itself.
 func (g gpuFacts) sound() int {
 	n := 0
 	for _, d := range g.Devices {
-		if d.MIG == nil && (d.Usable() || d.Taken()) {
+		if g.counts(d) && (d.Usable() || d.Taken()) {
 			n++
 		}
 	}

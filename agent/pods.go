@@ -19,6 +19,10 @@ import (
 // gpuResource is what NVIDIA's device plugin calls a GPU.
 const gpuResource = "nvidia.com/gpu"
 
+// migStrategyLabel is how GPU feature discovery says what the device plugin does
+// with MIG devices: single or mixed.
+const migStrategyLabel = "nvidia.com/mig.strategy"
+
 // gpuVendor begins every name that NVIDIA's device plugin gives to a resource:
 // nvidia.com/mig-1g.5gb, nvidia.com/gpu.shared, or what it was told to call it.
 const gpuVendor = "nvidia.com/"
