@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -60,9 +59,11 @@ weights (with the most and the least that activations and CUDA graphs take), and
 the longest request that would fit. What is not exact is marked as estimated.
 
 With --check, which is for scripts and init containers, it also fails where no
-replica could start: with 1 if it could once memory is free again, with 2 if it
-never could with these arguments. What is not certain is not refused: where no
-GPU can be read, or where the sum is an estimate.
+replica could start: with 1 if it could once memory is free again or a GPU is
+reset or mended, with 2 if it never could with these arguments. What is not
+certain is not refused: where no GPU can be read, where one that is needed does
+not report its memory, or where the sum is an estimate, as it is with a
+--kv-cache-dtype whose size is not known here.
 
 Exit codes: 0 whenever it could compute, whether it fits or not; 1 the files
 could not be read, or (--check) it does not fit now; 2 wrong usage, no such
@@ -114,10 +115,11 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 		}
 	}
 	// Nothing runs on a GPU that is split into parts, only on those.
-	devices = slices.DeleteFunc(devices, func(d gpu.Device) bool { return d.State == gpu.StatePartitioned })
-	if out.Report, err = sized.Report(f.serving, deviceMemory(devices)); err != nil {
+	devices, partitioned := splitPartitioned(devices)
+	if out.Report, err = sized.Report(f.sizedServing(), deviceMemory(devices)); err != nil {
 		return usage(fmt.Errorf("fit %s: %w", model, err))
 	}
+	f.noteUnsized(&out)
 	write := func() error { return c.printFit(out, devices) }
 	if f.output == "json" {
 		write = func() error { return printJSON(c.stdout, out) }
@@ -125,7 +127,19 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 	if err := write(); err != nil || !f.check {
 		return err
 	}
-	return checkFit(out)
+	return checkFit(out, devices, partitioned)
+}
+
+// splitPartitioned takes the GPUs in MIG mode out of a list.
+func splitPartitioned(all []gpu.Device) (devices, partitioned []gpu.Device) {
+	for _, d := range all {
+		if d.State == gpu.StatePartitioned {
+			partitioned = append(partitioned, d)
+		} else {
+			devices = append(devices, d)
+		}
+	}
+	return devices, partitioned
 }
 
 // checkServing refuses what would otherwise mean the default.
@@ -140,7 +154,7 @@ func (f fitFlags) checkServing(cmd *cobra.Command) error {
 	if u := f.serving.GPUMemoryUtilization; !(u > 0 && u <= 1) { // so that NaN is refused
 		errs = append(errs, fmt.Errorf("--gpu-memory-utilization %v is no such part; it takes a fraction above 0 and at most 1", u))
 	}
-	if err := sizing.CheckKVCacheDtype(f.serving.KVCacheDtype); err != nil {
+	if err := sizing.CheckKVCacheDtype(f.serving.KVCacheDtype); err != nil && !f.unsized() {
 		errs = append(errs, fmt.Errorf("--kv-cache-dtype: %w", err))
 	}
 	return errors.Join(errs...)
@@ -151,8 +165,9 @@ func deviceMemory(devices []gpu.Device) []sizing.DeviceMemory {
 	list := make([]sizing.DeviceMemory, 0, len(devices))
 	for _, d := range devices {
 		one := sizing.DeviceMemory{UUID: d.UUID, TotalBytes: d.TotalBytes, UsableBytes: d.UsableBytes, FreeBytes: d.FreeBytes, Partition: d.MIG != nil}
-		if d.State == gpu.StateOK {
-			one.Blocked = d.Obstacle()
+		switch d.State {
+		case gpu.StateOK, gpu.StateLost, gpu.StateResetRequired:
+			one.Blocked = d.Obstacle() // of the others nothing certain is known
 		}
 		list = append(list, one)
 	}

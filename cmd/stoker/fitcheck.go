@@ -1,15 +1,24 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
+	"github.com/stoker-project/stoker/gpu"
 	"github.com/stoker-project/stoker/gpu/sizing"
 )
 
 // checkFit is `stoker fit --check`: an error where no replica could start here.
-// It refuses only what is certain: not where no GPU could be read, and not where
-// the sum is an estimate, which vLLM itself then decides better.
-func checkFit(out fitOutput) error {
+// It refuses only what is certain: not where no GPU could be read, where one that
+// is needed does not say enough of itself, or where the sum is an estimate, which
+// vLLM itself then decides better. Devices are those of the reports; partitioned
+// are the GPUs in MIG mode that are not among them.
+func checkFit(out fitOutput, devices, partitioned []gpu.Device) error {
+	if len(devices) == 0 && len(partitioned) > 0 {
+		return usage(fmt.Errorf("start %s here: %s; take GPUs that are not in MIG mode, or make MIG devices",
+			out.Model, noSlices(partitioned)))
+	}
 	var largest *sizing.SizeReport
 	for i, s := range out.TensorParallelSizes {
 		if s.Need == nil {
@@ -19,53 +28,106 @@ func checkFit(out fitOutput) error {
 			return nil
 		}
 		largest = &out.TensorParallelSizes[i]
-		if reason := onlyNow(s); reason != "" {
-			return fmt.Errorf("start %s on %s now: %s; wait until what runs there has ended, or find what holds the memory (stoker gpus)",
-				out.Model, count(s.TensorParallel, "GPU"), reason)
+		ready, uncertain, later, why, mend := prospects(s, devices)
+		if ready+uncertain >= s.TensorParallel {
+			return nil
+		}
+		if ready+uncertain+later >= s.TensorParallel {
+			return fmt.Errorf("start %s on %s now: %s; %s", out.Model, count(s.TensorParallel, "GPU"), why, mend)
 		}
 	}
 	if largest == nil {
 		return nil // an impossible size that was asked for is refused before
 	}
-	return usage(never(out.Model, *largest))
+	return usage(never(out.Model, *largest, devices))
 }
 
-// onlyNow says why a replica does not fit that could if these GPUs were free; ""
-// where it could not even then.
-func onlyNow(s sizing.SizeReport) string {
-	able, reason := 0, ""
-	for _, g := range s.GPUs {
-		if s.Need.Obstacle(g.UsableBytes, g.UsableBytes) != "" {
-			continue
-		}
-		able++
-		if !g.Fits {
-			reason = g.Reason
+func noSlices(partitioned []gpu.Device) string {
+	if len(partitioned) == 1 {
+		return fmt.Sprintf("GPU %d is in MIG mode and has no MIG device", partitioned[0].Index)
+	}
+	return fmt.Sprintf("all %d GPUs are in MIG mode and have no MIG device", len(partitioned))
+}
+
+// prospects counts the devices by what becomes of a replica on them: it starts, it
+// may or may not, it could later. On the others it never can. why is a reason of
+// one that could later, and mend what to do about it.
+func prospects(s sizing.SizeReport, devices []gpu.Device) (ready, uncertain, later int, why, mend string) {
+	could := func(reason, advice string) {
+		if later++; why == "" {
+			why, mend = reason, advice
 		}
 	}
-	if able < s.TensorParallel {
+	for i, d := range devices {
+		g := s.GPUs[i]
+		switch {
+		case g.Fits:
+			ready++
+		case obstacle(s, g, d) != "":
+		case d.State == gpu.StateLost || d.State == gpu.StateResetRequired:
+			could(fmt.Sprintf("GPU %d: %s", d.Index, d.Obstacle()), fmt.Sprintf("reset it on the node (nvidia-smi --gpu-reset -i %d), or restart the node", d.Index))
+		case memoryUnknown(d):
+			uncertain++
+		case !d.Usable() && !d.Taken():
+			could(g.Reason, "mend that on the node (stoker gpus)")
+		default:
+			could(g.Reason, "wait until what runs there has ended, or find what holds the memory (stoker gpus)")
+		}
+	}
+	return ready, uncertain, later, why, mend
+}
+
+// memoryUnknown reports a device of which nothing certain can be said.
+func memoryUnknown(d gpu.Device) bool { return d.State != gpu.StateOK || d.TotalBytes == 0 }
+
+// obstacle is why a replica could never start on a device, whatever ends there; ""
+// where it could, or where that is not known.
+func obstacle(s sizing.SizeReport, g sizing.GPUReport, d gpu.Device) string {
+	switch {
+	case d.MIG != nil && s.TensorParallel > 1:
+		return fmt.Sprintf("GPU %d is in MIG mode, and MIG devices do not work together", d.Index)
+	case memoryUnknown(d):
 		return ""
 	}
-	return reason
+	return s.Need.Obstacle(g.UsableBytes, g.UsableBytes)
 }
 
 // never says why a replica of that size can never start on these GPUs, and what
 // to change.
-func never(model string, s sizing.SizeReport) error {
-	obstacle, longest := "", int64(0)
-	for _, g := range s.GPUs {
-		if o := s.Need.Obstacle(g.UsableBytes, g.UsableBytes); o != "" {
-			obstacle = o
+func never(model string, s sizing.SizeReport, devices []gpu.Device) error {
+	why, tooSmall := "", false
+	var lengths []int64
+	for i, d := range devices {
+		g := s.GPUs[i]
+		if o := obstacle(s, g, d); o != "" {
+			why = o
+			tooSmall = tooSmall || d.MIG == nil || s.TensorParallel == 1
 		}
-		longest = max(longest, g.LargestMaxModelLen)
+		if d.MIG == nil || s.TensorParallel == 1 {
+			lengths = append(lengths, g.LargestMaxModelLen)
+		}
 	}
-	if obstacle == "" {
+	start := fmt.Sprintf("start %s on %s", model, count(s.TensorParallel, "GPU"))
+	switch {
+	case why == "":
 		return fmt.Errorf("start %s here: a replica takes %s, and here are %d; give a smaller --tensor-parallel",
-			model, count(s.TensorParallel, "GPU"), len(s.GPUs))
+			model, count(s.TensorParallel, "GPU"), len(devices))
+	case !tooSmall:
+		return fmt.Errorf("%s: %s; take GPUs that are not in MIG mode, or give --tensor-parallel 1", start, why)
 	}
 	mend := "take more GPUs (--tensor-parallel) or larger ones"
-	if longest > 0 {
-		mend = fmt.Sprintf("lower --max-model-len to %d or less, raise --gpu-memory-utilization (%v), or %s", longest, s.Need.GPUMemoryUtilization, mend)
+	if s.Need.GPUMemoryUtilization < highUtilization {
+		mend = fmt.Sprintf("raise --gpu-memory-utilization (%v), or %s", s.Need.GPUMemoryUtilization, mend)
 	}
-	return fmt.Errorf("start %s on %s: %s; %s", model, count(s.TensorParallel, "GPU"), obstacle, mend)
+	// As many GPUs as a replica takes must serve that length.
+	slices.SortFunc(lengths, func(a, b int64) int { return cmp.Compare(b, a) })
+	if len(lengths) >= s.TensorParallel {
+		if longest := lengths[s.TensorParallel-1]; longest > 0 && longest < s.Need.MaxModelLen {
+			mend = fmt.Sprintf("lower --max-model-len to %d or less, %s", longest, mend)
+		}
+	}
+	return fmt.Errorf("%s: %s; %s", start, why, mend)
 }
+
+// highUtilization is a share of a GPU's memory that is no longer worth raising.
+const highUtilization = 0.95
