@@ -248,6 +248,15 @@ func (c *cli) sizeSource(ctx context.Context, out *fitOutput, access fetcher.Acc
 		return sizing.Model{}, fmt.Errorf("fit %s: %w", src, err)
 	}
 	out.Revision = listing.Revision
+	// What a pull would leave out, vLLM does not load. Where a pull would ask for a choice,
+	// all that is there is counted.
+	chosen, err := fetcher.Choose(ctx, driver, src, listing, fetcher.Choice{})
+	switch {
+	case err == nil:
+		listing.Files = chosen
+	case !errors.Is(err, fetcher.ErrNothingSelected):
+		return sizing.Model{}, fmt.Errorf("fit %s: %w", src, err)
+	}
 	return readModel(out.Model, newSourceFS(ctx, driver, src, listing))
 }
 

@@ -15,7 +15,8 @@ import (
 
 type pullFlags struct {
 	name, store, maxRate, progress, output string
-	include, exclude                       []string
+	fileFormat                             string
+	also, include, exclude                 []string
 	access                                 accessFlags
 	jobs                                   int
 	timeout                                time.Duration
@@ -54,10 +55,16 @@ SOURCE is one of
                               it, in the blobs of the Hub's cache if it is a snapshot
                               there, and below DIRs given with --follow-links
 
-Without --include and --exclude, what vLLM would load is pulled: other formats
-of the same weights are left out, and a model that lacks weights which its index
-names is refused. Patterns match as in the Hub's own client: * crosses slashes,
-and case matters.
+By default, what vLLM would load is pulled: other formats and precisions of the
+same weights are left out, and so is what belongs to a training or is for people;
+a model that lacks weights which its index names is refused. --also adds to that,
+--exclude takes away from it, and --include replaces it. Patterns match as in the
+Hub's own client: * crosses slashes, and case matters.
+
+Where the root holds consolidated*.safetensors, vLLM loads those and no other
+weights, and so only they are pulled; --file-format hf pulls the others instead,
+for a vLLM that is started with --load-format hf and --config-format hf. Of GGUF
+files, --include names one, and configuration and tokenizer come along.
 
 Tokens, credentials, regions and endpoints are found as in each source's own
 tools: HF_TOKEN and HF_ENDPOINT; AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_S3
@@ -73,7 +80,8 @@ go to standard error; with --progress json each line there is an object.
 		Example: `  stoker pull hf://Qwen/Qwen2.5-7B-Instruct
   stoker pull hf://Qwen/Qwen2.5-7B-Instruct@main --name qwen --store /var/lib/stoker
   stoker pull s3://models/team/llama --store /var/lib/stoker
-  stoker pull hf://TheBloke/Llama-2-7B-GGUF --include '*Q4_K_M.gguf' --max-rate 200MB
+  stoker pull hf://TheBloke/Llama-2-7B-GGUF --include '*Q4_K_M*' --max-rate 200MB
+  stoker pull hf://openai/gpt-oss-20b --also original/ --exclude '*.md'
   vllm serve "$(stoker pull hf://Qwen/Qwen2.5-7B-Instruct)"`,
 		Args: exactArg("a SOURCE, like hf://ORG/NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.pull(cmd.Context(), cmd.Flags(), args[0], f) },
@@ -81,7 +89,9 @@ go to standard error; with --progress json each line there is an object.
 	flags := cmd.Flags()
 	flags.StringVar(&f.name, "name", "", "call the model `NAME` in the store (default: derived from SOURCE)")
 	storeFlag(cmd, &f.store)
-	flags.StringArrayVar(&f.include, "include", nil, "take only files that match `PATTERN`; may be repeated")
+	flags.StringVar(&f.fileFormat, "file-format", fetcher.FormatAuto, "of weights in several formats, take `FORMAT`: auto (as vLLM does), mistral or hf")
+	flags.StringArrayVar(&f.also, "also", nil, "take files that match `PATTERN`, too; may be repeated")
+	flags.StringArrayVar(&f.include, "include", nil, "take files that match `PATTERN` instead of the default choice; may be repeated")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out files that match `PATTERN`; may be repeated")
 	f.access.add(flags)
 	flags.IntVar(&f.jobs, "jobs", 32, "use `N` connections at most; fewer are used where more do not help")
@@ -115,8 +125,12 @@ func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f p
 		timeoutErr = fmt.Errorf("--timeout %s is not positive; it takes a duration like 30m", f.timeout)
 	}
 	access, accessErr := f.access.access(src.Scheme)
+	formatErr := fetcher.CheckFileFormat(f.fileFormat)
+	if formatErr != nil {
+		formatErr = fmt.Errorf("--file-format: %w", formatErr)
+	}
 	show, progressErr := c.newProgress(f.progress)
-	if err := c.check(err, accessErr, jobsErr, timeoutErr, rateErr, progressErr, checkOutput(f.output), checkStore(f.store)); err != nil {
+	if err := c.check(err, accessErr, formatErr, jobsErr, timeoutErr, rateErr, progressErr, checkOutput(f.output), checkStore(f.store)); err != nil {
 		return err
 	}
 	if _, err := driverFor(src, access, c.secrets); err != nil { // before a store is made for nothing
@@ -129,10 +143,11 @@ func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f p
 	}
 	c.interrupted = "; what was transferred stays for the next try"
 	logger.DebugContext(ctx, "pulling", "source", src.String(), "name", f.name, "store", s.Dir(), "jobs", f.jobs,
-		"max_rate", rate, "include", f.include, "exclude", f.exclude)
+		"max_rate", rate, "file_format", f.fileFormat, "also", f.also, "include", f.include, "exclude", f.exclude)
 	puller := fetcher.New(fetcher.Options{Store: s, Secrets: c.secrets, Drivers: drivers(c.secrets), Logger: logger, Jobs: f.jobs, MaxRate: rate})
 	res, err := puller.Pull(ctx, fetcher.Request{
-		Name: f.name, Source: src, Include: f.include, Exclude: f.exclude, Progress: show.update, Access: access,
+		Name: f.name, Source: src, FileFormat: f.fileFormat, Also: f.also, Include: f.include, Exclude: f.exclude,
+		Progress: show.update, AcceptOlder: true, Access: access,
 	})
 	show.finish(err == nil)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {

@@ -73,7 +73,7 @@ func (a *Architecture) estimate(format string, args ...any) {
 	}
 }
 
-// readArchitecture reads config.json. It fails where that is no JSON object;
+// readArchitecture reads config.json, or params.json in Mistral's format. It fails where that is no JSON object;
 // fields that are not as they should be make it an estimate.
 func readArchitecture(fsys fs.FS) (Architecture, error) {
 	c, err := readConfig(fsys)
@@ -86,7 +86,7 @@ func readArchitecture(fsys fs.FS) (Architecture, error) {
 	} {
 		// What the other fields and the weights say is worth telling all the same.
 		if err := read(&a, c); err != nil {
-			a.estimate("config.json is not understood: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+			a.estimate("%s is not understood: %s", c.file, strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
 	}
 	if a.MaxModelLen == 0 {
@@ -225,6 +225,9 @@ func noteUnknown(a *Architecture, c config) {
 			a.estimate("%s: %s", left.field, left.what)
 		}
 	}
+	if multimodal, err := c.object("multimodal"); err == nil && in(multimodal).has("whisper_model_args") {
+		a.estimate("multimodal.whisper_model_args: the cache of the audio encoder is not counted")
+	}
 	for _, name := range []string{"num_key_value_heads", "head_dim"} {
 		if raw, ok := c.get(name); ok && raw[0] == '[' {
 			a.estimate("%s differs by layer; the largest counts for all", name)
@@ -234,6 +237,6 @@ func noteUnknown(a *Architecture, c config) {
 		a.estimate("model_type %q is not known here; its attention is counted by the fields that others have, too", a.ModelType)
 	}
 	if !a.kvKnown() {
-		a.estimate("config.json does not say enough of the attention of model_type %q to know the KV cache", a.ModelType)
+		a.estimate("%s does not say enough of the attention of model_type %q to know the KV cache", c.file, a.ModelType)
 	}
 }

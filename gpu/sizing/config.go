@@ -14,13 +14,25 @@ import (
 // it; a field is looked for there first, then at the top, and then in what the
 // model_type's class fills in.
 type config struct {
+	file     string // which one it was, for people
 	levels   []map[string]json.RawMessage
 	defaults []map[string]json.RawMessage
 }
 
-// readConfig reads config.json; where it says nothing of quantization,
-// ModelOpt's own file beside it does.
+// readConfig reads what vLLM's auto format takes as the configuration.
 func readConfig(fsys fs.FS) (config, error) {
+	if mistral, err := hasMistralConfig(fsys); mistral || err != nil {
+		if err != nil {
+			return config{}, err
+		}
+		return readMistralConfig(fsys)
+	}
+	return readHFConfig(fsys)
+}
+
+// readHFConfig reads config.json; where it says nothing of quantization, ModelOpt's
+// own file beside it does.
+func readHFConfig(fsys fs.FS) (config, error) {
 	var top map[string]json.RawMessage
 	if err := readJSON(fsys, "config.json", &top); err != nil {
 		return config{}, err
@@ -28,7 +40,7 @@ func readConfig(fsys fs.FS) (config, error) {
 	if top == nil {
 		return config{}, errors.New("read config.json: it is not a JSON object")
 	}
-	c := config{levels: []map[string]json.RawMessage{top}}
+	c := config{file: "config.json", levels: []map[string]json.RawMessage{top}}
 	if _, ok := c.get("quantization_config"); !ok {
 		var modelopt map[string]json.RawMessage
 		err := readJSON(fsys, "hf_quant_config.json", &modelopt)

@@ -47,7 +47,7 @@ func (c *counter) add(t Tensor, again bool) error {
 	loaded := c.loaded(t)
 	switch {
 	case !strings.HasSuffix(t.Name, ".weight"):
-	case hasName(t.Name, "lm_head", "embed_out", "output_layer"):
+	case hasName(t.Name, "lm_head", "embed_out", "output_layer"), t.Name == "output.weight":
 		c.headBytes = add(c.headBytes, loaded)
 	case hasName(t.Name, "embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in"):
 		c.hasEmbed = true
@@ -106,7 +106,7 @@ func (c *counter) weights() Weights {
 		note("float32 tensors are loaded at half their width, which saves %d bytes", c.castBytes)
 	}
 	if c.grownBytes > 0 {
-		note("config.json names no quantization, so float8 tensors are loaded at twice their width, which adds %d bytes", c.grownBytes)
+		note("the configuration names no quantization, so float8 tensors are loaded at twice their width, which adds %d bytes", c.grownBytes)
 	}
 	if c.arch.TiedEmbeddings && c.hasEmbed && c.headBytes > 0 {
 		skipped = add(skipped, c.headBytes)
@@ -149,7 +149,7 @@ func (c *counter) parameters(t Tensor) uint64 {
 func (c *counter) kvPart(name string, bytes uint64) uint64 {
 	a := c.arch
 	switch {
-	case hasName(name, "k_proj", "v_proj"):
+	case hasName(name, "k_proj", "v_proj", "wk", "wv"):
 		return bytes
 	case hasName(name, "qkv_proj", "query_key_value", "Wqkv", "wqkv", "c_attn") && a.LatentDim == 0 && a.KeyHeadDim > 0:
 		values := mul(a.KVHeads, add(a.KeyHeadDim, a.ValueHeadDim))
@@ -174,11 +174,16 @@ func hasName(tensor string, names ...string) bool {
 func replicated(t Tensor) bool {
 	name := t.Name
 	for _, part := range []string{
-		".kv_a_proj_with_mqa.", ".q_a_proj.", ".indexer.", // MLA's down projections, and what chooses its tokens
+		".kv_a_proj_with_mqa.", ".q_a_proj.", ".wkv_a_with_mqa.", ".wq_a.", ".indexer.", // MLA's down projections, and what chooses its tokens
 		".mlp.gate.", ".block_sparse_moe.gate.", ".router.", ".shared_expert_gate.", ".mixer.gate.", // routers
 		"e_score_correction_bias", "patch_embed", "pos_embed", "position_embedding", "embed_positions", "wpe.",
 	} {
 		if strings.Contains(name, part) {
+			return true
+		}
+	}
+	if _, below, ok := strings.Cut(name, "layers."); ok { // Mistral's routers
+		if _, below, ok = strings.Cut(below, "."); ok && (below == "gate.weight" || below == "feed_forward.gate.weight") {
 			return true
 		}
 	}

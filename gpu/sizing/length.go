@@ -29,7 +29,7 @@ func readLength(a *Architecture, c config) error {
 		}
 	}
 	if length == 0 {
-		a.estimate("config.json names no maximal length; %d is vLLM's default then", defaultLength)
+		a.estimate("%s names no maximal length; %d is vLLM's default then", c.file, defaultLength)
 		return nil
 	}
 	scaled, err := scaledLength(a, c, length)

@@ -83,20 +83,20 @@ func (c *counter) readFile(fsys fs.FS, name string) (err error) {
 }
 
 // safetensorsFiles are those that vLLM reads: the files of the index if there is
-// one, otherwise every *.safetensors in the root. Mistral's consolidated files
-// hold the same weights a second time and count only where they are alone.
+// one, otherwise every *.safetensors in the root. Where there are files in Mistral's
+// format, only those count, and the index of their own.
 func safetensorsFiles(fsys fs.FS) ([]string, error) {
-	files, err := indexedFiles(fsys, "model.safetensors.index.json")
-	if err != nil || files != nil {
-		return files, err
-	}
 	all, err := rootFiles(fsys, ".safetensors")
 	if err != nil {
 		return nil, err
 	}
-	others := slices.DeleteFunc(slices.Clone(all), func(name string) bool { return strings.HasPrefix(name, "consolidated") })
-	if len(others) > 0 {
-		return others, nil
+	index := "model.safetensors.index.json"
+	if consolidated := consolidatedOf(all); len(consolidated) > 0 {
+		all, index = consolidated, "consolidated.safetensors.index.json"
+	}
+	files, err := indexedFiles(fsys, index)
+	if err != nil || files != nil {
+		return files, err
 	}
 	return all, nil
 }
