@@ -218,8 +218,9 @@ func (f *fenceTest) pullOnce() {
 	f.list(true, name)
 	f.waitLabels(name, true, f.members...)
 	f.Logf("all nodes are labelled after %s", time.Since(began).Round(100*time.Millisecond))
-	if sent := f.sent(name); sent > f.size(name)*11/10 {
-		f.Errorf("the Hub sent %d bytes", sent)
+	// One that loses its Lease on a busy machine asks again for what was on its way.
+	if sent := f.sent(name); sent > f.size(name)*3/2 {
+		f.Errorf("the Hub sent %d bytes of %d", sent, f.size(name))
 	}
 	f.done(name)
 }
