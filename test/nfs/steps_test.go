@@ -73,7 +73,6 @@ func lives() []kind {
 		{Weight: 3, Make: func(r *rand.Rand) step {
 			length := ordeal.Within(r, 2*leaseDuration)
 			return someoneStep(r, fmt.Sprintf("gets no processor for %s", length), func(w *walk, m *member) {
-				w.mayWriteLate()
 				m.signal(syscall.SIGSTOP)
 				w.pass(length)
 				m.signal(syscall.SIGCONT)
@@ -91,14 +90,6 @@ func lives() []kind {
 				}
 			}}
 		}},
-	}
-}
-
-// mayWriteLate allows what a writer that goes on may do to files that it has open: they show as changed (docs/shared.md,
-// "What is left").
-func (w *walk) mayWriteLate() {
-	for _, sum := range w.source.Open() {
-		w.allowances.damage(w.having(sum)...)
 	}
 }
 
@@ -120,7 +111,6 @@ func machines(inner []kind) []kind {
 			return someoneStep(r, fmt.Sprintf("is %s %s after (%s) for %s, with (%s)", what, before, first.Name, length, other.Name), func(w *walk, m *member) {
 				first.Run(w)
 				w.pass(before)
-				w.mayWriteLate()
 				w.mayHang()
 				begin(m)
 				other.Run(w)
@@ -159,7 +149,6 @@ func servers(inner []kind) []kind {
 			return step{Name: fmt.Sprintf("the server has no power %s after (%s) for %s, forgets its clients %t", before, first.Name, length, forget), Run: func(w *walk) {
 				first.Run(w)
 				w.pass(before)
-				w.mayWriteLate()
 				w.killServer()
 				w.pass(length)
 				w.startServer(forget)
@@ -177,7 +166,6 @@ func servers(inner []kind) []kind {
 		{Weight: 2, Make: func(r *rand.Rand) step {
 			length, first := ordeal.Within(r, 6*time.Second), ordeal.Choose(r, inner)
 			return step{Name: fmt.Sprintf("the export is read-only for %s: %s", length, first.Name), Run: func(w *walk) {
-				w.mayWriteLate()
 				w.reexport("ro,no_root_squash")
 				first.Run(w)
 				w.pass(length)
@@ -187,7 +175,6 @@ func servers(inner []kind) []kind {
 		{Weight: 1, Make: func(r *rand.Rand) step {
 			length := ordeal.Within(r, 6*time.Second)
 			return step{Name: fmt.Sprintf("nothing is exported for %s", length), Run: func(w *walk) {
-				w.mayWriteLate()
 				w.mayHang()
 				for _, m := range w.members {
 					m.view.close()
@@ -324,7 +311,6 @@ func apis(inner []kind) []kind {
 				if everybody {
 					hit = w.members
 				}
-				w.mayWriteLate()
 				for _, m := range hit {
 					m.api.Set(f)
 				}
