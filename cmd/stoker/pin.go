@@ -17,7 +17,7 @@ const pinName = "model"
 // keep the symlink from being made after it.
 func preparePin(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		if errors.Is(err, unix.ENOTDIR) {
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, fs.ErrExist) { // the latter also of links that lead nowhere
 			return usage(fmt.Errorf("--pin %s is not a directory; name one, or one that can be made", dir))
 		}
 		return pinError(dir, err)

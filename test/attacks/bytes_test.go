@@ -252,7 +252,8 @@ func TestBytes(t *testing.T) {
 			return p.right().but("Content-Encoding", "gzip", "Content-Length", "", "Content-Range", "").of(bomb())
 		}), [3]int{}},
 		{"no ETag", first(header("ETag", "", "X-Repo-Commit", "", "X-Goog-Generation", "", "X-Goog-Hash", "")), [3]int{exitOK, exitRefused, exitOK}},
-		{"another ETag, after a part", second(header("ETag", `"`+strings.Repeat("b", 64)+`"`, "X-Goog-Generation", "2")), [3]int{exitCorrupt, exitRefused, exitOK}},
+		{"another ETag, after a part", second(header("ETag", `"`+strings.Repeat("b", 64)+`"`, "X-Goog-Generation", "2")), [3]int{exitOK, exitRefused, exitOK}},
+		{"another digest, after a part", second(header("X-Linked-Etag", `"`+strings.Repeat("b", 64)+`"`)), [3]int{exitCorrupt, exitOK, exitOK}},
 		{"an ETag of 60 KiB", first(header("ETag", `"`+strings.Repeat("e", 60<<10)+`"`)), [3]int{exitOK, exitRefused, exitOK}},
 		{"an ETag of 1 MiB", first(header("ETag", `"`+strings.Repeat("e", 1<<20)+`"`)), [3]int{}},
 		{"an ETag of control characters", first(header("ETag", "\"\x1b[2J\x00\x07\"")), [3]int{}},

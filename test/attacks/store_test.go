@@ -83,3 +83,40 @@ func (w world) place(t *testing.T, place string) string {
 	}
 	return strings.NewReplacer("REVISION", target, "BLOB", filepath.Base(blob)).Replace(place)
 }
+
+// Whatever is in the place of a pinned path, it becomes a link to the revision, or is
+// named and left as it is; nothing is written through it.
+func TestPin(t *testing.T) {
+	for name, c := range map[string]struct {
+		plant func(pin, outside string) error
+		code  int
+	}{
+		"link to nowhere":       {func(pin, _ string) error { return os.Symlink("nowhere", filepath.Join(pin, "model")) }, exitOK},
+		"link to a file":        {func(pin, outside string) error { return os.Symlink(outside, filepath.Join(pin, "model")) }, exitOK},
+		"link to itself":        {func(pin, _ string) error { return os.Symlink("model", filepath.Join(pin, "model")) }, exitOK},
+		"link to a device":      {func(pin, _ string) error { return os.Symlink("/dev/zero", filepath.Join(pin, "model")) }, exitOK},
+		"pipe":                  {func(pin, _ string) error { return syscall.Mkfifo(filepath.Join(pin, "model"), 0o666) }, exitUsage},
+		"folder":                {func(pin, _ string) error { return os.MkdirAll(filepath.Join(pin, "model", "full"), 0o755) }, exitUsage},
+		"second name of a file": {func(pin, outside string) error { return os.Link(outside, filepath.Join(pin, "model")) }, exitUsage},
+		"loop for the folder":   {func(pin, _ string) error { return errors.Join(os.Remove(pin), os.Symlink(filepath.Base(pin), pin)) }, exitUsage},
+		"pipe for the folder":   {func(pin, _ string) error { return errors.Join(os.Remove(pin), syscall.Mkfifo(pin, 0o666)) }, exitUsage},
+		"device for the folder": {func(pin, _ string) error { return errors.Join(os.Remove(pin), os.Symlink("/dev/zero", pin)) }, exitUsage},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.pull(t, "", nil, "file://"+modelDir(t), "--name", "m").expect(t, exitOK, "")
+			pin, outside := filepath.Join(t.TempDir(), "pin"), filepath.Join(t.TempDir(), "outside")
+			if err := errors.Join(os.Mkdir(pin, 0o755), os.WriteFile(outside, []byte("outside"), 0o600), c.plant(pin, outside)); err != nil {
+				t.Fatal(err)
+			}
+			w.attacked(t, "pin: "+name, nil, "wait", "m", "--timeout", "5s", "--pin", pin).expect(t, c.code, "")
+			if target, err := filepath.EvalSymlinks(filepath.Join(pin, "model")); (err == nil && strings.HasPrefix(target, w.store)) != (c.code == exitOK) {
+				t.Errorf("it leads to %s, %v", target, err)
+			}
+			if text, err := os.ReadFile(outside); err != nil || string(text) != "outside" {
+				t.Errorf("what is outside has changed: %q, %v", text, err)
+			}
+		})
+	}
+}
