@@ -72,6 +72,9 @@ type candidate struct {
 	order
 	index  int
 	demand bool
+	// again is when a pull that has failed could be tried again; zero: it has not, or
+	// for want of room only, which has an order of its own.
+	again time.Time
 }
 
 func (p *planner) readPods() {
@@ -235,6 +238,9 @@ func (p *planner) whenGood(s *modelState, index int, have store.Manifest, r reco
 		p.wakeAt(at)
 	}
 	c := candidate{order: order{Model: s.Model, Lookup: true}, index: index}
+	if r.Failure != nil && r.Failure.NoRoom == nil {
+		c.again = r.Next
+	}
 	switch {
 	case r.Failure != nil && r.Failure.NoRoom != nil && r.Transfer == s.Model.transfer():
 		p.needy = append(p.needy, needy{candidate: c, refused: r.Failure.NoRoom, due: due})
@@ -248,6 +254,9 @@ func (p *planner) whenGood(s *modelState, index int, have store.Manifest, r reco
 func (p *planner) want(s *modelState, index int, r record, lookup bool) {
 	c := candidate{order: order{Model: s.Model, Lookup: lookup}, index: index, demand: s.Used}
 	failed, due := r.Failure != nil && r.Transfer == s.Model.transfer(), !p.Now.Before(r.Next)
+	if failed && r.Failure.NoRoom == nil {
+		c.again = r.Next
+	}
 	if failed && (!due || r.Failure.NoRoom != nil) {
 		s.State, s.Reason, s.Hint, s.Code, s.Next = r.Failure.State, r.Failure.Reason, r.Failure.Hint, r.Failure.Code, r.Next
 		if !due {
@@ -289,11 +298,14 @@ func (p *planner) assign() {
 	}
 }
 
+// moreUrgent orders candidates. Of the same priority, those that have failed come last,
+// and take turns: sources that hang would hold all slots before others are tried.
 func moreUrgent(a, b candidate) int {
 	return cmp.Or(
 		boolFirst(a.demand, b.demand),
 		boolFirst(!a.Lookup, !b.Lookup),
 		cmp.Compare(b.Model.Priority, a.Model.Priority),
+		a.again.Compare(b.again),
 		cmp.Compare(a.index, b.index),
 	)
 }

@@ -288,6 +288,24 @@ func TestPlan(t *testing.T) {
 			f.Now = noon.Add(time.Second)
 			return f
 		}, "a queued\n-> pull a\n"},
+		{"failed: after one of its priority that was not tried", func() facts {
+			f := world(a, b)
+			f.Memory["a"], f.Now, f.Concurrent = failed, noon.Add(time.Second), 1
+			return f
+		}, "a queued\nb queued\n-> pull b\n"},
+		{"failed: by priority all the same", func() facts {
+			m := a
+			m.Priority = 1
+			f := world(m, b)
+			f.Memory["a"], f.Now, f.Concurrent = failed, noon.Add(time.Second), 1
+			return f
+		}, "a queued\nb queued\n-> pull a\n"},
+		{"failed: those of one priority take turns", func() facts {
+			f, waited := world(a, b), failed
+			waited.Transfer, waited.Next = b.transfer(), failed.Next.Add(-time.Millisecond)
+			f.Memory["a"], f.Memory["b"], f.Now, f.Concurrent = failed, waited, noon.Add(time.Second), 1
+			return f
+		}, "a queued\nb queued\n-> pull b\n"},
 		{"failed: the entry changed, tried at once", func() facts {
 			m := a
 			m.Credentials = "team"

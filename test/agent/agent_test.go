@@ -61,6 +61,7 @@ func TestAgent(t *testing.T) {
 		"loses its volume and gets it back":      testVolume,
 		"mends what is swapped in its store":     testSwapped,
 		"gives a place for pulls back":           testStarved,
+		"tries every source that hangs":          testStarvedBySeveral,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { test(t, c) })
 	}

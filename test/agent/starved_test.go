@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,6 +53,34 @@ func testStarved(t *testing.T, c *cluster.Cluster) {
 			b.waitLabel(agent.WarmPrefix+"later", "disk")
 		})
 	}
+}
+
+// Several such sources ahead of it in the list hold a model of their own priority up for
+// one try each.
+func testStarvedBySeveral(t *testing.T, c *cluster.Cluster) {
+	b := newBench(t, c)
+	b.attempts, b.patience = 1000, time.Second
+	b.bounds = httpsource.Bounds{Header: 300 * time.Millisecond, Silence: 300 * time.Millisecond}
+	silent, asked := hangAfter(t, "")
+	var list []string
+	for i := range 4 {
+		list = append(list, fmt.Sprintf("{name: stuck%d, source: 'hf://org/stuck%d', endpoint: 'http://%s'}", i, i, silent))
+	}
+	list = append(list, fmt.Sprintf("{name: fine, source: '%s'}", b.model("fine", 1)))
+	b.config(fmt.Sprintf("models: [%s]\npull: {concurrentModels: 1}%s", strings.Join(list, ", "), intervals))
+	b.start()
+	b.waitLabel(agent.WarmPrefix+"fine", "disk")
+	if asked() == 0 {
+		t.Error("those ahead in the list were not tried first")
+	}
+	tried := map[string]bool{}
+	b.wait("each of the others to be tried", func(*corev1.Node) bool {
+		for i := range 4 {
+			m := b.modelStatus(fmt.Sprintf("stuck%d", i))
+			tried[m.Name] = tried[m.Name] || strings.Contains(m.Reason, "sent no")
+		}
+		return len(tried) == 4 && !slices.Contains(slices.Collect(maps.Values(tried)), false)
+	})
 }
 
 // hangAfter is a server that sends this after each request, and nothing more until the
