@@ -36,9 +36,6 @@ type sourceFS struct {
 func newSourceFS(ctx context.Context, d fetcher.Driver, src fetcher.Source, l fetcher.Listing) *sourceFS {
 	s := &sourceFS{ctx: ctx, driver: d, source: src, revision: l.Revision, files: map[string]fetcher.File{}}
 	for _, f := range l.Files {
-		if f.Unusable != nil {
-			continue
-		}
 		s.files[f.Path] = f
 	}
 	return s
@@ -52,6 +49,9 @@ func (s *sourceFS) Open(name string) (fs.File, error) {
 	f, ok := s.files[name]
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	if f.Unusable != nil {
+		return nil, f.Unusable
 	}
 	opened := &sourceFile{fs: s, file: f}
 	if err := opened.ask(); err != nil {
