@@ -45,7 +45,7 @@ nodes.
 				return unknownIsUsage(err)
 			}
 			if output == "json" {
-				return printJSON(c.stdout, e)
+				return printJSON(c.json, e)
 			}
 			return e.Write(c.stdout)
 		},

@@ -122,7 +122,7 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 	f.noteUnsized(&out)
 	write := func() error { return c.printFit(out, devices) }
 	if f.output == "json" {
-		write = func() error { return printJSON(c.stdout, out) }
+		write = func() error { return printJSON(c.secrets.Writer(c.json, true), out) }
 	}
 	if err := write(); err != nil || !f.check {
 		return err

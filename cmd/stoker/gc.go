@@ -54,7 +54,7 @@ where it was. It is safe to run while models are pulled or read.
 
 func (c *cli) printCollected(res store.GCResult, output string) error {
 	if output == "json" {
-		return printJSON(c.stdout, res)
+		return printJSON(c.json, res)
 	}
 	text := fmt.Sprintf("removed %s and %s, %s\n", count(res.RemovedBlobs, "blob"), count(res.RemovedPartials, "transfer"), humanBytes(res.RemovedBytes))
 	if res.KeptBytes > 0 {

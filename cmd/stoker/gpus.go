@@ -94,7 +94,7 @@ func (c *cli) gpus(cmd *cobra.Command, f gpusFlags) error {
 		}
 	}
 	if f.output == "json" {
-		return printJSON(c.stdout, out)
+		return printJSON(c.json, out)
 	}
 	if _, err := fmt.Fprint(c.stdout, gpu.Table(devices)); err != nil {
 		return err

@@ -70,7 +70,7 @@ func (c *cli) lsCommand() *cobra.Command {
 
 func (c *cli) printModels(models []modelOutput, output string) error {
 	if output == "json" {
-		return printJSON(c.stdout, map[string]any{"models": models})
+		return printJSON(c.json, map[string]any{"models": models})
 	}
 	rows := [][]string{{"NAME", "REVISION", "STATE", "SIZE", "FILES", "PUBLISHED", "SOURCE"}}
 	for _, m := range models {

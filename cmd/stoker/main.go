@@ -51,9 +51,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	out, errs := printable.NewWriter(stdout), printable.NewWriter(stderr)
+	hidden := secrets.New()
 	c := &cli{
-		stdout: out, exact: out.Exact(), stderr: errs, steering: errs.Exact(), terminal: isTerminal(stderr), volume: newVolumeWatch(),
-		secrets: secrets.New(),
+		stdout: hidden.Writer(out, false), json: out, exact: out.Exact(), stderr: errs, steering: errs.Exact(), terminal: isTerminal(stderr),
+		volume: newVolumeWatch(), secrets: hidden,
 	}
 	c.secrets.AddEnvironment()
 	executed, err := c.execute(ctx, args)

@@ -129,7 +129,7 @@ func (c *cli) printPopulated(report populate.Report, output string) error {
 		out.Models, rows = append(out.Models, m), append(rows, row)
 	}
 	if output == "json" {
-		return printJSON(c.stdout, out)
+		return printJSON(c.json, out)
 	}
 	if err := printTable(c.stdout, rows); err != nil || len(report.Removed) == 0 {
 		return err

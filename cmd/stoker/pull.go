@@ -159,7 +159,7 @@ func (c *cli) pull(ctx context.Context, flags *pflag.FlagSet, source string, f p
 	logger.DebugContext(ctx, "published", "name", res.Name, "revision", res.Revision, "path", res.Path,
 		"bytes", res.Bytes, "downloaded_bytes", res.DownloadedBytes, "took", res.Duration)
 	if f.output == "json" {
-		return printJSON(c.stdout, pullOutput{
+		return printJSON(c.json, pullOutput{
 			Name: res.Name, Source: res.Source, Revision: res.Revision, Path: res.Path,
 			Bytes: res.Bytes, DownloadedBytes: res.DownloadedBytes, Seconds: res.Duration.Seconds(),
 		})

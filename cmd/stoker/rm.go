@@ -37,7 +37,7 @@ While the model is pulled it waits for that to end, and says so.
 				return err
 			}
 			if output == "json" {
-				return printJSON(c.stdout, map[string]any{"removed": args[0]})
+				return printJSON(c.json, map[string]any{"removed": args[0]})
 			}
 			_, err = fmt.Fprintf(c.stdout, "removed %s; stoker gc frees the disk\n", args[0])
 			return err

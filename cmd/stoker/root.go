@@ -18,8 +18,11 @@ import (
 
 // cli is what every command needs of the process it runs in.
 type cli struct {
-	// stdout and stderr pass on nothing that steers a terminal.
+	// stdout and stderr pass on nothing that steers a terminal, and stdout no secret of
+	// the set below: texts of a source stand in tables, too.
 	stdout, stderr io.Writer
+	// json is standard output for JSON, whose strings stay as they are.
+	json io.Writer
 	// exact is standard output for what programs read that is no JSON: a path, a
 	// manifest. steering is standard error for a progress bar.
 	exact, steering io.Writer

@@ -63,7 +63,7 @@ annotation agree. TROUBLE is explained below the tables; stoker explain has more
 				return unknownIsUsage(err)
 			}
 			if f.output == "json" {
-				return printJSON(c.stdout, shown)
+				return printJSON(c.json, shown)
 			}
 			return shown.Write(c.stdout, fleet.View{Wide: f.wide, All: f.node != "" || f.model != ""})
 		},

@@ -106,7 +106,7 @@ func (c *cli) printUnlabel(removed []sweep.Removed, output string) error {
 		nodes = append(nodes, o)
 	}
 	if output == "json" {
-		return printJSON(c.stdout, map[string]any{"nodes": nodes})
+		return printJSON(c.json, map[string]any{"nodes": nodes})
 	}
 	if len(nodes) == 0 {
 		_, err := fmt.Fprintln(c.stdout, "no node has anything that agents wrote")

@@ -170,7 +170,7 @@ func listTargets(s *store.Store, names []string) (targets []store.Manifest, wron
 
 func (c *cli) printVerify(results []verifyOutput, output string) error {
 	if output == "json" {
-		return printJSON(c.stdout, map[string]any{"models": results})
+		return printJSON(c.json, map[string]any{"models": results})
 	}
 	rows := [][]string{{"NAME", "REVISION", "FILES", "SIZE", "RESULT"}}
 	for _, r := range results {

@@ -88,8 +88,9 @@ func (s *Set) Has(text string) bool { return len(s.find(text)) > 0 }
 // span is a part of a text.
 type span struct{ from, to int }
 
-func (s *Set) hideValues(text string) string {
-	spans := s.find(text)
+func (s *Set) hideValues(text string) string { return hide(text, s.find(text)) }
+
+func hide(text string, spans []span) string {
 	if len(spans) == 0 {
 		return text
 	}
