@@ -40,6 +40,18 @@ type Listing struct {
 	Revision string
 	// Files in any order, every file of the revision, unfiltered.
 	Files []File
+	// Source is what Open and Vouch are asked with, where that is not what was listed:
+	// a source that is one object of a bucket is a file of its folder. The zero Source
+	// else.
+	Source Source
+}
+
+// Of is the source that the files of a listing of src are asked for with.
+func (l Listing) Of(src Source) Source {
+	if l.Source == (Source{}) {
+		return src
+	}
+	return l.Source
 }
 
 // Object is one file of one revision of one source: what [Driver.Open] opens.

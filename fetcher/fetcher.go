@@ -220,7 +220,7 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	if err != nil {
 		return Result{}, err
 	}
-	p := &pull{f: f, req: req, revision: listing.Revision, rules: rules, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
+	p := &pull{f: f, req: req, source: listing.Of(req.Source), revision: listing.Revision, rules: rules, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
 	p.gate.failing = meter.failing
 	if err := p.checkManifestSize(listing.Files); err != nil {
 		return Result{}, err

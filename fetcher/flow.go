@@ -47,7 +47,7 @@ func (p *pull) flow(ctx context.Context, file File, s store.Span, use func(*flow
 			err = &Error{Kind: ErrTransient, Op: "read", Origin: file.Path, Err: fmt.Errorf("%w (%s)", errStalled, waited), Hint: "check the network"}
 		}
 	}()
-	body, err := p.driver.Open(ctx, Object{Source: p.req.Source, Revision: p.revision, File: file}, s.From, s.Bytes())
+	body, err := p.driver.Open(ctx, Object{Source: p.source, Revision: p.revision, File: file}, s.From, s.Bytes())
 	if err != nil {
 		return err
 	}

@@ -158,7 +158,7 @@ func Choose(ctx context.Context, d Driver, src Source, l Listing, c Choice) ([]F
 	var index *weightIndex
 	if file, ok := neededIndex(l.Files, c); ok {
 		var err error
-		if index, err = readIndex(ctx, d, Object{Source: src, Revision: l.Revision, File: file}); err != nil {
+		if index, err = readIndex(ctx, d, Object{Source: l.Of(src), Revision: l.Revision, File: file}); err != nil {
 			return nil, err
 		}
 	}
@@ -169,6 +169,9 @@ func Choose(ctx context.Context, d Driver, src Source, l Listing, c Choice) ([]F
 // before anything is transferred.
 func (f *Fetcher) choose(ctx context.Context, req Request, l Listing, failing func(error)) ([]File, error) {
 	c := req.choice()
+	if l.Source != (Source{}) && len(c.Include) == 0 && len(c.Exclude) == 0 {
+		return l.Files, nil // one object, which was named
+	}
 	file, ok := neededIndex(l.Files, c)
 	if !ok {
 		return Select(l.Files, c, nil)
@@ -181,7 +184,7 @@ func (f *Fetcher) choose(ctx context.Context, req Request, l Listing, failing fu
 		}
 		err = f.retry(ctx, "read "+file.Path, &gate{failing: failing}, func(ctx context.Context) (int64, error) {
 			var err error
-			index, err = readIndex(ctx, driver, Object{Source: req.Source, Revision: l.Revision, File: file})
+			index, err = readIndex(ctx, driver, Object{Source: l.Of(req.Source), Revision: l.Revision, File: file})
 			return 0, err
 		})
 		if err != nil {

@@ -19,6 +19,7 @@ import (
 type pull struct {
 	f        *Fetcher
 	req      Request
+	source   Source // of objects: see [Listing.Source]
 	revision string
 	rules    int // the version of those that chose the files
 	staging  *store.Staging

@@ -33,7 +33,7 @@ type Source struct {
 	// Scheme is one of the Scheme constants.
 	Scheme string
 	// Path is ORG/NAME or NAME for the Hub, BUCKET or BUCKET/PREFIX for buckets (no
-	// slash at the end), and an absolute, clean path for file.
+	// slash at the end; PREFIX may be one object), and an absolute, clean path for file.
 	Path string
 	// Revision is a branch, tag, ref or commit; Hub only, and empty if the
 	// operator gave none (the Hub's default branch, main, is meant then).

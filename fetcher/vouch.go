@@ -41,7 +41,7 @@ func (f *Fetcher) vouch(ctx context.Context, req Request, l Listing, failing fun
 		}
 		group.Go(func() error {
 			return f.retry(ctx, "look up the digest of "+file.Path, closed, func(ctx context.Context) (int64, error) {
-				d, err := voucher.Vouch(ctx, Object{Source: req.Source, Revision: l.Revision, File: *file})
+				d, err := voucher.Vouch(ctx, Object{Source: l.Of(req.Source), Revision: l.Revision, File: *file})
 				if bad := d.Check(); err == nil && bad != nil {
 					err = fmt.Errorf("%s: %w: %w", file.Path, bad, ErrCorrupt)
 				}

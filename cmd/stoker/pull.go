@@ -49,7 +49,7 @@ longer than that, or than --timeout, it ends at once and says for how long.
 
 SOURCE is one of
   hf://[ORG/]NAME[@REVISION]  a Hub repository; REVISION is a branch, tag or commit
-  s3://BUCKET[/PREFIX]        what is below PREFIX/ in an S3 bucket
+  s3://BUCKET[/PREFIX]        what is below PREFIX/ in an S3 bucket, or one object
   gs://BUCKET[/PREFIX]        the same in a Google Cloud Storage bucket
   file:///DIR                 a directory of this machine; symlinks in it may end in
                               it, in the blobs of the Hub's cache if it is a snapshot

@@ -34,7 +34,7 @@ type sourceFS struct {
 }
 
 func newSourceFS(ctx context.Context, d fetcher.Driver, src fetcher.Source, l fetcher.Listing) *sourceFS {
-	s := &sourceFS{ctx: ctx, driver: d, source: src, revision: l.Revision, files: map[string]fetcher.File{}}
+	s := &sourceFS{ctx: ctx, driver: d, source: l.Of(src), revision: l.Revision, files: map[string]fetcher.File{}}
 	for _, f := range l.Files {
 		s.files[f.Path] = f
 	}

@@ -97,9 +97,32 @@ func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.
 		return fetcher.Listing{}, err
 	}
 	bucket, prefix := httpsource.Bucket(src)
-	query := &storage.Query{Prefix: prefix, Projection: storage.ProjectionNoACL}
+	files, err := d.objects(ctx, c, op, bucket, prefix, prefix, false)
+	if err != nil {
+		return fetcher.Listing{}, err
+	}
+	if len(files) > 0 {
+		return fetcher.Listing{Revision: httpsource.Revision(files), Files: files}, nil
+	}
+	if folder, name, ok := httpsource.Object(src); ok {
+		_, prefix = httpsource.Bucket(folder)
+		// A list begins with the name that is all of its prefix.
+		if files, err = d.objects(ctx, c, op, bucket, prefix, prefix+name, true); err != nil {
+			return fetcher.Listing{}, err
+		}
+		if l := httpsource.Only(files, folder, name); len(l.Files) > 0 {
+			return l, nil
+		}
+	}
+	return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("no object is there"), "check the spelling; PREFIX names a folder or one object, without wildcards")
+}
+
+// objects lists the objects whose names begin so, or the first of them only, as files
+// below prefix.
+func (d *Driver) objects(ctx context.Context, c *client, op httpsource.Operation, bucket, prefix, begin string, first bool) ([]fetcher.File, error) {
+	query := &storage.Query{Prefix: begin, Projection: storage.ProjectionNoACL}
 	if err := query.SetAttrSelection([]string{"Name", "Size", "Generation", "CRC32C", "MD5"}); err != nil {
-		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, err, "report this")
+		return nil, op.Fail(fetcher.ErrRefused, err, "report this")
 	}
 	var files httpsource.Files
 	objects := c.bucket(bucket).Objects(withPages(ctx, &files), query)
@@ -107,14 +130,14 @@ func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.
 	for {
 		attrs, err := next(objects)
 		if errors.Is(err, iterator.Done) {
-			break
+			return files.All(), nil
 		}
 		if err != nil {
-			return fetcher.Listing{}, c.classify(ctx, op, err)
+			return nil, c.classify(ctx, op, err)
 		}
 		path, isFile, err := httpsource.PathOf(attrs.Name, prefix, attrs.Size)
 		if err != nil {
-			return fetcher.Listing{}, op.Fail(fetcher.ErrCorrupt, err, "do not trust this endpoint")
+			return nil, op.Fail(fetcher.ErrCorrupt, err, "do not trust this endpoint")
 		}
 		if isFile {
 			err = files.Add(fetcher.File{Path: path, Size: attrs.Size, Digest: vouched(attrs), Version: strconv.FormatInt(attrs.Generation, 10)})
@@ -122,13 +145,12 @@ func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.
 			err = files.Skip()
 		}
 		if err != nil {
-			return fetcher.Listing{}, op.Exceeded(err)
+			return nil, op.Exceeded(err)
+		}
+		if first {
+			return files.All(), nil
 		}
 	}
-	if len(files.All()) == 0 {
-		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("no object is there"), "check the spelling; PREFIX names a folder, without wildcards")
-	}
-	return fetcher.Listing{Revision: httpsource.Revision(files.All()), Files: files.All()}, nil
 }
 
 // errNoList is an answer that is JSON and no list of objects.

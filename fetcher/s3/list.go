@@ -52,7 +52,7 @@ func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.
 		files, err := d.listBy(ctx, c, op, ways[way], bucket, prefix)
 		switch {
 		case err == nil && len(files) == 0:
-			return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("no object is there"), "check the spelling; PREFIX names a folder, without wildcards")
+			return d.object(ctx, c, op, ways[way], bucket, src)
 		case err == nil:
 			c.listing.Store(way)
 			return fetcher.Listing{Revision: httpsource.Revision(files), Files: files}, nil
@@ -65,6 +65,29 @@ func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.
 			return fetcher.Listing{}, c.classify(ctx, op, err)
 		}
 	}
+}
+
+// object lists a source that is one object, or refuses what is neither that nor a
+// folder. A list begins with the name that is all of its prefix.
+func (d *Driver) object(ctx context.Context, c *client, op httpsource.Operation, by lister, bucket string, src fetcher.Source) (fetcher.Listing, error) {
+	var files httpsource.Files
+	folder, name, ok := httpsource.Object(src)
+	if ok {
+		_, prefix := httpsource.Bucket(folder)
+		got, err := d.page(ctx, c, by, bucket, prefix+name, "")
+		if err != nil {
+			return fetcher.Listing{}, c.classify(ctx, op, err)
+		}
+		got.objects = got.objects[:min(1, len(got.objects))]
+		if _, err := describe(op, &files, got, prefix); err != nil {
+			return fetcher.Listing{}, err
+		}
+	}
+	l := httpsource.Only(files.All(), folder, name)
+	if len(l.Files) == 0 {
+		return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("no object is there"), "check the spelling; PREFIX names a folder or one object, without wildcards")
+	}
+	return l, nil
 }
 
 // listBy lists a bucket in one way. Errors of requests are the SDK's.
