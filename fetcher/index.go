@@ -42,6 +42,11 @@ func parseIndex(name string, text []byte) *weightIndex {
 	return &weightIndex{name: name, files: slices.Compact(slices.Sorted(maps.Values(index.WeightMap)))}
 }
 
+func (x *weightIndex) names(file string) bool {
+	_, found := slices.BinarySearch(x.files, file)
+	return found
+}
+
 // check refuses an index that names files which are not there, as in a bucket whose
 // upload is under way: vLLM would not start with them, so to call that warm would be a
 // lie. What exclude takes away was meant to go.
@@ -94,7 +99,7 @@ func neededIndex(files []File, c Choice) (File, bool) {
 func isWholeSet(names []string) bool {
 	set := ""
 	for _, name := range names {
-		stem, _, of := cutShard(strings.TrimSuffix(name, ".safetensors"))
+		stem, of := cutShard(strings.TrimSuffix(name, ".safetensors"))
 		if of != len(names) || set != "" && stem != set {
 			return false
 		}
@@ -103,23 +108,22 @@ func isWholeSet(names []string) bool {
 	return true
 }
 
-// cutShard cuts the number of a shard and of how many it is off: 3 and 17 of
-// model-00003-of-00017; 0 and 0 if there are none.
-func cutShard(stem string) (bare string, number, of int) {
+// cutShard cuts the number of a shard off, and returns of how many it is one: 17 of
+// model-00003-of-00017; 0 if it has no number.
+func cutShard(stem string) (bare string, of int) {
 	bare, last, ok := cutLast(stem, "-of-")
 	if !ok {
-		return stem, 0, 0
+		return stem, 0
 	}
 	bare, first, ok := cutLast(bare, "-")
 	if !ok || !isDigits(first) || !isDigits(last) {
-		return stem, 0, 0
+		return stem, 0
 	}
-	number, err := strconv.Atoi(first)
-	of, lastErr := strconv.Atoi(last)
-	if err != nil || lastErr != nil || number > of {
-		return stem, 0, 0
+	of, err := strconv.Atoi(last)
+	if err != nil {
+		return stem, 0
 	}
-	return bare, number, of
+	return bare, of
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {
@@ -131,24 +135,22 @@ func cutLast(s, sep string) (before, after string, found bool) {
 
 // isIndex reports whether a file is an index of weights by its name.
 func isIndex(name string) bool {
-	_, _, _, ok := cutIndex(path.Base(name))
+	_, ok := cutIndex(path.Base(name))
 	return ok
 }
 
-// cutIndex cuts the name of an index into the set that it is of, that set's suffix and
-// its variant: model.safetensors.index.json, model.safetensors.index.fp32.json.
-func cutIndex(base string) (stem, suffix, variant string, ok bool) {
-	bare, ok := strings.CutSuffix(base, ".json")
-	if !ok {
-		return "", "", "", false
+// indexName is the name of an index in parts: the set that it is of, that set's suffix
+// and its variant, as of model.safetensors.index.json and model.safetensors.index.fp32.json.
+type indexName struct{ stem, suffix, variant string }
+
+func cutIndex(base string) (indexName, bool) {
+	bare, isJSON := strings.CutSuffix(base, ".json")
+	bare, variant, ok := strings.Cut(bare, ".index")
+	suffix := path.Ext(bare)
+	if !isJSON || !ok || suffix != ".safetensors" && suffix != ".bin" {
+		return indexName{}, false
 	}
-	bare, variant, ok = strings.Cut(bare, ".index")
-	variant = strings.TrimPrefix(variant, ".")
-	suffix = path.Ext(bare)
-	if !ok || suffix != ".safetensors" && suffix != ".bin" {
-		return "", "", "", false
-	}
-	return strings.TrimSuffix(bare, suffix), suffix, variant, true
+	return indexName{strings.TrimSuffix(bare, suffix), suffix, strings.TrimPrefix(variant, ".")}, true
 }
 
 // Choose returns the files of a listing that a pull with this choice would take. It
@@ -244,7 +246,7 @@ func readIndex(ctx context.Context, d Driver, obj Object) (index *weightIndex, e
 		stated.Write(text)
 	}
 	if obj.File.Digest.verify(hex.EncodeToString(sum[:]), stated) != nil {
-		return nil, nil //nolint:nilerr // see above
+		return nil, nil
 	}
 	return parseIndex(obj.File.Path, text), nil
 }

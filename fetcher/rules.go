@@ -25,7 +25,7 @@ type rules struct {
 	// and suffix; safetensors those that are there as safetensors, as folder and stem.
 	plain, safetensors map[string]bool
 	// variants are the names that the source's own indexes give to variants.
-	variants []string
+	variants map[string]bool
 }
 
 // defaultChoice returns the choice that is made where no include names files.
@@ -44,13 +44,13 @@ func defaultChoice(files []File, fileFormat string, index *weightIndex) (func(Fi
 }
 
 func newRules(files []File, form format, index *weightIndex) *rules {
-	r := &rules{format: form, index: index, plain: map[string]bool{}, safetensors: map[string]bool{}}
+	r := &rules{format: form, index: index, plain: map[string]bool{}, safetensors: map[string]bool{}, variants: map[string]bool{}}
 	pipeline, config, parts := false, false, false
 	for _, f := range files {
 		dir, base := path.Split(f.Path)
 		pipeline, config = pipeline || f.Path == "model_index.json", config || f.Path == "config.json" || f.Path == "params.json"
-		if _, _, variant, ok := cutIndex(base); ok && variant != "" {
-			r.variants = append(r.variants, variant)
+		if index, ok := cutIndex(base); ok && index.variant != "" {
+			r.variants[index.variant] = true
 		}
 		parts = parts || dir != "" && strings.HasSuffix(base, ".safetensors") && misplaced(f) == ""
 	}
@@ -107,12 +107,12 @@ func (r *rules) leftOutSafetensors(f File) string {
 		return "Mistral's format, and not the one that is taken"
 	case !consolidated && r.format == formatMistral:
 		return "vLLM loads the consolidated files, and only those"
-	case r.index != nil && !slices.Contains(r.index.files, f.Path):
+	case r.index == nil:
+		return r.leftOutVariant(f)
+	case !r.index.names(f.Path):
 		return "the index does not name it"
-	case r.index != nil:
-		return ""
 	}
-	return r.leftOutVariant(f)
+	return ""
 }
 
 // leftOutBeside decides about files of the root that are not in the format which vLLM
@@ -157,12 +157,13 @@ func (r *rules) leftOutVariant(f File) string {
 // leftOutIndex leaves an index out with the files that it names.
 func (r *rules) leftOutIndex(f File) string {
 	dir, base := path.Split(f.Path)
-	stem, suffix, variant, _ := cutIndex(base)
-	out := variant != "" && r.plain[dir+stem+suffix] || suffix != ".safetensors" && r.safetensors[dir+role(stem)]
+	index, _ := cutIndex(base)
+	out := index.variant != "" && r.plain[dir+index.stem+index.suffix] ||
+		index.suffix != ".safetensors" && r.safetensors[dir+role(index.stem)]
 	if dir == "" {
 		out = out || r.pipeline && r.format != formatNone ||
-			stem == "consolidated" && r.format != formatMistral ||
-			stem != "consolidated" && r.format == formatMistral
+			index.stem == "consolidated" && r.format != formatMistral ||
+			index.stem != "consolidated" && r.format == formatMistral
 	}
 	if out {
 		return "the index of files that are left out"
@@ -178,10 +179,10 @@ func (r *rules) cutVariant(base string) (stem, variant string) {
 	variant = strings.TrimPrefix(path.Ext(stem), ".")
 	if r.isVariant(variant) {
 		stem = strings.TrimSuffix(stem, "."+variant)
-		stem, _, _ = cutShard(stem)
+		stem, _ = cutShard(stem)
 		return stem, variant
 	}
-	stem, _, _ = cutShard(stem)
+	stem, _ = cutShard(stem)
 	variant = strings.TrimPrefix(path.Ext(stem), ".")
 	if r.isVariant(variant) {
 		return strings.TrimSuffix(stem, "."+variant), variant
@@ -194,7 +195,7 @@ func (r *rules) isVariant(s string) bool {
 	case "fp32", "fp16", "bf16", "fp8", "float32", "float16", "bfloat16", "f32", "f16", "int8", "int4", "ema", "non_ema":
 		return true
 	}
-	return slices.Contains(r.variants, s)
+	return r.variants[s]
 }
 
 // role is what weights are of, whatever library named them.

@@ -208,3 +208,17 @@ func TestWithoutFolders(t *testing.T) {
 		t.Errorf("kept %v, want %v", got, want)
 	}
 }
+
+// So is the choice, whatever a source lists.
+func TestSelectIsLinear(t *testing.T) {
+	files, index := filesOf("model.safetensors.index.json"), &weightIndex{name: indexOfSafetensors}
+	for i := range 30_000 {
+		name := fmt.Sprintf("w%06d", i)
+		files = append(files, filesOf(name+".safetensors", name+".bin.index."+name+".json", "a/"+name+"."+name+".bin")...)
+		index.files = append(index.files, name+".safetensors")
+	}
+	got, err := Select(files, Choice{}, index)
+	if err != nil || len(got) < 30_000 {
+		t.Errorf("took %d files, %v", len(got), err)
+	}
+}

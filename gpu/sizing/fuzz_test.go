@@ -33,6 +33,19 @@ func FuzzReadHeader(f *testing.F) {
 	})
 }
 
+func FuzzParams(f *testing.F) {
+	for _, c := range mistralConfigs() {
+		f.Add([]byte(c[0]), []byte(c[1]))
+	}
+	f.Add([]byte(`{"n_layers": 3, "sliding_window": [null, 4], "moe": {"num_experts_per_tok": 1e9}, "yarn": {"factor": 1e300}}`), []byte(`{"text_config": {}}`))
+	f.Fuzz(func(t *testing.T, params, config []byte) {
+		m, err := ReadModel(mistralModel(t, string(params), string(config)))
+		if err == nil && len(m.Architecture.Notes) > 0 != m.Architecture.Estimated {
+			t.Errorf("estimated is %v with the notes %q", m.Architecture.Estimated, m.Architecture.Notes)
+		}
+	})
+}
+
 func FuzzConfig(f *testing.F) {
 	f.Add([]byte(llama8BConfig), 2, int64(4096))
 	f.Add([]byte(`{"model_type":"deepseek_v3","kv_lora_rank":512,"qk_rope_head_dim":64,"num_hidden_layers":61,"num_attention_heads":128}`), 8, int64(0))

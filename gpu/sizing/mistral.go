@@ -51,8 +51,12 @@ func readMistralConfig(fsys fs.FS) (config, error) {
 	}
 	c := config{file: "params.json", levels: []fieldMap{params}}
 	for _, name := range [][2]string{
-		{"dim", "hidden_size"}, {"n_layers", "num_hidden_layers"}, {"n_heads", "num_attention_heads"},
-		{"n_kv_heads", "num_key_value_heads"}, {"hidden_dim", "intermediate_size"}, {"tied_embeddings", "tie_word_embeddings"},
+		{"dim", "hidden_size"},
+		{"n_layers", "num_hidden_layers"},
+		{"n_heads", "num_attention_heads"},
+		{"n_kv_heads", "num_key_value_heads"},
+		{"hidden_dim", "intermediate_size"},
+		{"tied_embeddings", "tie_word_embeddings"},
 	} {
 		move(params, name[0], params, name[1])
 	}
@@ -125,9 +129,12 @@ func mistralWindow(c config, params fieldMap) error {
 	if layers > maxLayers {
 		return badField("num_hidden_layers", params["num_hidden_layers"], "the number of a model's layers")
 	}
+	if raw[0] != '[' {
+		return nil // one number, for all
+	}
 	var period []*uint64
 	if json.Unmarshal(raw, &period) != nil {
-		return nil // one number, for all
+		return badField("sliding_window", raw, "a number of tokens, or a list with those of a period of layers")
 	}
 	types, window := make([]string, 0, layers), uint64(0)
 	for i := range layers {
@@ -172,8 +179,10 @@ func mistralExperts(c config, params fieldMap) error {
 	}
 	delete(params, "moe")
 	for _, name := range [][2]string{
-		{"num_experts_per_tok", "num_experts_per_tok"}, {"num_experts", "n_routed_experts"},
-		{"expert_hidden_dim", "moe_intermediate_size"}, {"num_shared_experts", "n_shared_experts"},
+		{"num_experts_per_tok", "num_experts_per_tok"},
+		{"num_experts", "n_routed_experts"},
+		{"expert_hidden_dim", "moe_intermediate_size"},
+		{"num_shared_experts", "n_shared_experts"},
 	} {
 		move(moe, name[0], params, name[1])
 	}

@@ -18,14 +18,16 @@ func mistralConfigs() map[string][2]string {
 		"Mistral 7B v0.3": {
 			`{"dim": 4096, "n_layers": 32, "head_dim": 128, "hidden_dim": 14336, "n_heads": 32, "n_kv_heads": 8, "norm_eps": 1e-05, "vocab_size": 32768, "rope_theta": 1000000.0, "max_position_embeddings": 32768}`, "",
 		},
-		"Ministral 3": {`{
+		"Ministral 3": {
+			`{
 			"dim": 4096, "n_layers": 34, "head_dim": 128, "hidden_dim": 14336, "n_heads": 32, "n_kv_heads": 8, "vocab_size": 131072,
 			"rope_theta": 1000000.0, "tied_embeddings": true, "max_position_embeddings": 262144, "dtype": "bfloat16",
 			"llama_4_scaling": {"original_max_position_embeddings": 16384, "beta": 0.1},
 			"yarn": {"original_max_position_embeddings": 16384, "factor": 16, "apply_scale": false, "beta": 32, "alpha": 1},
 			"quantization": {"qformat_weight": "fp8_e4m3", "qscheme_act": "TENSOR"}}`, "",
 		},
-		"Mistral Large 3": {`{
+		"Mistral Large 3": {
+			`{
 			"dim": 7168, "n_layers": 61, "head_dim": 128, "hidden_dim": 16384, "n_heads": 128, "n_kv_heads": 128, "vocab_size": 131072,
 			"max_position_embeddings": 294912, "q_lora_rank": 1536, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "kv_lora_rank": 512, "v_head_dim": 128,
 			"llama_4_scaling": {"original_max_position_embeddings": 8192, "beta": 0.1},
@@ -165,6 +167,7 @@ func TestMistralConfigFile(t *testing.T) {
 		`null`: "read params.json: it is not a JSON object",
 		`{"n_layers": 70000, "sliding_window": [1]}`:  "read params.json: num_hidden_layers is 70000",
 		`{"n_layers": "many", "sliding_window": [1]}`: "num_hidden_layers is \"many\"",
+		`{"n_layers": 2, "sliding_window": ["far"]}`:  "sliding_window is [\"far\"]",
 		`{"moe": 3}`:                              "read params.json: moe is 3",
 		`{"yarn": "far"}`:                         "read params.json: yarn is \"far\"",
 		`{"quantization": [1]}`:                   "read params.json: quantization is [1]",

@@ -36,12 +36,14 @@ func TestWhichFilesCount(t *testing.T) {
 		},
 		"consolidated, and another's index": {
 			newModel(`{}`).file("model.safetensors.index.json", index).with(t, "consolidated-1.safetensors", a).with(t, "consolidated-2.safetensors", b),
-			[]string{"consolidated-1.safetensors", "consolidated-2.safetensors"}, 220,
+			[]string{"consolidated-1.safetensors", "consolidated-2.safetensors"},
+			220,
 		},
 		"consolidated with an index": {
 			newModel(`{}`).file("consolidated.safetensors.index.json", `{"weight_map": {"a": "consolidated-1.safetensors"}}`).
 				with(t, "consolidated-1.safetensors", a).with(t, "consolidated-2.safetensors", b),
-			[]string{"consolidated-1.safetensors"}, 20,
+			[]string{"consolidated-1.safetensors"},
+			20,
 		},
 		"consolidated alone": {newModel(`{}`).with(t, "consolidated.safetensors", a), []string{"consolidated.safetensors"}, 20},
 		"safetensors before bin": {

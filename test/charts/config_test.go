@@ -62,8 +62,9 @@ func TestFullConfigReachesTheAgent(t *testing.T) {
 	if m.Priority != 100 || m.Refresh != 90*time.Minute || m.Credentials != "team-a" || m.Access.Endpoint != "http://hub.example:8080/mirror" || m.NodeSelector["pool"] != "gpu" {
 		t.Errorf("the first model reached the agent as %+v", m)
 	}
-	if !slices.Equal(m.Include, []string{"*.safetensors", "*.json"}) || !slices.Equal(m.Exclude, []string{"original/*"}) {
-		t.Errorf("patterns reached the agent as %q and %q", m.Include, m.Exclude)
+	if !slices.Equal(m.Include, []string{"*.safetensors", "*.json"}) || !slices.Equal(m.Exclude, []string{"original/*"}) ||
+		!slices.Equal(m.Also, []string{"original/"}) || m.FileFormat != "hf" {
+		t.Errorf("the choice of files reached the agent as %q, %q, %q and %q", m.FileFormat, m.Also, m.Include, m.Exclude)
 	}
 	if got.Store.Quota != 500<<30 || got.Store.Reserve.Bytes != 100<<30 || got.Pull.MaxRate != 500<<20 || got.Pull.Jobs != 12 || got.Pull.ConcurrentModels != 1 || got.GPU.LeakAbove.Bytes != 4<<30 {
 		t.Errorf("limits reached the agent as %+v, %+v and %+v", got.Store, got.Pull, got.GPU)

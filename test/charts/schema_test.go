@@ -58,6 +58,8 @@ func TestSchemaRefuses(t *testing.T) {
 		{"model name of 64 characters", "models: [{" + ok + ", name: " + long + "}]", "'/models/0/name'"},
 		{"second model's name", "models: [{" + ok + "}, {" + ok + ", name: -a}]", "'/models/1/name'"},
 		{"include as a string", "models: [{" + ok + ", include: '*.json'}]", "'/models/0/include': got string, want array"},
+		{"also as a string", "models: [{" + ok + ", also: original/}]", "'/models/0/also': got string, want array"},
+		{"unknown file format", "models: [{" + ok + ", fileFormat: gguf}]", "'/models/0/fileFormat'"},
 		{"empty pattern", "models: [{" + ok + ", exclude: ['']}]", "'/models/0/exclude/0'"},
 		{"node selector with a boolean", "models: [{" + ok + ", nodeSelector: {gpu: true}}]", "'/models/0/nodeSelector/gpu': got boolean, want string"},
 		{"node selector with a bad key", "models: [{" + ok + ", nodeSelector: {'a/b/c': x}}]", "'a/b/c'"},
