@@ -89,6 +89,8 @@ type slowFS struct{}
 
 func (slowFS) Open(string) (fs.File, error) { return slowFile{}, nil }
 
+func (slowFS) ReadDir(string) ([]fs.DirEntry, error) { return nil, nil }
+
 type slowFile struct{ fs.File }
 
 func (slowFile) Close() error { return nil }

@@ -21,14 +21,12 @@ func consolidatedOf(names []string) []string {
 // hasMistralConfig reports whether vLLM takes the configuration from params.json: it
 // is there, and weights in Mistral's format are (vLLM 0.33: get_config).
 func hasMistralConfig(fsys fs.FS) (bool, error) {
-	if _, err := fs.Stat(fsys, "params.json"); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
-		return false, fmt.Errorf("look for params.json: %w", err)
+	weights, err := rootFiles(fsys, ".safetensors")
+	if err != nil || len(consolidatedOf(weights)) == 0 {
+		return false, err
 	}
-	files, err := rootFiles(fsys, ".safetensors")
-	return len(consolidatedOf(files)) > 0, err
+	params, err := rootFiles(fsys, "params.json")
+	return slices.Contains(params, "params.json"), err
 }
 
 // fieldMap is a JSON object whose values are not decoded yet.
