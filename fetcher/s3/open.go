@@ -45,10 +45,6 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	if out.ContentLength != nil {
 		part.Length = *out.ContentLength
 	}
-	if err := sameVersion(f.Version, out.ETag, out.LastModified); err != nil {
-		_ = out.Body.Close()
-		return nil, otherVersion(op, fmt.Errorf("%s %w", host, err))
-	}
 	unchanged := func() error {
 		_, err := c.stated(ctx, op, obj)
 		return err
@@ -56,11 +52,15 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	if err := part.Check(f.Size, offset, length); err != nil {
 		_ = out.Body.Close()
 		if !isETag(f.Version) {
-			if err := unchanged(); err != nil { // within a second of when it was listed
+			if err := unchanged(); err != nil { // of another size, then
 				return nil, err
 			}
 		}
 		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", host, err), "check that no proxy between here and the bucket changes its answers")
+	}
+	if err := sameVersion(f.Version, out.ETag, out.LastModified); err != nil {
+		_ = out.Body.Close()
+		return nil, otherVersion(op, fmt.Errorf("%s %w", host, err))
 	}
 	body := httpsource.NewBody(ctx, op, host, out.Body, length)
 	if isETag(f.Version) {
@@ -75,17 +75,19 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 type unpinned struct {
 	io.ReadCloser
 	unchanged func() error
-	done      bool
+	done      bool // it was looked at, after the last byte that there was
 }
 
 // Read implements io.Reader.
 func (u *unpinned) Read(p []byte) (int, error) {
 	n, err := u.ReadCloser.Read(p)
-	if errors.Is(err, io.EOF) && !u.done {
-		if changed := u.unchanged(); changed != nil {
-			return n, changed
-		}
-		u.done = true
+	if err == nil || u.done {
+		return n, err
+	}
+	u.done = true
+	changed := u.unchanged()
+	if errors.Is(err, io.EOF) && changed != nil || errors.Is(changed, fetcher.ErrRefused) {
+		return n, changed // a server whose file shrinks breaks off
 	}
 	return n, err
 }
