@@ -18,7 +18,8 @@ type Access struct {
 	// a rotated Secret takes effect. Empty: the environment's credentials.
 	CredentialsDir string
 	// HeaderTimeout is how long a source over HTTP may take until the headers of an
-	// answer. 0: 30 s.
+	// answer, at the first try; later ones wait longer. 0: 30 s, or what the
+	// variables of the source's own tools ask for.
 	HeaderTimeout time.Duration
 	// FollowLinks are directories, as absolute paths, in which the links of a
 	// directory (file://) may end beside the directory itself.

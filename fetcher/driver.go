@@ -82,7 +82,8 @@ type Driver interface {
 	// io.EOF. The caller closes the reader; ending ctx ends it too. A connection
 	// whose range was read to its last byte serves the next one. Where nothing
 	// else pins the content, Close of a body that was not read to its end tells
-	// whether it has changed.
+	// whether it has changed. How long the source may take to answer is the driver's
+	// to bound: the engine watches bodies only.
 	Open(ctx context.Context, obj Object, offset, length int64) (io.ReadCloser, error)
 }
 

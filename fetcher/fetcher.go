@@ -34,8 +34,8 @@ type Options struct {
 	// default: what the machine, or the cgroup, has. Of a pull that is larger
 	// than half of it, pages are dropped as soon as they are on the disk.
 	Memory int64
-	// StallTimeout ends a connection that brought no byte for so long; default
-	// 30 s.
+	// StallTimeout ends a body that brought no byte for so long; default 30 s. Until
+	// the source has answered, the driver's own bounds hold.
 	StallTimeout time.Duration
 	// Attempts is how often in a row a request may fail without progress before the
 	// pull gives up; default 6, about 15 s with backoff.

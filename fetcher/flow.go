@@ -13,10 +13,6 @@ import (
 // flushEvery bounds how long bytes of a slow connection stay in its buffer.
 const flushEvery = time.Second
 
-// openingMargin is how much longer a body may take to open than its headers, where
-// they have a bound of their own: that one's error says more.
-const openingMargin = 5 * time.Second
-
 // errStalled is a connection that brought no byte for the stall timeout.
 var errStalled = errors.New("no byte arrived for too long")
 
@@ -35,24 +31,18 @@ func (p *pull) flow(ctx context.Context, file File, s store.Span, use func(*flow
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stall := p.f.o.StallTimeout
-	opening := max(stall, p.req.Access.HeaderTimeout+openingMargin)
-	if p.req.Access.HeaderTimeout == 0 {
-		opening = stall
-	}
-	watchdog := time.AfterFunc(opening, func() { cancel(errStalled) })
+	watchdog := time.AfterFunc(stall, func() { cancel(errStalled) })
+	watchdog.Stop()
 	defer watchdog.Stop()
-	waited := opening
 	defer func() {
 		if err != nil && errors.Is(context.Cause(ctx), errStalled) {
-			err = &Error{Kind: ErrTransient, Op: "read", Origin: file.Path, Err: fmt.Errorf("%w (%s)", errStalled, waited), Hint: "check the network"}
+			err = &Error{Kind: ErrTransient, Op: "read", Origin: file.Path, Err: fmt.Errorf("%w (%s)", errStalled, stall), Hint: "check the network"}
 		}
 	}()
 	body, err := p.driver.Open(ctx, Object{Source: p.source, Revision: p.revision, File: file}, s.From, s.Bytes())
 	if err != nil {
 		return err
 	}
-	watchdog.Stop()
-	waited = stall
 	err = use(&flow{pull: p, ctx: ctx, file: file, body: body, watchdog: watchdog})
 	// A driver may find only now that the file changed while it was read.
 	if closeErr := body.Close(); err == nil {

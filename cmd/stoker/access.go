@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/spf13/pflag"
@@ -16,6 +17,7 @@ import (
 type accessFlags struct {
 	addressing, caBundle                            string
 	unsigned, requesterPays, insecure, etagIsDigest bool
+	headerTimeout                                   time.Duration
 	followLinks                                     []string
 }
 
@@ -24,6 +26,7 @@ func (a *accessFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&a.unsigned, "unsigned", false, "ask a public bucket without credentials")
 	flags.BoolVar(&a.requesterPays, "requester-pays", false, "accept that the credentials' account pays for what is read of a bucket")
 	flags.BoolVar(&a.etagIsDigest, "etag-is-digest", true, "take ETags of an s3:// source that look like an MD5 for one; false for servers whose ETags are something else")
+	flags.DurationVar(&a.headerTimeout, "header-timeout", 0, "wait this `DURATION`, 30s or more, for the first byte of an answer at the first try; later tries wait longer (default 30s)")
 	flags.StringVar(&a.caBundle, "ca-bundle", "", "let the PEM certificates in `FILE` vouch for the server, too")
 	flags.BoolVar(&a.insecure, "insecure", false, "take any TLS certificate; whoever is on the way can read the credentials and give other files")
 	flags.StringArrayVar(&a.followLinks, "follow-links", nil, "let symlinks in a file:// directory end below `DIR`, too; may be repeated")
@@ -34,11 +37,14 @@ func (a *accessFlags) add(flags *pflag.FlagSet) {
 func (a *accessFlags) access(scheme string) (fetcher.Access, error) {
 	out := fetcher.Access{
 		Addressing: fetcher.Addressing(a.addressing), Unsigned: a.unsigned, RequesterPays: a.requesterPays,
-		Insecure: a.insecure, OpaqueETags: !a.etagIsDigest,
+		HeaderTimeout: a.headerTimeout, Insecure: a.insecure, OpaqueETags: !a.etagIsDigest,
 	}
 	var errs []error
 	if err := out.Addressing.Check(); err != nil {
 		errs = append(errs, fmt.Errorf("--%w", err))
+	}
+	if a.headerTimeout != 0 && a.headerTimeout < 30*time.Second {
+		errs = append(errs, fmt.Errorf("--header-timeout %s is too short; write at least 30s", a.headerTimeout))
 	}
 	if a.unsigned && a.requesterPays {
 		errs = append(errs, errors.New("--unsigned and --requester-pays exclude each other: without credentials nobody pays"))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -34,6 +35,8 @@ func TestAccessFlags(t *testing.T) {
 		{args: "--addressing=dns --follow-links= --unsigned", scheme: "hf", says: []string{
 			`--addressing "dns" is not known`, "--follow-links is empty", "--follow-links: only file:// sources", "--unsigned: only s3:// and gs:// sources",
 		}},
+		{args: "--header-timeout=10m", scheme: "hf", want: fetcher.Access{Addressing: "auto", HeaderTimeout: 10 * time.Minute}},
+		{args: "--header-timeout=5s", scheme: "hf", says: []string{"--header-timeout 5s is too short"}},
 		{args: "--unsigned --requester-pays", scheme: "s3", says: []string{"exclude each other"}},
 		{args: "--addressing=path --etag-is-digest=false", scheme: "gs", says: []string{"--addressing: only s3://", "--etag-is-digest: only s3://"}},
 		{args: "--unsigned --requester-pays", scheme: "", says: []string{"exclude each other"}}, // and no word of a source that is wrong itself

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
@@ -24,19 +26,54 @@ import (
 //	$HF_HOME/token, $XDG_CACHE_HOME/huggingface/token, ~/.cache/huggingface/token
 //
 // of which the last three are read only if HF_HUB_DISABLE_IMPLICIT_TOKEN is
-// not set. Its servers may be vouched for by the certificates of trustFor.
+// not set. HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT, in seconds, make it wait
+// longer for an answer where access asks for nothing else: the client waits by the one
+// for a file's metadata and by the other for its bytes, and here one request has both.
+// Fewer than 30 s leave 30, more than an hour count as one. Its servers may be vouched for by the certificates of trustFor.
 // o.Endpoint and o.Token are overwritten.
 func FromEnvironment(access fetcher.Access, o Options) (*Driver, error) {
 	o.Endpoint = access.Endpoint
 	if o.Endpoint == "" {
 		o.Endpoint = os.Getenv("HF_ENDPOINT")
 	}
-	o.Bounds.Header = cmp.Or(access.HeaderTimeout, o.Bounds.Header)
+	header, err := headerTimeout()
+	if err != nil {
+		return nil, err
+	}
+	o.Bounds.Header = cmp.Or(access.HeaderTimeout, header, o.Bounds.Header)
 	o.Token = func() (string, error) { return readToken(access.CredentialsDir) }
 	if o.Transport == nil {
 		o.Transport = httpsource.NewTransportFor(trustFor(access))
 	}
 	return New(o)
+}
+
+// Bounds of the time that the environment may ask for. Vendors of mirrors recommend a
+// day, which is as good as no end.
+const (
+	leastHeader = 30 * time.Second
+	mostHeader  = time.Hour
+)
+
+// headerTimeout is how long the environment has a mirror take to answer; 0: it is
+// silent.
+func headerTimeout() (time.Duration, error) {
+	longest := time.Duration(0)
+	for _, name := range []string{"HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"} {
+		value := strings.TrimSpace(os.Getenv(name))
+		if value == "" {
+			continue
+		}
+		seconds, err := strconv.ParseUint(value, 10, 31)
+		if err != nil {
+			return 0, fmt.Errorf("%s is %q, which is no number of seconds", name, value)
+		}
+		longest = max(longest, time.Duration(seconds)*time.Second)
+	}
+	if longest <= leastHeader {
+		return 0, nil
+	}
+	return min(longest, mostHeader), nil
 }
 
 // trustFor returns whose certificates the Hub's own client accepts. Since its 1.0 that

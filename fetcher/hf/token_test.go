@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
@@ -224,5 +226,47 @@ func TestNoRedirectToPlainHTTP(t *testing.T) {
 	}
 	if n := len(hub.Requests(fetchertest.Match{Kind: fetchertest.KindCDN})); n != 0 {
 		t.Errorf("%d requests went out in the clear", n)
+	}
+}
+
+// What the environment has a mirror take to answer, by the client's own variables.
+func TestHeaderTimeoutOfTheEnvironment(t *testing.T) {
+	for _, c := range []struct {
+		etag, download string
+		access         time.Duration
+		want           time.Duration
+		says           string
+	}{
+		{"", "", 0, 30 * time.Second, ""},
+		{"10", "5", 0, 30 * time.Second, ""},
+		{"", "120", 0, 2 * time.Minute, ""},
+		{"1800", "120", 0, 30 * time.Minute, ""},
+		{"86400", "86400", 0, time.Hour, ""},
+		{"1800", "", time.Minute, time.Minute, ""},
+		{"soon", "", 0, 0, `HF_HUB_ETAG_TIMEOUT is "soon", which is no number of seconds`},
+	} {
+		t.Setenv("HF_HUB_ETAG_TIMEOUT", c.etag)
+		t.Setenv("HF_HUB_DOWNLOAD_TIMEOUT", c.download)
+		synctest.Test(t, func(t *testing.T) {
+			d, err := hf.FromEnvironment(fetcher.Access{Endpoint: "http://hub.test", HeaderTimeout: c.access}, hf.Options{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			})})
+			if c.says != "" {
+				if err == nil || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("error is %v, want one that says %q", err, c.says)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			obj := fetcher.Object{Source: source(""), Revision: strings.Repeat("a", 40), File: fetcher.File{Path: weights, Size: 10}}
+			began := time.Now()
+			_, err = d.Open(t.Context(), obj, 0, 10)
+			if took := time.Since(began); took != c.want || err == nil {
+				t.Errorf("%+v: it waits %s, %v", c, took, err)
+			}
+		})
 	}
 }

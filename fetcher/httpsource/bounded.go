@@ -26,6 +26,7 @@ type bounded struct {
 	shape  Shape
 	// open counts the objects that are being read.
 	open atomic.Int64
+	late lateness
 }
 
 // Transport makes the answers of rt keep to the bounds; those that are no object
@@ -44,7 +45,7 @@ func (t *bounded) CloseIdleConnections() {
 
 // RoundTrip implements http.RoundTripper.
 func (t *bounded) RoundTrip(req *http.Request) (*http.Response, error) {
-	return t.exchange(req.Context(), Host(req.URL), func(ctx context.Context) (*http.Response, error) {
+	return t.exchange(req.Context(), Host(req.URL), address(req.URL), func(ctx context.Context) (*http.Response, error) {
 		resp, err := t.base.RoundTrip(req.WithContext(ctx))
 		if err == nil && resp.StatusCode == http.StatusProxyAuthRequired {
 			_ = resp.Body.Close() // over plain HTTP a proxy's refusal looks like the server's
@@ -57,25 +58,25 @@ func (t *bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 // Exchange makes the answer that ask gets of host keep to the bounds, as
 // [Bounds.Transport] does, where a client's transport is not ours.
 func (b Bounds) Exchange(ctx context.Context, host string, ask func(context.Context) (*http.Response, error)) (*http.Response, error) {
-	return (&bounded{bounds: b.OrDefaults()}).exchange(ctx, host, ask)
+	return (&bounded{bounds: b.OrDefaults()}).exchange(ctx, host, host, ask)
 }
 
-func (t *bounded) exchange(ctx context.Context, host string, ask func(context.Context) (*http.Response, error)) (*http.Response, error) {
+func (t *bounded) exchange(ctx context.Context, host, address string, ask func(context.Context) (*http.Response, error)) (*http.Response, error) {
 	ctx, end := context.WithCancelCause(ctx)
-	late := tooLate(host, "sent no headers within %s", t.bounds.Header)
-	late.Hint = "check the network and the server; access.headerTimeout of a list entry raises this"
-	timer := time.AfterFunc(t.bounds.Header, func() { end(late) })
+	wait := t.late.bound(address, t.bounds.Header)
+	timer := time.AfterFunc(wait, func() { end(errLate) })
 	resp, err := ask(ctx)
-	if !timer.Stop() && errors.Is(context.Cause(ctx), late) {
+	if !timer.Stop() && errors.Is(context.Cause(ctx), errLate) {
 		if err == nil {
 			_ = resp.Body.Close() // the headers came too late
 		}
-		return nil, late
+		return nil, noHeaders(host, wait, t.late.grow(address, wait, t.bounds.Header))
 	}
 	if err != nil {
 		end(nil)
 		return nil, err
 	}
+	t.late.met(address)
 	body := &boundedBody{body: resp.Body, ctx: ctx, end: end, bounds: t.bounds}
 	object, _ := ctx.Value(objectKey{}).(bool)
 	switch {
@@ -97,6 +98,9 @@ func (t *bounded) exchange(ctx context.Context, host string, ask func(context.Co
 	resp.Body = body
 	return resp, nil
 }
+
+// errLate ends an exchange without headers.
+var errLate = errors.New("no headers in time")
 
 // boundedBody is a body that keeps to bounds. Only Close may be called beside
 // Read.

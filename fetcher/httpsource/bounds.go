@@ -14,7 +14,8 @@ import (
 // Bounds are the defaults, which are the same for every source.
 type Bounds struct {
 	// Header is how long a request may wait for the headers of its answer,
-	// connecting included. Default 30 s.
+	// connecting included. Default 30 s. An address that took longer has twice the time
+	// at the next try, up to ten times Header, or an hour.
 	Header time.Duration
 	// Silence is how long a body may bring no byte. Default 60 s.
 	Silence time.Duration
