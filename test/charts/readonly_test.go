@@ -116,7 +116,7 @@ func TestPopulateJob(t *testing.T) {
 	}
 
 	trusting := populateJob(t, renderAll(t, with(t, readOnlyValues(t), func(v map[string]any) { v["caBundle"] = map[string]any{"configMapName": "company-ca"} })))
-	if c := trusting.Spec.Template.Spec.Containers[0]; len(c.Env) != 1 || c.Env[0].Name != "STOKER_CA_BUNDLE" ||
+	if c := trusting.Spec.Template.Spec.Containers[0]; len(c.Env) == 0 || c.Env[0].Name != "STOKER_CA_BUNDLE" ||
 		!slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == c.Env[0].Value && m.Name == "ca-bundle" }) {
 		t.Errorf("with a bundle, its container is %+v", c)
 	}
