@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stoker-project/stoker/fetcher/fetchertest"
 )
@@ -267,5 +268,19 @@ func TestRealReaderOpensShards(t *testing.T) {
 		if g := got.Shapes[name]; len(g) != len(shape) || g[0] != shape[0] || g[len(g)-1] != shape[len(shape)-1] {
 			t.Errorf("%s: %v, want %v", name, g, shape)
 		}
+	}
+}
+
+// The client of today takes a private authority from SSL_CERT_FILE, and no more from
+// the variables of the one that it had before 1.0.
+func TestRealClientOfPrivateAuthority(t *testing.T) {
+	hub, tree, _ := startHub(t, fetchertest.HubOptions{Mirror: fetchertest.Mirror{Direct: true}})
+	authority := fetchertest.NewAuthority(t, "Example Corp CA")
+	certificate := authority.Server(t, time.Now().Add(time.Hour), "127.0.0.1")
+	endpoint := "https://" + fetchertest.StartTLS(t, certificate, strings.TrimPrefix(hub.URL(), "http://"))
+	bundle := authority.Bundle(t)
+	checkTree(t, newPython(t, endpoint, "SSL_CERT_FILE="+bundle).snapshot(t, map[string]any{"repo_id": repoID}).Path, tree)
+	if d := newPython(t, endpoint, "REQUESTS_CA_BUNDLE="+bundle).snapshot(t, map[string]any{"repo_id": repoID}); d.Error == "" {
+		t.Error("REQUESTS_CA_BUNDLE is read: let hf.FromEnvironment say so")
 	}
 }
