@@ -28,12 +28,12 @@ func checkFit(out fitOutput, devices, partitioned []gpu.Device) error {
 			return nil
 		}
 		largest = &out.TensorParallelSizes[i]
-		ready, uncertain, later, why, mend := prospects(s, devices)
-		if ready+uncertain >= s.TensorParallel {
+		p := prospectsOf(s, devices)
+		if p.possible >= s.TensorParallel {
 			return nil
 		}
-		if ready+uncertain+later >= s.TensorParallel {
-			return fmt.Errorf("start %s on %s now: %s; %s", out.Model, count(s.TensorParallel, "GPU"), why, mend)
+		if p.possible+p.later >= s.TensorParallel {
+			return fmt.Errorf("start %s on %s now: %s; %s", out.Model, count(s.TensorParallel, "GPU"), p.why, p.mend)
 		}
 	}
 	if largest == nil {
@@ -49,32 +49,40 @@ func noSlices(partitioned []gpu.Device) string {
 	return fmt.Sprintf("all %d GPUs are in MIG mode and have no MIG device", len(partitioned))
 }
 
-// prospects counts the devices by what becomes of a replica on them: it starts, it
-// may or may not, it could later. On the others it never can. why is a reason of
-// one that could later, and mend what to do about it.
-func prospects(s sizing.SizeReport, devices []gpu.Device) (ready, uncertain, later int, why, mend string) {
-	could := func(reason, advice string) {
-		if later++; why == "" {
-			why, mend = reason, advice
-		}
+// prospects counts devices by what becomes of a replica on them. On those that are
+// not counted it can never start.
+type prospects struct {
+	possible int // it starts, or nothing certain speaks against it
+	later    int // it could, once something has changed
+	why      string
+	mend     string // what to do about why, the reason of the first that could later
+}
+
+func (p *prospects) could(why, mend string) {
+	if p.later++; p.why == "" {
+		p.why, p.mend = why, mend
 	}
+}
+
+func prospectsOf(s sizing.SizeReport, devices []gpu.Device) prospects {
+	var p prospects
 	for i, d := range devices {
 		g := s.GPUs[i]
 		switch {
 		case g.Fits:
-			ready++
+			p.possible++
 		case obstacle(s, g, d) != "":
 		case d.State == gpu.StateLost || d.State == gpu.StateResetRequired:
-			could(fmt.Sprintf("GPU %d: %s", d.Index, d.Obstacle()), fmt.Sprintf("reset it on the node (nvidia-smi --gpu-reset -i %d), or restart the node", d.Index))
+			p.could(fmt.Sprintf("GPU %d: %s", d.Index, d.Obstacle()), fmt.Sprintf("reset it on the node (nvidia-smi --gpu-reset -i %d), or restart the node", d.Index))
 		case memoryUnknown(d):
-			uncertain++
+			p.possible++
 		case !d.Usable() && !d.Taken():
-			could(g.Reason, "mend that on the node (stoker gpus)")
+			p.could(g.Reason, "mend that on the node (stoker gpus)")
 		default:
-			could(g.Reason, "wait until what runs there has ended, or find what holds the memory (stoker gpus)")
+			p.could(g.Reason, "wait until what runs there has ended, or find what holds the memory (stoker gpus)")
 		}
 	}
-	return ready, uncertain, later, why, mend
+	return p
 }
 
 // memoryUnknown reports a device of which nothing certain can be said.
