@@ -210,9 +210,12 @@ func TestPullRefusedLater(t *testing.T) {
 // Whatever names a source gives its files, nothing is written outside the
 // store, and nothing inside either.
 func TestPullHostileNames(t *testing.T) {
-	for _, path := range []string{
-		"../../../escaped", "/tmp/escaped", "a/../../escaped", `..\escaped`, "a\\u0000b", "a\\nb", strings.Repeat("a", 4096), "..", ".",
-		"config.json/x", ".stoker-tmp-x",
+	for path, kind := range map[string]error{
+		"../../../escaped": fetcher.ErrCorrupt, "/tmp/escaped": fetcher.ErrCorrupt, "a/../../escaped": fetcher.ErrCorrupt, "..": fetcher.ErrCorrupt,
+		"a\\u0000b": fetcher.ErrCorrupt, "a\\nb": fetcher.ErrCorrupt,
+		// These are no tricks, only names that no file can have here.
+		`..\escaped`: fetcher.ErrRefused, strings.Repeat("a", 4096): fetcher.ErrRefused, ".": fetcher.ErrRefused,
+		"config.json/x": fetcher.ErrRefused, ".stoker-tmp-x": fetcher.ErrRefused,
 	} {
 		e := newEnv(t, fetchertest.HubOptions{})
 		e.push(repoID, bigTree(1, 1000))
@@ -224,8 +227,8 @@ func TestPullHostileNames(t *testing.T) {
 		}
 		e.hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindTree}, Effect: fetchertest.Answer(200, nil, "["+entry("config.json")+","+entry(quoted)+"]")})
 		_, err := e.fetcher(nil).Pull(t.Context(), request("tiny", ""))
-		if !errors.Is(err, fetcher.ErrCorrupt) {
-			t.Errorf("%.40q: pull ends with %v", path, err)
+		if !errors.Is(err, kind) {
+			t.Errorf("%.40q: pull ends with %v, want %v", path, err, kind)
 		}
 		// The lock of the model is all that may be new.
 		after := strings.ReplaceAll(snapshot(t, filepath.Dir(e.dir)), "-rw------- /store/agent/locks/model-tiny.lock 0 \n", "")
