@@ -62,7 +62,8 @@ func misplaced(f File) string {
 func foreign(f File) string {
 	base := strings.ToLower(path.Base(f.Path))
 	switch {
-	case strings.HasPrefix(base, "openvino_"), strings.HasPrefix(base, "ggml"), strings.Contains(base, "imatrix"),
+	case strings.HasPrefix(base, "openvino_"), strings.HasPrefix(base, "ggml"),
+		strings.Contains(base, "imatrix") && f.hasSuffix(".bin", ".dat", ".imatrix"),
 		strings.Contains(base, ".onnx"), strings.Contains(base, ".ckpt"), strings.Contains(f.Path, ".mlpackage/"), strings.Contains(f.Path, ".mlmodelc/"):
 		return "of another program"
 	case strings.Contains(base, ".tar."):
