@@ -162,20 +162,20 @@ func TestMistralConfigFile(t *testing.T) {
 	if a := read(t, others).Architecture; a.Layers != 9 {
 		t.Errorf("without consolidated files: %+v", a)
 	}
-	for text, want := range map[string]string{
-		`[]`:   "read params.json",
-		`null`: "read params.json: it is not a JSON object",
-		`{"n_layers": 70000, "sliding_window": [1]}`:  "read params.json: num_hidden_layers is 70000",
-		`{"n_layers": "many", "sliding_window": [1]}`: "num_hidden_layers is \"many\"",
-		`{"n_layers": 2, "sliding_window": ["far"]}`:  "sliding_window is [\"far\"]",
-		`{"moe": 3}`:                              "read params.json: moe is 3",
-		`{"yarn": "far"}`:                         "read params.json: yarn is \"far\"",
-		`{"quantization": [1]}`:                   "read params.json: quantization is [1]",
-		`{"quantization": {"qformat_weight": 8}}`: "qformat_weight is 8",
-		`{"max_position_embeddings": "long"}`:     "max_position_embeddings is \"long\"",
+	for _, c := range [][2]string{
+		{`[]`, "read params.json"},
+		{`null`, "read params.json: it is not a JSON object"},
+		{`{"n_layers": 70000, "sliding_window": [1]}`, "read params.json: num_hidden_layers is 70000"},
+		{`{"n_layers": "many", "sliding_window": [1]}`, `num_hidden_layers is "many"`},
+		{`{"n_layers": 2, "sliding_window": ["far"]}`, `sliding_window is ["far"]`},
+		{`{"moe": 3}`, "read params.json: moe is 3"},
+		{`{"yarn": "far"}`, `read params.json: yarn is "far"`},
+		{`{"quantization": [1]}`, "read params.json: quantization is [1]"},
+		{`{"quantization": {"qformat_weight": 8}}`, "qformat_weight is 8"},
+		{`{"max_position_embeddings": "long"}`, `max_position_embeddings is "long"`},
 	} {
-		_, err := ReadModel(mistralModel(t, text, ""))
-		wantError(t, text, err, want)
+		_, err := ReadModel(mistralModel(t, c[0], ""))
+		wantError(t, c[0], err, c[1])
 	}
 }
 
