@@ -170,7 +170,7 @@ func TestCheckListing(t *testing.T) {
 	} {
 		err := checkListing(Listing{Revision: "r", Files: c.files})
 		for _, kind := range []error{ErrCorrupt, ErrRefused} {
-			if errors.Is(err, kind) != (kind == c.kind) {
+			if errors.Is(err, kind) != errors.Is(c.kind, kind) {
 				t.Errorf("%s: %v, want %v", name, err, c.kind)
 			}
 		}

@@ -96,8 +96,7 @@ func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.
 	if err != nil {
 		return fetcher.Listing{}, err
 	}
-	bucket, prefix := httpsource.Bucket(src)
-	files, err := d.objects(ctx, c, op, bucket, prefix, prefix, false)
+	files, err := d.objects(ctx, c, op, src, "")
 	if err != nil {
 		return fetcher.Listing{}, err
 	}
@@ -105,9 +104,7 @@ func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.
 		return fetcher.Listing{Revision: httpsource.Revision(files), Files: files}, nil
 	}
 	if folder, name, ok := httpsource.Object(src); ok {
-		_, prefix = httpsource.Bucket(folder)
-		// A list begins with the name that is all of its prefix.
-		if files, err = d.objects(ctx, c, op, bucket, prefix, prefix+name, true); err != nil {
+		if files, err = d.objects(ctx, c, op, folder, name); err != nil {
 			return fetcher.Listing{}, err
 		}
 		if l := httpsource.Only(files, folder, name); len(l.Files) > 0 {
@@ -117,10 +114,11 @@ func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.
 	return fetcher.Listing{}, op.Fail(fetcher.ErrRefused, errors.New("no object is there"), "check the spelling; PREFIX names a folder or one object, without wildcards")
 }
 
-// objects lists the objects whose names begin so, or the first of them only, as files
-// below prefix.
-func (d *Driver) objects(ctx context.Context, c *client, op httpsource.Operation, bucket, prefix, begin string, first bool) ([]fetcher.File, error) {
-	query := &storage.Query{Prefix: begin, Projection: storage.ProjectionNoACL}
+// objects lists what is below folder as files; with a name only the first object whose
+// name begins so: a list begins with the name that is all of its prefix.
+func (d *Driver) objects(ctx context.Context, c *client, op httpsource.Operation, folder fetcher.Source, name string) ([]fetcher.File, error) {
+	bucket, prefix := httpsource.Bucket(folder)
+	query := &storage.Query{Prefix: prefix + name, Projection: storage.ProjectionNoACL}
 	if err := query.SetAttrSelection([]string{"Name", "Size", "Generation", "CRC32C", "MD5"}); err != nil {
 		return nil, op.Fail(fetcher.ErrRefused, err, "report this")
 	}
@@ -147,7 +145,7 @@ func (d *Driver) objects(ctx context.Context, c *client, op httpsource.Operation
 		if err != nil {
 			return nil, op.Exceeded(err)
 		}
-		if first {
+		if name != "" {
 			return files.All(), nil
 		}
 	}

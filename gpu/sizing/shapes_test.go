@@ -18,8 +18,9 @@ var shapes sync.Map
 // shape is a model of testdata/models: its real config.json, and the headers of its weights.
 func shape(tb testing.TB, name string) Model {
 	tb.Helper()
-	if m, ok := shapes.Load(name); ok {
-		return m.(Model)
+	kept, _ := shapes.Load(name)
+	if m, ok := kept.(Model); ok {
+		return m
 	}
 	m := read(tb, shapeFiles(tb, name))
 	shapes.Store(name, m)
