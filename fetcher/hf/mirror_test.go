@@ -64,13 +64,13 @@ func TestPullFromMirrors(t *testing.T) {
 		"no content range": {fetchertest.Mirror{Direct: true, NoContentRange: true}, large()},
 		"compresses":       {fetchertest.Mirror{Direct: true, GzipBelow: 1 << 20}, tiny()},
 		"compresses all":   {fetchertest.Mirror{Direct: true, GzipBelow: 1 << 30}, large()},
-		"cold":             {fetchertest.Mirror{Direct: true, Cold: time.Second}, tiny()},
+		"cold":             {fetchertest.Mirror{Direct: true, Cold: 1200 * time.Millisecond}, tiny()},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			t.Parallel() // some of it is waiting
 			hub := mirrorOf(t, c.mirror, c.files)
 			// A cold file takes longer than the first try waits, and the second.
-			d, err := hf.New(hf.Options{Endpoint: hub.URL(), Bounds: httpsource.Bounds{Header: 300 * time.Millisecond}})
+			d, err := hf.New(hf.Options{Endpoint: hub.URL(), Bounds: httpsource.Bounds{Header: 500 * time.Millisecond}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -76,7 +76,6 @@ func (t *bounded) exchange(ctx context.Context, host, address string, ask func(c
 		end(nil)
 		return nil, err
 	}
-	t.late.met(address)
 	body := &boundedBody{body: resp.Body, ctx: ctx, end: end, bounds: t.bounds}
 	object, _ := ctx.Value(objectKey{}).(bool)
 	switch {

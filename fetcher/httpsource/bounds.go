@@ -15,7 +15,8 @@ import (
 type Bounds struct {
 	// Header is how long a request may wait for the headers of its answer,
 	// connecting included. Default 30 s. An address that took longer has twice the time
-	// at the next try, up to ten times Header, or an hour.
+	// at the next try, up to ten times Header, or an hour; an hour later it has the
+	// usual one again.
 	Header time.Duration
 	// Silence is how long a body may bring no byte. Default 60 s.
 	Silence time.Duration

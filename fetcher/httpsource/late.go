@@ -15,10 +15,19 @@ const (
 	maxLate      = 1000      // addresses that are remembered
 )
 
+// lateFor is how long an address has more time than usual. That another request for it
+// is answered in time meanwhile says nothing: a busy server answers some.
+const lateFor = time.Hour
+
 // lateness remembers which addresses answered too late, and how long they may take now.
 type lateness struct {
 	mu   sync.Mutex
-	late map[string]time.Duration
+	late map[string]allowance
+}
+
+type allowance struct {
+	bound time.Duration
+	since time.Time
 }
 
 // address is what is asked for, less what may be signed in it.
@@ -28,28 +37,27 @@ func address(u *url.URL) string { return u.Scheme + "://" + u.Host + u.EscapedPa
 func (l *lateness) bound(address string, usual time.Duration) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return max(usual, l.late[address])
+	a := l.late[address]
+	if time.Since(a.since) > lateFor {
+		return usual
+	}
+	return max(usual, a.bound)
 }
 
 // grow notes that headers took more than waited, and returns how long they may take
 // next time. Many that waited together count once.
 func (l *lateness) grow(address string, waited, usual time.Duration) time.Duration {
-	most := max(usual, min(headerGrowth*usual, headerMost))
-	next := min(2*waited, most)
+	next := min(2*waited, max(usual, min(headerGrowth*usual, headerMost)))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.late == nil || len(l.late) >= maxLate {
-		l.late = map[string]time.Duration{}
+		l.late = map[string]allowance{}
 	}
-	l.late[address] = max(l.late[address], next)
-	return l.late[address]
-}
-
-// met forgets an address that answered in time.
-func (l *lateness) met(address string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.late, address)
+	if a := l.late[address]; time.Since(a.since) <= lateFor {
+		next = max(next, a.bound)
+	}
+	l.late[address] = allowance{next, time.Now()}
+	return next
 }
 
 // noHeaders is the failure of a server that took longer than waited, and has next.
