@@ -108,7 +108,7 @@ func TestHumanBytes(t *testing.T) {
 
 func TestModelTable(t *testing.T) {
 	var out strings.Builder
-	c := &cli{stdout: &out}
+	c := &cli{stdout: &out, json: &out}
 	at := time.Date(2026, 3, 1, 9, 30, 0, 0, time.Local)
 	err := c.printModels([]modelOutput{
 		{Name: "llama-3.1-8b-instruct", Source: "hf://meta-llama/Llama-3.1-8B-Instruct", Revision: "0e9e39f249a16976918f6564b8830bc894c89659", State: statePublished, Bytes: 16070000000, Files: 14, PublishedAt: at},
@@ -124,7 +124,7 @@ func TestModelTable(t *testing.T) {
 
 func TestVerifyTable(t *testing.T) {
 	var out strings.Builder
-	c := &cli{stdout: &out}
+	c := &cli{stdout: &out, json: &out}
 	err := c.printVerify([]verifyOutput{
 		{Name: "good", Revision: "0e9e39f249a16976918f6564b8830bc894c89659", OK: true, VerifyResult: store.VerifyResult{Files: 14, Bytes: 16070000000}},
 		{Name: "own", Revision: "abc", OK: true, VerifyResult: store.VerifyResult{Files: 2, Bytes: 12, Unvouched: 2}},
