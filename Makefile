@@ -79,6 +79,20 @@ test-fuzz: ## run every fuzzer for a second, from its seeds
 		{ grep -qx "    context deadline exceeded" $$log && ! grep -q "Failing input" $$log; } || { echo "$$0 $$1 failed:"; cat $$log $$(sed -n "s/.*Failing input written to //p" $$log); exit 1; } >&2' < bin/fuzz/all
 	@echo "$$(wc -l < bin/fuzz/all) fuzzers found nothing in a second each"
 
+.PHONY: fit-report
+fit-report: ## print what stoker fit says of public logs of vLLM, and how far its terms are off
+	@go test ./gpu/sizing -count 1 -run 'TestFitReport' -v | sed -n 's/^        |/|/p; s/^        $$//p; /^--- FAIL\|^FAIL/p'
+
+# The releases that fit-rules reads: the one that the logs are of, and the one whose rules hold by default.
+VLLM_VERSIONS ?= 0.19.0 0.33.0
+VLLM_SOURCES := $(CACHE)/vllm
+
+.PHONY: fit-rules
+fit-rules: clients ## hold stoker fit's rules against the source of releases of vLLM from PyPI (350 MB each, once; VLLM_VERSIONS=)
+	@. $(CACHE)/clients.env && test -n "$$STOKER_TEST_PYTHON" || { echo "this takes Python 3.11 with venv" >&2; exit 1; }
+	@. $(CACHE)/clients.env && $$STOKER_TEST_PYTHON gpu/sizing/vllmsource.py $(VLLM_SOURCES) $(VLLM_VERSIONS)
+	@STOKER_TEST_VLLM_RELEASES=$(VLLM_SOURCES) go test ./gpu/sizing -count 1 -run TestRulesOfReleases -v
+
 # How long each fuzzer runs, and which: make fuzz FUZZ=fetcher/ FUZZTIME=1m. Unbounded, most of the time goes into
 # making shorter what finds nothing.
 FUZZTIME ?= 10m
@@ -292,6 +306,7 @@ ifeq ($(HAVE_PYTHON),yes)
 else
 	@echo "SKIPPED: no Python 3.11 with venv, so no tests with huggingface_hub, boto3, moto and vLLM's code"
 endif
+	@test ! -d $(VLLM_SOURCES) || echo "export STOKER_TEST_VLLM_RELEASES=$(VLLM_SOURCES)" >> $(CACHE)/clients.env
 ifeq ($(HAVE_JAX),yes)
 	@$(MAKE) --no-print-directory $(JAX_VENV)/ready
 	@echo "export STOKER_TEST_PYTHON_JAX=$(JAX_VENV)/bin/python" >> $(CACHE)/clients.env

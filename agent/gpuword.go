@@ -28,8 +28,10 @@ type gpuWord struct {
 	Idle        int
 	FreeGiB     int
 	Unallocated int
-	// Fits holds every warm model.
+	// Fits holds every warm model; Tight those of which further replicas may start,
+	// or not.
 	Fits  map[string]int
+	Tight map[string]int
 	Leaks []LeakStatus
 
 	// trouble is the kind of Reason: texts of one kind differ from reading to
@@ -41,7 +43,7 @@ type gpuWord struct {
 func (w gpuWord) equal(o gpuWord) bool {
 	return w.Count == o.Count && w.Reason == o.Reason && w.Name == o.Name && w.TotalBytes == o.TotalBytes && w.UsableBytes == o.UsableBytes && w.Idle == o.Idle &&
 		w.FreeGiB == o.FreeGiB && w.Unallocated == o.Unallocated &&
-		maps.Equal(w.Fits, o.Fits) && slices.Equal(w.Leaks, o.Leaks)
+		maps.Equal(w.Fits, o.Fits) && maps.Equal(w.Tight, o.Tight) && slices.Equal(w.Leaks, o.Leaks)
 }
 
 // known says whether the GPUs can be read.
@@ -57,11 +59,15 @@ func (w gpuWord) fits(model string) (replicas int, ok bool) {
 func wordOf(models []modelState, g gpuFacts, leaks []LeakStatus) gpuWord {
 	w := gpuWord{
 		Count: unknown, Idle: unknown, FreeGiB: unknown, Unallocated: unknown,
-		Reason: g.Reason, trouble: g.trouble, Fits: map[string]int{},
+		Reason: g.Reason, trouble: g.trouble, Fits: map[string]int{}, Tight: map[string]int{},
 	}
 	for _, m := range models {
 		if m.Warm {
-			w.Fits[m.Name] = g.fits(m.Size, m.Model.Serving)
+			fits, tight := g.fits(m.Size, m.Model.Serving)
+			w.Fits[m.Name] = fits
+			if tight > 0 {
+				w.Tight[m.Name] = tight
+			}
 		}
 	}
 	if !g.Known {
@@ -81,24 +87,32 @@ func wordOf(models []modelState, g gpuFacts, leaks []LeakStatus) gpuWord {
 	return w
 }
 
-// fits is how many replicas could start now: the least of what free memory and
-// what unallocated GPUs allow; unknown where that cannot be told.
-func (g gpuFacts) fits(size *sizing.Model, s sizing.Serving) int {
+// fits returns how many replicas could start now for certain, the least of what
+// free memory and what unallocated GPUs allow, and how many more may start, or
+// not; unknown where that cannot be told.
+func (g gpuFacts) fits(size *sizing.Model, s sizing.Serving) (fits, tight int) {
 	if !g.Known || !g.FreeKnown || size == nil {
-		return unknown
+		return unknown, 0
 	}
 	need, err := size.Need(s)
 	if err != nil {
-		return unknown
+		return unknown, 0
 	}
 	if g.Slices && need.TensorParallel > 1 {
-		return 0 // MIG devices do not work together
+		return 0, 0 // MIG devices do not work together
 	}
-	ready := 0
+	ready, perhaps := 0, 0
 	for _, d := range g.whole() {
-		if need.Fits(d.UsableBytes, d.FreeBytes) {
+		verdict, _ := need.On(sizing.DeviceMemory{Name: d.Name, TotalBytes: d.TotalBytes}).Verdict(d.UsableBytes, d.FreeBytes)
+		switch verdict {
+		case sizing.Fits:
 			ready++
+		case sizing.Tight:
+			perhaps++
+		case sizing.No, sizing.Unknown:
 		}
 	}
-	return min(ready, max(0, g.Free)) / max(1, s.TensorParallel)
+	free, each := max(0, g.Free), max(1, s.TensorParallel)
+	fits = min(ready, free) / each
+	return fits, min(ready+perhaps, free)/each - fits
 }

@@ -3,6 +3,8 @@ package agent
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/stoker-project/stoker/gpu/sizing"
 )
 
 // StatusVersion is the version of [NodeStatus] that this package writes. A
@@ -70,6 +72,9 @@ type ModelStatus struct {
 	SecondsLeft int64 `json:"secondsLeft,omitempty"`
 	// Fits is the value of the fits label; nil: not known.
 	Fits *int `json:"fits,omitempty"`
+	// Tight is how many replicas more may start, or not: vLLM's own memory at the
+	// least leaves room, and at the most does not.
+	Tight int `json:"tight,omitempty"`
 	// Need is what Fits was held against; nil: it cannot be told, and NeedUnknown may
 	// say why.
 	Need        *ReplicaNeed `json:"need,omitempty"`
@@ -90,8 +95,11 @@ type ModelStatus struct {
 // ReplicaNeed is what one replica of a model takes.
 type ReplicaNeed struct {
 	GPUs int `json:"gpus"`
-	// BytesPerGPU is weights and the cache of one full-length request.
-	BytesPerGPU uint64 `json:"bytesPerGpu"`
+	// BytesPerGPU is weights, the cache of one full-length request, and the least that
+	// vLLM takes beside them; MostBytesPerGPU the same with the most that it takes, 0
+	// where an older agent says nothing of it.
+	BytesPerGPU     uint64 `json:"bytesPerGpu"`
+	MostBytesPerGPU uint64 `json:"mostBytesPerGpu,omitempty"`
 	// Share of a GPU's memory that vLLM claims at the start.
 	Share float64 `json:"share"`
 }
@@ -209,8 +217,9 @@ func describe(models []modelState, w gpuWord, st answer[storeView], speed measur
 			}
 			if n, ok := w.fits(m.Name); ok {
 				s.Fits = &n
+				s.Tight = w.Tight[m.Name]
 			}
-			s.Need, s.NeedUnknown = needOf(m)
+			s.Need, s.NeedUnknown = needOf(m, w)
 		}
 		if p := m.Progress; p != nil {
 			s.DoneBytes, s.TotalBytes, s.Rate = p.Done, p.Total, p.Rate
@@ -257,7 +266,7 @@ func steps(there, whole int64) int64 {
 
 // needOf is what one replica of the model takes; nil if that cannot be told, with
 // the reason where there is one.
-func needOf(m modelState) (*ReplicaNeed, string) {
+func needOf(m modelState, w gpuWord) (*ReplicaNeed, string) {
 	if m.Size == nil {
 		return nil, oneLine(errText(m.SizeErr), maxReason)
 	}
@@ -265,5 +274,9 @@ func needOf(m modelState) (*ReplicaNeed, string) {
 	if err != nil {
 		return nil, oneLine(errText(err), maxReason)
 	}
-	return &ReplicaNeed{GPUs: max(1, n.TensorParallel), BytesPerGPU: n.TotalBytes(), Share: n.GPUMemoryUtilization}, ""
+	n = n.On(sizing.DeviceMemory{Name: w.Name, TotalBytes: w.TotalBytes})
+	return &ReplicaNeed{
+		GPUs: max(1, n.TensorParallel), Share: n.GPUMemoryUtilization,
+		BytesPerGPU: n.TotalBytes() + n.OverheadMinBytes, MostBytesPerGPU: n.TotalBytes() + n.OverheadMaxBytes,
+	}, ""
 }

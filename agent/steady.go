@@ -61,7 +61,7 @@ func (l *lowest) push(now time.Time, value int, span time.Duration) int {
 // while, but not too much for longer than that interval. It has no clock.
 type steady struct {
 	count, idle, freeGiB, unallocated lowest
-	fits                              map[string]*lowest
+	fits, tight                       map[string]*lowest
 
 	// now is what may be said now; fed is false before the first reading.
 	now gpuWord
@@ -77,17 +77,10 @@ func (s *steady) feed(now time.Time, w gpuWord, rise time.Duration) {
 	next := gpuWord{
 		Count: s.count.push(now, w.Count, rise), Idle: s.idle.push(now, w.Idle, rise),
 		FreeGiB: s.freeGiB.push(now, w.FreeGiB, rise), Unallocated: s.unallocated.push(now, w.Unallocated, rise),
-		Fits: make(map[string]int, len(w.Fits)), Leaks: w.Leaks,
+		Leaks: w.Leaks,
 	}
-	fits := make(map[string]*lowest, len(w.Fits))
-	for name, n := range w.Fits {
-		l := s.fits[name]
-		if l == nil {
-			l = &lowest{}
-		}
-		fits[name], next.Fits[name] = l, l.push(now, n, rise)
-	}
-	s.fits = fits
+	s.fits, next.Fits = pushEach(s.fits, now, w.Fits, rise)
+	s.tight, next.Tight = pushEach(s.tight, now, w.Tight, rise)
 	switch {
 	case next.known():
 		next.Name, next.TotalBytes, next.UsableBytes = w.Name, w.TotalBytes, w.UsableBytes
@@ -100,6 +93,19 @@ func (s *steady) feed(now time.Time, w gpuWord, rise time.Duration) {
 		next.Leaks = nil
 	}
 	s.now, s.fed = next, true
+}
+
+// pushEach takes the readings of each model; of those without one nothing is kept.
+func pushEach(before map[string]*lowest, now time.Time, readings map[string]int, rise time.Duration) (map[string]*lowest, map[string]int) {
+	after, values := make(map[string]*lowest, len(readings)), make(map[string]int, len(readings))
+	for name, n := range readings {
+		l := before[name]
+		if l == nil {
+			l = &lowest{}
+		}
+		after[name], values[name] = l, l.push(now, n, rise)
+	}
+	return after, values
 }
 
 // confirmed takes what the API server has confirmed.

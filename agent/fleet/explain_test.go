@@ -103,11 +103,15 @@ func explained(t *testing.T) map[string]corev1.Node {
 		"updating-fails": say(word(time.Minute, warm(func(m *agent.ModelStatus) {
 			m.State, m.Reason, m.Hint, m.Next = agent.StateUpdating, "bytes do not verify", "tell the model's owner", in(time.Minute)
 		}))),
-		"queued-behind":     say(word(time.Minute, coldModel("llama", agent.StateQueued), with(coldModel("a", agent.StatePulling), pull), with(coldModel("b", agent.StateVerifying), pull))),
-		"fits-allocated":    fits(0, h200(0), unchanged),
-		"fits-too-few":      fits(0, h200(2), func(m *agent.ModelStatus) { m.Need = need(4, 70) }),
-		"fits-small-node":   fits(0, h200(8), func(m *agent.ModelStatus) { m.Need = need(16, 70) }),
-		"fits-small-gpus":   fits(0, h200(8), func(m *agent.ModelStatus) { m.Need = need(1, 160) }),
+		"queued-behind":   say(word(time.Minute, coldModel("llama", agent.StateQueued), with(coldModel("a", agent.StatePulling), pull), with(coldModel("b", agent.StateVerifying), pull))),
+		"fits-allocated":  fits(0, h200(0), unchanged),
+		"fits-too-few":    fits(0, h200(2), func(m *agent.ModelStatus) { m.Need = need(4, 70) }),
+		"fits-small-node": fits(0, h200(8), func(m *agent.ModelStatus) { m.Need = need(16, 70) }),
+		"fits-small-gpus": fits(0, h200(8), func(m *agent.ModelStatus) { m.Need = need(1, 160) }),
+		"fits-tight": fits(0, h200(8), func(m *agent.ModelStatus) {
+			m.Tight, m.Need = 8, &agent.ReplicaNeed{GPUs: 1, BytesPerGPU: 128 << 30, MostBytesPerGPU: 131 << 30, Share: 0.92}
+		}),
+		"fits-tight-unsaid": fits(0, h200(8), func(m *agent.ModelStatus) { m.Tight, m.Need = 8, nil }),
 		"fits-leak":         fits(0, leaking, unchanged),
 		"fits-busy":         fits(0, busy, unchanged),
 		"fits-some-busy":    fits(0, few, func(m *agent.ModelStatus) { m.Need = need(4, 70) }),

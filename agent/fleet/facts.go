@@ -58,8 +58,11 @@ func (x *explainer) modelFacts(add func(name, value string)) {
 		add("fits", fits)
 	}
 	if m.Need != nil {
-		add("a replica takes", fmt.Sprintf("%s with %s for weights and cache on each; vLLM claims %.0f%% of its memory",
-			count(m.Need.GPUs, "GPU"), size(m.Need.BytesPerGPU), 100*m.Need.Share))
+		takes := size(m.Need.BytesPerGPU) + " for weights and cache"
+		if m.Need.MostBytesPerGPU > m.Need.BytesPerGPU {
+			takes = size(m.Need.BytesPerGPU) + " to " + size(m.Need.MostBytesPerGPU)
+		}
+		add("a replica takes", fmt.Sprintf("%s with %s on each; vLLM claims %.0f%% of its memory", count(m.Need.GPUs, "GPU"), takes, 100*m.Need.Share))
 	}
 	if m.Pods > 0 {
 		add("pods here", fmt.Sprint(m.Pods))

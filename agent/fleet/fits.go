@@ -34,6 +34,8 @@ func (n *Node) fitsAdvice(m ModelOnNode) (a advice, ok bool) {
 		return advice{fmt.Sprintf("a replica takes %d GPUs and the node has %d", need.GPUs, g.Count), "lower serving.tensorParallel of its list entry, or serve it on larger nodes", ""}, true
 	case need != nil && g.Unallocated != nil && need.GPUs > *g.Unallocated:
 		return advice{fmt.Sprintf("a replica takes %d GPUs and %d of %d are left", need.GPUs, *g.Unallocated, g.Count), "free some GPUs, or let the replica start on another node", ""}, true
+	case m.Tight > 0:
+		return n.tightAdvice(m), true
 	case need == nil || g.TotalBytes == 0:
 		return advice{fmt.Sprintf("too little GPU memory is free: %d GiB at the most on one GPU", g.FreeBytes>>30), "find on the node what holds it", "nvidia-smi"}, true
 	}
@@ -67,6 +69,19 @@ func (m ModelOnNode) fitCommand() string {
 
 // forShell are the characters that a shell takes for themselves.
 const forShell = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:/@+="
+
+// tightAdvice says what leaves open whether a replica could start.
+func (n *Node) tightAdvice(m ModelOnNode) advice {
+	a := advice{
+		"it is tight: the least that vLLM takes beside weights and cache leaves room, the most does not, and only vLLM's start tells",
+		"lower serving.maxModelLen a little or raise serving.tensorParallel of its list entry, to be certain", m.fitCommand(),
+	}
+	if need := m.Need; need != nil && need.MostBytesPerGPU > 0 && n.GPUs.UsableBytes > 0 {
+		a.why = fmt.Sprintf("it is tight: a replica needs %s to %s on each GPU, and vLLM may take %s of its %s",
+			size(need.BytesPerGPU), size(need.MostBytesPerGPU), size(uint64(math.Ceil(need.Share*float64(n.GPUs.UsableBytes)))), size(n.GPUs.TotalBytes))
+	}
+	return a
+}
 
 // memoryAdvice says what of a GPU's memory is missing.
 func (n *Node) memoryAdvice(m ModelOnNode) advice {

@@ -95,6 +95,9 @@ func (x *explainer) warm() advice {
 	case no && x.m.Fits == nil:
 		a.why += "; how many replicas fit is not known, because " + fits.why
 		a.do, a.run = fits.do, fits.run
+	case no && x.m.Tight > 0:
+		a.why += "; whether a replica could start now is not certain: " + fits.why
+		a.do, a.run = fits.do, fits.run
 	case no:
 		a.why += "; but no replica could start now: " + fits.why
 		a.do, a.run = fits.do, fits.run

@@ -179,8 +179,10 @@ type ModelOnNode struct {
 	TotalBytes         int64 `json:"totalBytes"`
 	RateBytesPerSecond int64 `json:"rateBytesPerSecond"`
 	SecondsLeft        int64 `json:"secondsLeft"`
-	// Fits is how many replicas could start now; nil: not known.
-	Fits *int `json:"fits"`
+	// Fits is how many replicas could start now for certain; nil: not known. Tight is
+	// how many more may start, or not.
+	Fits  *int `json:"fits"`
+	Tight int  `json:"tight,omitempty"`
 	// Need is what one replica takes; nil: not known, and NeedUnknown may say why.
 	Need        *agent.ReplicaNeed `json:"need,omitempty"`
 	NeedUnknown string             `json:"needUnknown,omitempty"`

@@ -43,27 +43,31 @@ func (c *cli) fitCommand() *cobra.Command {
 		Short: "Tell whether a model fits on the GPUs here, with every term of the sum",
 		Long: `Tell whether vLLM could start a model on the GPUs of this machine now. The test
 is vLLM's own: a GPU's budget (its memory x --gpu-memory-utilization) must be
-free, and the weights and the KV cache of one request of --max-model-len tokens
-must fit in the budget.
+free, and the weights, the KV cache of one request of --max-model-len tokens and
+what vLLM takes beside them must fit in the budget. The last term is measured by
+vLLM when it starts, so here it has bounds, and there are three answers: yes
+(the most leaves room), tight (the least does, the most does not) and no.
 
 The model is a NAME in the store, a SOURCE like hf://ORG/NAME (only config.json
 and the first bytes of the weight files are read), or a DIR that holds a model;
 write ./NAME for a directory that is called like a model. Where the flags say
-nothing, vLLM's defaults and the model's own length are meant.
+nothing, vLLM's defaults and the model's own length are meant, of the release
+that --vllm-version names: releases differ.
 
 The sum is printed for each number of GPUs that one replica may take here (1, 2,
 4 and so on), or for --tensor-parallel only; sizes that vLLM refuses are said to
 be impossible. Then each GPU's line says which budget vLLM would claim, what
 weights and one request take of it, how many tokens of cache are left beside the
-weights (with the most and the least that activations and CUDA graphs take), and
-the longest request that would fit. What is not exact is marked as estimated.
+weights (with the most and the least that vLLM takes beside them), and the
+longest request that would fit for certain. What is not exact is marked as
+estimated.
 
 With --check, which is for scripts and init containers, it also fails where no
 replica could start: with 1 if it could once memory is free again or a GPU is
 reset or mended, with 2 if it never could with these arguments. What is not
-certain is not refused: where no GPU can be read, where one that is needed does
-not report its memory, or where the sum is an estimate, as it is with a
---kv-cache-dtype whose size is not known here.
+certain is not refused: where it is tight (it warns then), where no GPU can be
+read, where one that is needed does not report its memory, or where the sum is
+an estimate, as it is with a --kv-cache-dtype whose size is not known here.
 
 Exit codes: 0 whenever it could compute, whether it fits or not; 1 the files
 could not be read, or (--check) it does not fit now; 2 wrong usage, no such
@@ -80,8 +84,10 @@ source refuses; 130 interrupted.`,
 	storeFlag(cmd, &f.store)
 	flags.IntVar(&f.serving.TensorParallel, "tensor-parallel", 0, "one replica takes `N` GPUs (default: every size that these GPUs allow)")
 	flags.Int64Var(&f.serving.MaxModelLen, "max-model-len", 0, "the longest request has `N` tokens (default: the model's own length)")
-	flags.Float64Var(&f.serving.GPUMemoryUtilization, "gpu-memory-utilization", 0.92, "vLLM claims this `FRACTION` of a GPU's memory, above 0 and at most 1")
+	flags.Float64Var(&f.serving.GPUMemoryUtilization, "gpu-memory-utilization", 0,
+		"vLLM claims this `FRACTION` of a GPU's memory, above 0 and at most 1 (default: 0.92, and 0.9 of vLLM 0.19)")
 	flags.StringVar(&f.serving.KVCacheDtype, "kv-cache-dtype", "auto", "the KV cache has this `TYPE`, like auto, bfloat16 or fp8")
+	flags.StringVar(&f.serving.VLLMVersion, "vllm-version", sizing.DefaultVLLMVersion, "the rules are those of this `VERSION` of vLLM, from 0.19 on")
 	flags.BoolVar(&f.check, "check", false, "fail where no replica could start here")
 	f.access.add(flags)
 	gpusFlag(cmd, &f.gpus)
@@ -127,7 +133,7 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 	if err := write(); err != nil || !f.check {
 		return err
 	}
-	return checkFit(out, devices, partitioned)
+	return c.checkFit(out, devices, partitioned)
 }
 
 // splitPartitioned takes the GPUs in MIG mode out of a list.
@@ -151,11 +157,14 @@ func (f fitFlags) checkServing(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("max-model-len") && f.serving.MaxModelLen < 1 {
 		errs = append(errs, fmt.Errorf("--max-model-len %d is too short; it takes at least one token", f.serving.MaxModelLen))
 	}
-	if u := f.serving.GPUMemoryUtilization; !(u > 0 && u <= 1) { // so that NaN is refused
+	if u := f.serving.GPUMemoryUtilization; cmd.Flags().Changed("gpu-memory-utilization") && !(u > 0 && u <= 1) { // so that NaN is refused
 		errs = append(errs, fmt.Errorf("--gpu-memory-utilization %v is no such part; it takes a fraction above 0 and at most 1", u))
 	}
 	if err := sizing.CheckKVCacheDtype(f.serving.KVCacheDtype); err != nil && !f.unsized() {
 		errs = append(errs, fmt.Errorf("--kv-cache-dtype: %w", err))
+	}
+	if err := sizing.CheckVLLMVersion(f.serving.VLLMVersion); err != nil {
+		errs = append(errs, fmt.Errorf("--vllm-version: %w", err))
 	}
 	return errors.Join(errs...)
 }
@@ -164,7 +173,9 @@ func (f fitFlags) checkServing(cmd *cobra.Command) error {
 func deviceMemory(devices []gpu.Device) []sizing.DeviceMemory {
 	list := make([]sizing.DeviceMemory, 0, len(devices))
 	for _, d := range devices {
-		one := sizing.DeviceMemory{UUID: d.UUID, TotalBytes: d.TotalBytes, UsableBytes: d.UsableBytes, FreeBytes: d.FreeBytes, Partition: d.MIG != nil}
+		one := sizing.DeviceMemory{
+			UUID: d.UUID, Name: d.Name, TotalBytes: d.TotalBytes, UsableBytes: d.UsableBytes, FreeBytes: d.FreeBytes, Partition: d.MIG != nil,
+		}
 		switch d.State {
 		case gpu.StateOK, gpu.StateLost, gpu.StateResetRequired:
 			one.Blocked = d.Obstacle() // of the others nothing certain is known

@@ -10,16 +10,17 @@ import (
 )
 
 // checkFit is `stoker fit --check`: an error where no replica could start here.
-// It refuses only what is certain: not where no GPU could be read, where one that
-// is needed does not say enough of itself, or where the sum is an estimate, which
-// vLLM itself then decides better. Devices are those of the reports; partitioned
-// are the GPUs in MIG mode that are not among them.
-func checkFit(out fitOutput, devices, partitioned []gpu.Device) error {
+// It refuses only what is certain: not where it is tight, where no GPU could be
+// read, where one that is needed does not say enough of itself, or where the sum
+// is an estimate, which vLLM itself then decides better. Devices are those of the
+// reports; partitioned are the GPUs in MIG mode that are not among them.
+func (c *cli) checkFit(out fitOutput, devices, partitioned []gpu.Device) error {
 	if len(devices) == 0 && len(partitioned) > 0 {
 		return usage(fmt.Errorf("start %s here: %s; take GPUs that are not in MIG mode, or make MIG devices",
 			out.Model, noSlices(partitioned)))
 	}
-	var largest *sizing.SizeReport
+	var largest, uncertain *sizing.SizeReport
+	var notNow error
 	for i, s := range out.TensorParallelSizes {
 		if s.Need == nil {
 			continue
@@ -29,17 +30,34 @@ func checkFit(out fitOutput, devices, partitioned []gpu.Device) error {
 		}
 		largest = &out.TensorParallelSizes[i]
 		p := prospectsOf(s, devices)
-		if p.possible >= s.TensorParallel {
-			return nil
-		}
-		if p.possible+p.later >= s.TensorParallel {
-			return fmt.Errorf("start %s on %s now: %s; %s", out.Model, count(s.TensorParallel, "GPU"), p.why, p.mend)
+		switch {
+		case p.possible >= s.TensorParallel:
+			uncertain = cmp.Or(uncertain, largest)
+		case notNow == nil && p.possible+p.later >= s.TensorParallel:
+			notNow = fmt.Errorf("start %s on %s now: %s; %s", out.Model, count(s.TensorParallel, "GPU"), p.why, p.mend)
 		}
 	}
-	if largest == nil {
+	switch {
+	case uncertain != nil:
+		c.warnTight(out.Model, *uncertain)
+		return nil
+	case notNow != nil:
+		return notNow
+	case largest == nil:
 		return nil // an impossible size that was asked for is refused before
 	}
 	return usage(never(out.Model, *largest, devices))
+}
+
+// warnTight writes why it is open whether a replica could start, where the GPUs' memory is known.
+func (c *cli) warnTight(model string, s sizing.SizeReport) {
+	for _, g := range s.GPUs {
+		if s.Verdict == sizing.Tight && g.Verdict == sizing.Tight {
+			fmt.Fprintf(c.stderr, "stoker: warning: start %s on %s: it is tight: %s; vLLM itself decides\n",
+				model, count(s.TensorParallel, "GPU"), g.Reason)
+			return
+		}
+	}
 }
 
 func noSlices(partitioned []gpu.Device) string {
@@ -69,7 +87,7 @@ func prospectsOf(s sizing.SizeReport, devices []gpu.Device) prospects {
 	for i, d := range devices {
 		g := s.GPUs[i]
 		switch {
-		case g.Fits:
+		case g.Verdict == sizing.Fits || g.Verdict == sizing.Tight:
 			p.possible++
 		case obstacle(s, g, d) != "":
 		case d.State == gpu.StateLost || d.State == gpu.StateResetRequired:
@@ -97,7 +115,7 @@ func obstacle(s sizing.SizeReport, g sizing.GPUReport, d gpu.Device) string {
 	case memoryUnknown(d):
 		return ""
 	}
-	return s.Need.Obstacle(g.UsableBytes, g.UsableBytes)
+	return g.Never
 }
 
 // never says why a replica of that size can never start on these GPUs, and what

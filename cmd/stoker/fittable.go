@@ -62,7 +62,7 @@ func fitModel(out fitOutput) [][]string {
 		{"Model", model},
 		{"Weights", weights + estimated(w.Estimated)},
 		{"KV cache", "in " + out.KVCacheDtype + "; layers: " + strings.Join(layers, ", ") + estimated(a.Estimated)},
-		{"Serving", fmt.Sprintf("requests of %d tokens at most, %v of the memory", out.MaxModelLen, out.GPUMemoryUtilization)},
+		{"Serving", fmt.Sprintf("requests of %d tokens at most, %v of the memory, by the rules of vLLM %s", out.MaxModelLen, out.GPUMemoryUtilization, out.VLLMVersion)},
 	}
 }
 
@@ -88,12 +88,15 @@ func fitTerms(out fitOutput) [][]string {
 		cache bool // of the cache alone, so unknown where that is
 	}{
 		{"weights", func(n *sizing.Need) uint64 { return n.WeightsBytes }, estimated(out.Weights.Estimated), false, false},
-		{"weights that are not split", func(n *sizing.Need) uint64 { return n.ReplicatedBytes }, estimated(out.Weights.Estimated), true, false},
+		{"  of padding", func(n *sizing.Need) uint64 { return n.PaddingBytes }, "", true, false},
+		{"weights that are not split", func(n *sizing.Need) uint64 { return n.ReplicatedBytes - n.RotaryBytes }, estimated(out.Weights.Estimated), true, false},
+		{"rotary positions", func(n *sizing.Need) uint64 { return n.RotaryBytes }, "", true, false},
 		{"KV cache of a token", func(n *sizing.Need) uint64 { return n.KVBytesPerToken }, guess, false, true},
 		{"  of a token in windows", func(n *sizing.Need) uint64 { return n.KVWindowBytesPerToken }, guess, true, true},
 		{"  of states", func(n *sizing.Need) uint64 { return n.KVStateBytes }, guess, true, true},
 		{"  of padding", func(n *sizing.Need) uint64 { return n.KVPaddingBytes }, guess, true, true},
 		{"KV cache of one such request", func(n *sizing.Need) uint64 { return n.KVBytes }, guess, false, false},
+		{"KV cache that is held back", func(n *sizing.Need) uint64 { return n.KVNullBlockBytes }, guess, true, false},
 		{"together", func(n *sizing.Need) uint64 { return n.TotalBytes() }, estimated(out.Estimated), false, false},
 	} {
 		row, worth := []string{term.name}, !term.rare
@@ -112,7 +115,7 @@ func fitTerms(out fitOutput) [][]string {
 			rows = append(rows, row)
 		}
 	}
-	beside, thumb := []string{"beside it, about"}, []string{"rule of thumb"}
+	beside, thumb := []string{"vLLM's own, beside it"}, []string{"rule of thumb"}
 	for _, n := range needs {
 		if n == nil {
 			beside, thumb = append(beside, ""), append(thumb, "")
@@ -218,10 +221,16 @@ func longest(g sizing.GPUReport, n *sizing.Need) string {
 }
 
 func fitsText(g sizing.GPUReport, d gpu.Device, guess bool) string {
-	if g.Fits {
-		return "yes" + estimated(guess)
-	}
 	text := "no: " + g.Reason
+	switch g.Verdict {
+	case sizing.Fits:
+		return "yes" + estimated(guess)
+	case sizing.Tight:
+		return "tight" + estimated(guess) + ": " + g.Reason
+	case sizing.Unknown:
+		text = "unknown: " + g.Reason
+	case sizing.No:
+	}
 	if d.State != gpu.StateOK {
 		text += " (" + string(d.State) + ")"
 	}
@@ -236,19 +245,20 @@ func estimated(guess bool) string {
 }
 
 func fitVerdict(r fitOutput) string {
-	var ways, almost []string
+	var ways, tight, almost []string
 	for _, s := range r.TensorParallelSizes {
-		if s.Replicas > 0 {
-			ways = append(ways, fmt.Sprintf("%s of %s", count(s.Replicas, "replica"), count(s.TensorParallel, "GPU")))
-			continue
-		}
 		fitting := 0
 		for _, g := range s.GPUs {
 			if g.Fits {
 				fitting++
 			}
 		}
-		if fitting > 0 {
+		switch {
+		case s.Replicas > 0:
+			ways = append(ways, fmt.Sprintf("%s of %s", count(s.Replicas, "replica"), count(s.TensorParallel, "GPU")))
+		case s.Verdict == sizing.Tight:
+			tight = append(tight, "on "+count(s.TensorParallel, "GPU"))
+		case fitting > 0:
 			almost = append(almost, fmt.Sprintf("a replica takes %d GPUs, and it fits on %d", s.TensorParallel, fitting))
 		}
 	}
@@ -259,6 +269,8 @@ func fitVerdict(r fitOutput) string {
 		return "No GPU was compared."
 	case len(ways) > 0:
 		return fmt.Sprintf("It fits%s: %s could start here now.", estimated(r.Estimated), strings.Join(ways, ", or "))
+	case len(tight) > 0:
+		return fmt.Sprintf("It is tight%s: a replica %s could start here now, or not; vLLM itself decides.", estimated(r.Estimated), strings.Join(tight, " or "))
 	case len(almost) > 0:
 		return "It does not fit: " + strings.Join(almost, ", or ") + "."
 	}
@@ -267,7 +279,7 @@ func fitVerdict(r fitOutput) string {
 
 // printNotes says what the numbers do not, each thing once.
 func printNotes(w io.Writer, out fitOutput) {
-	fmt.Fprintln(w, "Beside it: activations and CUDA graphs, a range that is no part of the test.")
+	fmt.Fprintln(w, "vLLM's own: activations, the sampler, the driver's memory and CUDA graphs, at the least and at the most. It fits where the most leaves room.")
 	fmt.Fprintln(w, "Rule of thumb: parameters x 2 bytes x 1.25, a GPU's share of it.")
 	for _, why := range out.RuleOfThumbMisleads {
 		fmt.Fprintf(w, "It misleads here: %s.\n", why)

@@ -96,6 +96,9 @@ func (f *gpusFit) fit(model sizing.Model, devices []sizing.DeviceMemory) {
 			tooFew = fmt.Sprintf("a replica takes %d GPUs, and it fits on %d", s.TensorParallel, fitting)
 		}
 		f.Reason = s.GPUs[most].Reason
+		if s.Verdict == sizing.Tight {
+			f.Reason = "tight: " + f.Reason
+		}
 	}
 	if tooFew != "" {
 		f.Reason = tooFew

@@ -19,10 +19,16 @@ type Architecture struct {
 	// for none; QuantizationBits the width of a weight where it is said.
 	Quantization     string `json:"quantization,omitempty"`
 	QuantizationBits uint64 `json:"quantizationBits,omitempty"`
+	// quantized holds the sizes of the quantization's blocks, 0 where there are none.
+	quantized quantizedBlocks
 	// KVCacheDType is what the cache's type "auto" means for this model.
 	KVCacheDType string `json:"kvCacheDtype"`
-	// MaxModelLen is the longest request in tokens that vLLM derives.
-	MaxModelLen int64 `json:"maxModelLen"`
+	// MaxModelLen is the longest request in tokens that vLLM takes where it is not told
+	// another, LongestModelLen the longest that it lets itself be told.
+	MaxModelLen     int64 `json:"maxModelLen"`
+	LongestModelLen int64 `json:"longestModelLen"`
+	// yarnLength is MaxModelLen by the rule of releases that scale YaRN.
+	yarnLength int64
 
 	Layers       uint64 `json:"layers"`
 	HiddenSize   uint64 `json:"hiddenSize"`
@@ -42,6 +48,23 @@ type Architecture struct {
 	WindowTokens uint64 `json:"windowTokens,omitempty"`
 	StateLayers  uint64 `json:"stateLayers,omitempty"`
 	State        State  `json:"state,omitzero"`
+
+	// RotaryBytes is the tables of rotary positions, which each GPU keeps whole.
+	RotaryBytes uint64 `json:"rotaryBytes,omitempty"`
+	// LatentCopyBytes is what vLLM keeps a second time of MLA's up projection, over
+	// all GPUs: transposed, in the type that it computes in.
+	LatentCopyBytes uint64 `json:"latentCopyBytes,omitempty"`
+	// LatentHeadBytes is what a token's queries, keys and values take in all heads of
+	// models with MLA.
+	LatentHeadBytes uint64 `json:"latentHeadBytes,omitempty"`
+	// DenseIntermediate is the width of layers without experts, ExpertIntermediate
+	// that of one expert, ExpertsPerToken how many of them a token goes through,
+	// beside the shared ones.
+	DenseIntermediate  uint64 `json:"denseIntermediate,omitempty"`
+	ExpertIntermediate uint64 `json:"expertIntermediate,omitempty"`
+	ExpertsPerToken    uint64 `json:"expertsPerToken,omitempty"`
+	// Multimodal: it has an encoder for images or sound as well.
+	Multimodal bool `json:"multimodal,omitempty"`
 
 	TiedEmbeddings bool `json:"tiedEmbeddings,omitempty"`
 	// ExtraLayers are layers for speculative decoding behind the others.
@@ -82,7 +105,7 @@ func readArchitecture(fsys fs.FS) (Architecture, error) {
 	}
 	var a Architecture
 	for _, read := range []func(*Architecture, config) error{
-		readDimensions, readHeads, readExperts, readTypes, readLayers, readLength,
+		readDimensions, readHeads, readExperts, readTypes, readLayers, readLength, readRotary,
 	} {
 		// What the other fields and the weights say is worth telling all the same.
 		if err := read(&a, c); err != nil {
@@ -92,6 +115,7 @@ func readArchitecture(fsys fs.FS) (Architecture, error) {
 	if a.MaxModelLen == 0 {
 		a.MaxModelLen = defaultLength
 	}
+	a.LongestModelLen = max(a.LongestModelLen, a.MaxModelLen)
 	noteUnknown(&a, c)
 	return a, nil
 }
@@ -118,6 +142,7 @@ func readDimensions(a *Architecture, c config) error {
 	modelType, err := c.text("model_type")
 	a.ModelType = modelType
 	a.TiedEmbeddings = c.isTrue("tie_word_embeddings")
+	a.Multimodal = c.has("vision_config", "audio_config")
 	return errors.Join(err, readNumbers(c,
 		numberInto{&a.Layers, []string{"num_hidden_layers", "n_layer", "num_layers", "n_layers"}},
 		numberInto{&a.HiddenSize, []string{"hidden_size", "n_embd", "d_model", "n_embed", "dim"}},
@@ -147,6 +172,9 @@ func readHeads(a *Architecture, c config) error {
 		a.ValueHeadDim = a.KeyHeadDim
 	case rank > 0:
 		a.LatentDim = add(rank, rope)
+		// Of one layer, until readLayers knows how many there are.
+		a.LatentCopyBytes = mul(a.Heads, add(nope, a.ValueHeadDim), rank, 2)
+		a.LatentHeadBytes = mul(a.Heads, add(mul(2, nope), mul(2, rope), a.ValueHeadDim), 2)
 		a.KVHeads, a.KeyHeadDim, a.ValueHeadDim = 1, 0, 0
 		return err
 	}
@@ -199,8 +227,9 @@ func readExperts(a *Architecture, c config) error {
 		numberInto{&used, []string{"num_experts_per_tok", "num_experts_per_token", "moe_top_k", "experts_per_token"}},
 		numberInto{&shared, []string{"n_shared_experts"}},
 	)
-	a.Intermediate = dense
+	a.Intermediate, a.DenseIntermediate = dense, dense
 	if used > 0 {
+		a.ExpertIntermediate, a.ExpertsPerToken = expert, used
 		a.Intermediate = max(dense, mul(expert, add(used, shared)))
 	}
 	return err

@@ -160,7 +160,7 @@ func TestArchitectures(t *testing.T) {
 	for name, tt := range tests {
 		m := read(t, tiny(t, tt.config))
 		for _, want := range tt.want {
-			n := need(t, m, Serving{TensorParallel: want.tp})
+			n := need(t, m, Serving{TensorParallel: want.tp, VLLMVersion: oneBatch})
 			got := kv{
 				want.tp, n.KVBytesPerToken, n.KVWindowBytesPerToken, n.KVWindowTokens, n.MaxModelLen, n.KVCacheDtype, n.Estimated, n.KVStateBytes > 0,
 			}
@@ -183,7 +183,7 @@ func TestWindowBoundsTheCache(t *testing.T) {
 	}{
 		{1, 16 + 16}, {16, 16 + 16}, {17, 32 + 16}, {4096, 4096 + 16}, {12287, 12288 + 16}, {12288, 12288 + 16}, {32768, 12288 + 16},
 	} {
-		if got := need(t, m, Serving{MaxModelLen: tt.length}).KVBytes; got != tt.tokens*131072 {
+		if got := need(t, m, Serving{MaxModelLen: tt.length, VLLMVersion: oneBatch}).KVBytes; got != tt.tokens*131072 {
 			t.Errorf("%d tokens: cache of %d bytes; want that of %d tokens in whole blocks", tt.length, got, tt.tokens)
 		}
 	}
@@ -198,8 +198,9 @@ func TestMaximalLength(t *testing.T) {
 		`{"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 2.5}}`:                                                    10240,
 		`{"max_position_embeddings": 4096, "rope_scaling": {"rope_type": "dynamic", "factor": 2}}`:                                                8192,
 		`{"max_position_embeddings": 131072, "rope_scaling": {"type": "longrope", "factor": 32}}`:                                                 131072,
+		`{"max_position_embeddings": 131072, "original_max_position_embeddings": 4096, "rope_scaling": {"rope_type": "longrope"}}`:                4096,
 		`{"max_position_embeddings": 32768, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}`:                                    32768,
-		`{"max_position_embeddings": 32768, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}}`:     131072,
+		`{"max_position_embeddings": 32768, "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}}`:     32768,
 		`{"max_position_embeddings": 131072, "rope_parameters": {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}}`: 131072,
 		`{"max_position_embeddings": 32768, "rope_parameters": {"full_attention": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192},
 			"sliding_attention": {"rope_type": "default"}}}`: 32768,

@@ -10,22 +10,22 @@ import (
 // tokens, a window, a state) share one pool in vLLM, which asks two things of
 // them: blocks of one size in bytes, so a block becomes long enough for a state,
 // and groups of as many layers, so the last group of a kind is padded.
-func (n *Need) addCache(a Architecture) error {
+func (n *Need) addCache(a Architecture) {
 	tp := uint64(n.TensorParallel)
-	layer, err := a.tokenBytes(tp, n.KVCacheDtype)
-	if err != nil {
-		return err
-	}
+	layer, _ := a.tokenBytes(tp, n.KVCacheDtype) // Need has refused types that are not known
 	n.KVBytesPerToken = mul(a.FullLayers, layer)
 	n.KVWindowBytesPerToken = mul(a.WindowLayers, layer)
 	if a.WindowLayers > 0 {
-		n.KVWindowTokens = add(less(a.WindowTokens, 1), batchedTokens)
+		n.KVWindowTokens = add(less(a.WindowTokens, 1), mul(n.release.batchesInFlight(), n.batch.tokens))
 	}
 	n.KVBlockTokens = blockTokens
 	state := a.State.bytes(tp)
 	if a.StateLayers > 0 && a.FullLayers+a.WindowLayers > 0 && layer > 0 {
 		n.KVBlockTokens = mul(blockTokens, max(1, ceilDiv(state, mul(blockTokens, layer))))
 		state = mul(n.KVBlockTokens, layer) // padded to a block
+	}
+	if n.release.cachesPrefixesOfHybrids() && a.FullLayers+a.WindowLayers > 0 {
+		state = mul(2, state) // the one that is written, and the last whole one
 	}
 	n.KVStateBytes = mul(a.StateLayers, state)
 
@@ -34,11 +34,13 @@ func (n *Need) addCache(a Architecture) error {
 	n.fullBlock = mul(padded(a.FullLayers), layer, n.KVBlockTokens)
 	n.windowBlock = mul(padded(a.WindowLayers), layer, n.KVBlockTokens)
 	n.states = mul(padded(a.StateLayers), state)
+	n.KVNullBlockBytes = 0
+	if n.release.reservesNullBlock() && a.FullLayers+a.WindowLayers > 0 {
+		n.KVNullBlockBytes = mul(size, layer, n.KVBlockTokens)
+	}
 
-	n.KVKnown = a.kvKnown()
-	if !n.KVKnown {
+	if n.KVKnown = a.kvKnown(); !n.KVKnown {
 		n.kvGuess = n.WeightsBytes / 4
-		n.Notes = append(n.Notes, "a quarter of the weights stands for the KV cache, as in the rule of thumb")
 	}
 	n.KVBytes = n.kvFor(uint64(n.MaxModelLen))
 	plain := *n
@@ -46,7 +48,6 @@ func (n *Need) addCache(a Architecture) error {
 	plain.windowBlock = mul(n.KVWindowBytesPerToken, n.KVBlockTokens)
 	plain.states = n.KVStateBytes
 	n.KVPaddingBytes = less(n.KVBytes, plain.kvFor(uint64(n.MaxModelLen)))
-	return nil
 }
 
 // groupSize is how many layers vLLM puts into a group, where a model has some of
@@ -58,7 +59,7 @@ func groupSize(kinds ...uint64) uint64 {
 		return 1
 	}
 	least, most := slices.Min(kinds), slices.Max(kinds)
-	if float64(most) < 1.25*float64(least) {
+	if float64(most) < 1.5*float64(least) {
 		return most
 	}
 	return least
@@ -140,7 +141,7 @@ func CheckKVCacheDtype(s string) error {
 }
 
 // kvFor is the cache of one request of some tokens, in whole blocks. A window
-// keeps what the tokens of one batch see, and a block more.
+// keeps what the tokens of the batches under way see, and a block more.
 func (n Need) kvFor(tokens uint64) uint64 {
 	sum := add(n.states, n.kvGuess, mul(n.fullBlock, ceilDiv(tokens, n.KVBlockTokens)))
 	if n.windowBlock > 0 {

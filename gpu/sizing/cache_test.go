@@ -55,7 +55,7 @@ func TestStates(t *testing.T) {
 			8, 512, 3 * 512 * 512, // 8 x 128 x 128 x 2
 		},
 	} {
-		n := need(t, read(t, tiny(t, tt.config)), Serving{TensorParallel: tt.tp})
+		n := need(t, read(t, tiny(t, tt.config)), Serving{TensorParallel: tt.tp, VLLMVersion: oneBatch})
 		if n.KVBlockTokens != tt.block || n.KVStateBytes != tt.state || !n.Estimated {
 			t.Errorf("%s on %d GPUs: blocks of %d tokens, states of %d bytes; want %d and %d", tt.name, tt.tp, n.KVBlockTokens, n.KVStateBytes, tt.block, tt.state)
 		}
@@ -70,7 +70,7 @@ func TestStates(t *testing.T) {
 func TestGroupsArePadded(t *testing.T) {
 	const layer = 16 * 256 * 2
 	n := need(t, read(t, tiny(t, `{"model_type": "gemma3_text", "torch_dtype": "bfloat16", "head_dim": 128, "hidden_size": 5376,
-		"num_attention_heads": 32, "num_hidden_layers": 62, "num_key_value_heads": 16, "max_position_embeddings": 131072, "sliding_window": 1024}`)), Serving{})
+		"num_attention_heads": 32, "num_hidden_layers": 62, "num_key_value_heads": 16, "max_position_embeddings": 131072, "sliding_window": 1024}`)), Serving{VLLMVersion: oneBatch})
 	const inWindow = 9216 + 16 // 1023 + 8192 in whole blocks, and one more
 	if want := uint64(8 * layer * inWindow); n.KVPaddingBytes != want {
 		t.Errorf("padding of %d bytes; want %d", n.KVPaddingBytes, want)
@@ -82,7 +82,7 @@ func TestGroupsArePadded(t *testing.T) {
 		kinds []uint64
 		want  uint64
 	}{
-		{[]uint64{0, 0, 0}, 1}, {[]uint64{7, 0, 0}, 7}, {[]uint64{10, 52, 0}, 10}, {[]uint64{8, 9, 0}, 9}, {[]uint64{8, 10, 0}, 8}, {[]uint64{12, 0, 36}, 12},
+		{[]uint64{0, 0, 0}, 1}, {[]uint64{7, 0, 0}, 7}, {[]uint64{10, 52, 0}, 10}, {[]uint64{8, 9, 0}, 9}, {[]uint64{8, 11, 0}, 11}, {[]uint64{8, 12, 0}, 8}, {[]uint64{12, 0, 36}, 12},
 	} {
 		if got := groupSize(tt.kinds...); got != tt.want {
 			t.Errorf("groups of %v: %d; want %d", tt.kinds, got, tt.want)
@@ -104,7 +104,7 @@ func TestLatentCacheIsWhole(t *testing.T) {
 	m := read(t, tiny(t, `{"model_type": "deepseek_v3", "torch_dtype": "bfloat16", "num_hidden_layers": 61, "num_attention_heads": 128,
 		"kv_lora_rank": 512, "qk_rope_head_dim": 64, "v_head_dim": 128, "max_position_embeddings": 163840}`))
 	n := need(t, m, Serving{TensorParallel: 8})
-	if n.KVBytesPerToken != 70272 || n.KVBytes != 163840*70272 || n.ReplicatedBytes != 0 || n.Estimated {
+	if n.KVBytesPerToken != 70272 || n.KVBytes != 163840*70272 || n.ReplicatedBytes != n.RotaryBytes || n.Estimated {
 		t.Errorf("%+v", n)
 	}
 	if len(n.Notes) != 1 || !hasNote(n.Notes, "every GPU keeps all of it") {
@@ -124,7 +124,7 @@ func TestFusedProjections(t *testing.T) {
 	if got := m.Weights.KVProjectionBytes; got != 32*64*2 { // 2 heads of 8 for keys, as many for values
 		t.Errorf("keys and values of %d bytes", got)
 	}
-	if n := need(t, m, Serving{TensorParallel: 8}); n.ReplicatedBytes != 32*64*2/2-32*64*2/8 {
+	if n := need(t, m, Serving{TensorParallel: 8}); n.ReplicatedBytes-n.RotaryBytes != 32*64*2/2-32*64*2/8 {
 		t.Errorf("%d bytes are not split", n.ReplicatedBytes)
 	}
 }

@@ -45,6 +45,10 @@ func (c *counter) add(t Tensor, again bool) error {
 		return nil
 	}
 	loaded := c.loaded(t)
+	if c.arch.Quantization == "mxfp4" && strings.HasSuffix(t.Name, "_blocks") {
+		c.w.MXFP4Bytes = add(c.w.MXFP4Bytes, loaded)
+	}
+	c.addSplits(t)
 	switch {
 	case !strings.HasSuffix(t.Name, ".weight"):
 	case hasName(t.Name, "lm_head", "embed_out", "output_layer"), t.Name == "output.weight":

@@ -49,6 +49,9 @@ func readQuantization(a *Architecture, q config) error {
 	if a.QuantizationBits, err = quantizationBits(q); err != nil {
 		return err
 	}
+	if a.quantized, err = readBlocks(q); err != nil {
+		return err
+	}
 	// ModelOpt nests once more in some versions.
 	if inner, err := q.object("quantization"); err != nil {
 		return err
@@ -101,4 +104,40 @@ func quantizationBits(q config) (uint64, error) {
 		}
 	}
 	return bits, nil
+}
+
+// quantizedBlocks are the sizes of what one scale of quantized weights is for.
+type quantizedBlocks struct{ blockOut, blockIn, group uint64 }
+
+func readBlocks(q config) (b quantizedBlocks, err error) {
+	blocks, err := q.numbers("weight_block_size")
+	if err != nil {
+		return b, err
+	}
+	if len(blocks) == 2 {
+		b.blockOut, b.blockIn = blocks[0], blocks[1]
+	}
+	if raw, ok := q.get("group_size"); ok && string(raw) != "-1" { // -1: one for a whole column
+		if b.group, err = q.number("group_size", "q_group_size"); err != nil {
+			return b, err
+		}
+	}
+	groups, err := q.object("config_groups") // compressed-tensors
+	if err != nil {
+		return b, err
+	}
+	for _, raw := range groups {
+		var group struct {
+			Weights struct {
+				Group json.Number `json:"group_size"`
+			} `json:"weights"`
+		}
+		if json.Unmarshal(raw, &group) != nil {
+			continue
+		}
+		if n, err := group.Weights.Group.Int64(); err == nil && n > 0 && n <= maxNumber {
+			b.group = max(b.group, uint64(n))
+		}
+	}
+	return b, nil
 }

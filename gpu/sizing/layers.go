@@ -38,6 +38,7 @@ func readLayers(a *Architecture, c config) error {
 	if a.WindowLayers == 0 {
 		a.WindowTokens = 0
 	}
+	a.LatentCopyBytes = mul(a.LatentCopyBytes, a.FullLayers)
 	if a.StateLayers > 0 {
 		return readState(a, c)
 	}

@@ -32,36 +32,69 @@ func readLength(a *Architecture, c config) error {
 		a.estimate("%s names no maximal length; %d is vLLM's default then", c.file, defaultLength)
 		return nil
 	}
-	scaled, err := scaledLength(a, c, length)
-	a.MaxModelLen = int64(max(1, min(scaled, maxNumber)))
-	return err
+	for _, rules := range []struct {
+		yarn bool
+		into *int64
+	}{{false, &a.LongestModelLen}, {true, &a.yarnLength}} {
+		scaled, err := scaledLength(a, c, length, rules.yarn)
+		*rules.into = int64(max(1, min(scaled, maxNumber)))
+		if err != nil {
+			return err
+		}
+	}
+	a.MaxModelLen = a.LongestModelLen
+	params, err := ropeParameters(c)
+	if err != nil {
+		return err
+	}
+	for _, r := range params {
+		kind, err := ropeType(r)
+		if err != nil {
+			return err
+		}
+		if original, err := c.number("original_max_position_embeddings"); err != nil || kind == "longrope" && original > 0 {
+			// Longer requests are served, but would make short ones worse.
+			a.MaxModelLen, a.yarnLength = int64(original), int64(original)
+			return err
+		}
+	}
+	return nil
 }
 
-// scaledLength applies RoPE scaling. Gemma 3 states its length scaled already.
-func scaledLength(a *Architecture, c config, length uint64) (uint64, error) {
-	if strings.Contains(a.ModelType, "gemma3") {
+// defaultLength is the longest request of a release where none is given.
+func (a Architecture) defaultLength(r release) int64 {
+	if r.scalesYaRN() && a.yarnLength > 0 {
+		return a.yarnLength
+	}
+	return a.MaxModelLen
+}
+
+// longest is the longest request that a release takes without being told to.
+func (a Architecture) longest(r release) int64 { return max(a.defaultLength(r), a.LongestModelLen) }
+
+// scaledLength applies RoPE scaling. Gemma 3 states its length scaled already, and
+// so do models with YaRN to vLLM since 0.30; before, yarn is true.
+func scaledLength(a *Architecture, c config, length uint64, yarn bool) (uint64, error) {
+	if isGemma3(a.ModelType) {
 		return length, nil
 	}
-	rope, err := c.object("rope_scaling")
-	if rope == nil && err == nil {
-		rope, err = c.object("rope_parameters")
-	}
-	if rope == nil || err != nil {
+	params, err := ropeParameters(c)
+	if err != nil {
 		return length, err
 	}
 	factor := 1.0
-	for _, r := range ropes(rope) {
-		kind, err := r.text("rope_type")
-		if kind == "" && err == nil {
-			kind, err = r.text("type")
-		}
+	for _, r := range params {
+		kind, err := ropeType(r)
 		if err != nil {
 			return length, err
 		}
 		switch kind {
 		case "su", "longrope", "llama3": // their length is stated scaled
 			continue
-		case "yarn":
+		case "yarn", "deepseek_yarn", "deepseek_llama_scaling":
+			if !yarn {
+				continue
+			}
 			original, err := r.number("original_max_position_embeddings")
 			if err != nil {
 				return length, err
@@ -91,3 +124,5 @@ func ropes(rope map[string]json.RawMessage) []config {
 	}
 	return nested
 }
+
+func isGemma3(modelType string) bool { return strings.Contains(modelType, "gemma3") }

@@ -12,12 +12,6 @@ const (
 	// blockTokens is the size of a block of vLLM's KV cache, where states do not
 	// make it larger.
 	blockTokens = 16
-	// batchedTokens is vLLM's default of max-num-batched-tokens for the API
-	// server on GPUs of 70 GiB and more; on smaller ones it is 2048.
-	batchedTokens      = 8192
-	batchedTokensSmall = 2048
-
-	defaultUtilization = 0.92
 )
 
 // Serving is how vLLM is started, in the words of its arguments. The zero value
@@ -28,10 +22,13 @@ type Serving struct {
 	// MaxModelLen is the longest request in tokens; default: the model's own.
 	MaxModelLen int64 `json:"maxModelLen,omitempty"`
 	// GPUMemoryUtilization is the part of a GPU's memory that vLLM claims,
-	// above 0 and at most 1; default 0.92.
+	// above 0 and at most 1; default 0.92, and 0.9 of vLLM before 0.20.
 	GPUMemoryUtilization float64 `json:"gpuMemoryUtilization,omitempty"`
 	// KVCacheDtype is the type of the KV cache; default "auto".
 	KVCacheDtype string `json:"kvCacheDtype,omitempty"`
+	// VLLMVersion is the release whose rules hold, like 0.33 or 0.33.0; default
+	// [DefaultVLLMVersion]. One whose rules are not known here is refused.
+	VLLMVersion string `json:"vllmVersion,omitempty"`
 }
 
 // Need is what one replica needs on each of its GPUs. Sizes are in bytes and, if
@@ -42,12 +39,18 @@ type Need struct {
 	MaxModelLen          int64   `json:"maxModelLen"`
 	GPUMemoryUtilization float64 `json:"gpuMemoryUtilization"`
 	KVCacheDtype         string  `json:"kvCacheDtype"`
+	// VLLMVersion is the release whose rules these are.
+	VLLMVersion string `json:"vllmVersion"`
 
-	// WeightsBytes is a GPU's equal share of the weights.
+	// WeightsBytes is a GPU's equal share of the weights as vLLM holds them: what the
+	// files hold of it, PaddingBytes, and a second copy of MLA's up projections.
 	WeightsBytes uint64 `json:"weightsBytes"`
-	// ReplicatedBytes is what a GPU holds beyond its equal share, because some
-	// tensors are not split; 0 without tensor parallelism.
+	// PaddingBytes fills MXFP4 experts up to the tiles of vLLM's kernels.
+	PaddingBytes uint64 `json:"paddingBytes"`
+	// ReplicatedBytes is what a GPU holds beyond its equal share, because it is not
+	// split: some tensors, and the tables of rotary positions (RotaryBytes).
 	ReplicatedBytes uint64 `json:"replicatedBytes"`
+	RotaryBytes     uint64 `json:"rotaryBytes"`
 
 	// KVBytesPerToken is the cache of one token in all layers that keep every
 	// token.
@@ -67,10 +70,12 @@ type Need struct {
 	// KVBytes is the cache of one request of MaxModelLen tokens, in whole
 	// blocks: what is said above, together.
 	KVBytes uint64 `json:"kvBytes"`
+	// KVNullBlockBytes is the block that the pool holds back, which no request gets.
+	KVNullBlockBytes uint64 `json:"kvNullBlockBytes"`
 
-	// OverheadMinBytes and OverheadMaxBytes are a range for what cannot be
-	// known from files: the peak of activations, CUDA graphs, communication
-	// buffers. They are no part of Fits.
+	// OverheadMinBytes and OverheadMaxBytes are the least and the most that vLLM takes
+	// beside weights and cache: the peak of activations, the sampler, what is outside of
+	// PyTorch, CUDA graphs since 0.20, and how far the weights may be off.
 	OverheadMinBytes uint64 `json:"overheadMinBytes"`
 	OverheadMaxBytes uint64 `json:"overheadMaxBytes"`
 
@@ -81,6 +86,13 @@ type Need struct {
 	Estimated bool     `json:"estimated"`
 	Notes     []string `json:"notes,omitempty"`
 
+	// What the sums are made of, so that On can make them for another GPU.
+	model   *Model
+	release release
+	batch   batch
+	// outside is what vLLM may take beyond its budget.
+	outside uint64
+
 	// kvGuess stands for the cache where its formula is not known.
 	kvGuess uint64
 	// One block of all layers of a kind, padding included.
@@ -88,8 +100,10 @@ type Need struct {
 }
 
 // TotalBytes is the weights and the KV cache of one full-length request together:
-// what must fit in the budget.
-func (n Need) TotalBytes() uint64 { return add(n.WeightsBytes, n.ReplicatedBytes, n.KVBytes) }
+// what must fit in the budget, beside what vLLM takes for itself.
+func (n Need) TotalBytes() uint64 {
+	return add(n.WeightsBytes, n.ReplicatedBytes, n.KVBytes, n.KVNullBlockBytes)
+}
 
 // Need adds up what one replica needs. It fails if s holds a value that vLLM
 // would refuse for this model.
@@ -98,12 +112,19 @@ func (m Model) Need(s Serving) (Need, error) {
 	if err != nil {
 		return Need{}, fmt.Errorf("size for serving: %w", err)
 	}
+	n.model = &m
+	n.batch = n.release.batch(commonGPU, "")
 	a, w, tp := m.Architecture, m.Weights, uint64(n.TensorParallel)
+	if _, err := a.tokenBytes(tp, n.KVCacheDtype); err != nil {
+		return Need{}, fmt.Errorf("size for serving: %w", err)
+	}
 	n.Estimated = a.Estimated || w.Estimated
 	n.Notes = slices.Concat(w.Notes, a.Notes)
 
-	n.WeightsBytes = ceilDiv(w.LoadedBytes, tp)
-	n.ReplicatedBytes = less(w.ReplicatedBytes, w.ReplicatedBytes/tp)
+	n.PaddingBytes = m.mxfp4Padding(tp)
+	n.RotaryBytes = a.RotaryBytes
+	n.WeightsBytes = add(ceilDiv(w.LoadedBytes, tp), ceilDiv(a.LatentCopyBytes, tp), n.PaddingBytes)
+	n.ReplicatedBytes = add(n.RotaryBytes, less(w.ReplicatedBytes, w.ReplicatedBytes/tp))
 	if a.LatentDim == 0 && a.KVHeads > 0 && tp > a.KVHeads {
 		n.ReplicatedBytes = add(n.ReplicatedBytes, less(w.KVProjectionBytes/a.KVHeads, w.KVProjectionBytes/tp))
 		n.Notes = append(n.Notes, fmt.Sprintf("%d KV heads on %d GPUs: each head stands on %d of them", a.KVHeads, tp, tp/a.KVHeads))
@@ -111,15 +132,24 @@ func (m Model) Need(s Serving) (Need, error) {
 	if a.LatentDim > 0 && tp > 1 {
 		n.Notes = append(n.Notes, "the latent KV cache of MLA is not split: every GPU keeps all of it")
 	}
-	if n.ReplicatedBytes > 0 {
+	if n.ReplicatedBytes > n.RotaryBytes {
 		n.Notes = append(n.Notes, "not split are norms, routers, biases of row-parallel layers, position embeddings and MLA's down projections")
 	}
 
-	if err := n.addCache(a); err != nil {
-		return Need{}, fmt.Errorf("size for serving: %w", err)
+	if !a.kvKnown() {
+		n.Notes = append(n.Notes, "a quarter of the weights stands for the KV cache, as in the rule of thumb")
 	}
-	n.OverheadMinBytes, n.OverheadMaxBytes = a.overhead(tp)
+	n.addSums()
 	return n, nil
+}
+
+// commonGPU is the memory of the GPUs whose defaults hold where no GPU is named: 80 GB.
+const commonGPU = 80 << 30
+
+// addSums fills in what depends on vLLM's batch, and with that on the GPU.
+func (n *Need) addSums() {
+	n.addCache(n.model.Architecture)
+	n.addOverhead(*n.model)
 }
 
 // resolve checks the serving arguments and fills in defaults.
@@ -131,10 +161,15 @@ func (m Model) resolve(s Serving) (Need, error) {
 	if n.TensorParallel == 0 {
 		n.TensorParallel = 1
 	}
-	if why := m.Architecture.refusal(n.TensorParallel); why != "" {
+	var err error
+	if n.release, err = parseRelease(s.VLLMVersion); err != nil {
+		return Need{}, err
+	}
+	n.VLLMVersion = n.release.String()
+	if why := m.refusal(n.TensorParallel); why != "" {
 		return Need{}, errors.New(why)
 	}
-	own := m.Architecture.MaxModelLen
+	own := m.Architecture.defaultLength(n.release)
 	switch {
 	case n.MaxModelLen == 0:
 		n.MaxModelLen = own
@@ -142,7 +177,7 @@ func (m Model) resolve(s Serving) (Need, error) {
 		return Need{}, fmt.Errorf("maxModelLen is %d; want 1 or more tokens, or 0 for the model's own %d", n.MaxModelLen, own)
 	}
 	if n.GPUMemoryUtilization == 0 {
-		n.GPUMemoryUtilization = defaultUtilization
+		n.GPUMemoryUtilization = n.release.utilization()
 	}
 	if !(n.GPUMemoryUtilization > 0 && n.GPUMemoryUtilization <= 1) { // so that NaN is refused
 		return Need{}, fmt.Errorf("gpuMemoryUtilization is %v; want a fraction above 0 and at most 1", n.GPUMemoryUtilization)
@@ -166,20 +201,15 @@ func (a Architecture) refusal(tp int) string {
 	if kv := a.KVHeads; a.LatentDim == 0 && kv > 0 && kv%n != 0 && n%kv != 0 {
 		return fmt.Sprintf("tensorParallel is %d, which neither divides the model's %d KV heads nor is a multiple of them", tp, kv)
 	}
+	if padded := mul(ceilDiv(a.Vocabulary, vocabularyTile), vocabularyTile); padded%n != 0 {
+		return fmt.Sprintf("tensorParallel is %d, which does not divide the vocabulary of %d (vLLM pads it to %d)", tp, a.Vocabulary, padded)
+	}
 	return ""
 }
 
-// overhead is a range for what vLLM measures when it starts: the activations of
-// one batch (a few copies of the hidden state and of the widest layer), the
-// logits of the sequences in it and their float32 copies, and at the upper end
-// 1 GiB for CUDA graphs, communication and fragments.
-func (a Architecture) overhead(tp uint64) (least, most uint64) {
-	peak := func(tokens, sequences uint64) uint64 {
-		perToken := add(mul(4, a.HiddenSize), mul(3, a.Intermediate)/tp)
-		return add(mul(tokens, perToken, 2), mul(sequences, a.Vocabulary, 8))
-	}
-	return peak(batchedTokensSmall, 256), add(peak(batchedTokens, 1024), 1<<30)
-}
+// vocabularyTile is what vLLM pads the vocabulary to a multiple of
+// (vllm/model_executor/layers/vocab_parallel_embedding.py).
+const vocabularyTile = 64
 
 // BudgetBytes is what vLLM claims of a GPU: total x gpu-memory-utilization,
 // rounded up as vLLM does.
@@ -190,30 +220,6 @@ func (n Need) BudgetBytes(totalBytes uint64) uint64 {
 // cacheBytes is what the budget leaves for the KV cache.
 func (n Need) cacheBytes(totalBytes uint64) uint64 {
 	return less(n.BudgetBytes(totalBytes), add(n.WeightsBytes, n.ReplicatedBytes))
-}
-
-// Fits is vLLM's own test of one GPU: what it claims is free, and the weights and
-// the cache of one request of MaxModelLen fit in that.
-func (n Need) Fits(totalBytes, freeBytes uint64) bool {
-	return n.Obstacle(totalBytes, freeBytes) == ""
-}
-
-// Obstacle says in words why Fits is false; "" where it is true.
-func (n Need) Obstacle(totalBytes, freeBytes uint64) string {
-	budget := n.BudgetBytes(totalBytes)
-	weights := add(n.WeightsBytes, n.ReplicatedBytes)
-	switch {
-	case totalBytes == 0:
-		return "the GPU's memory is not known"
-	case weights > budget:
-		return fmt.Sprintf("the weights take %s on each GPU, more than the budget of %s", human(weights), human(budget))
-	case add(weights, n.KVBytes) > budget:
-		return fmt.Sprintf("weights (%s) and the KV cache of one request of %d tokens (%s) are more than the budget of %s",
-			human(weights), n.MaxModelLen, human(n.KVBytes), human(budget))
-	case freeBytes < budget:
-		return fmt.Sprintf("%s are free, less than the budget of %s that vLLM claims at the start", human(freeBytes), human(budget))
-	}
-	return ""
 }
 
 // human is a size as people read it. Two decimals, because a hundredth of a GPU
@@ -239,17 +245,16 @@ func (n Need) CacheTokens(totalBytes, overheadBytes uint64) uint64 {
 	switch {
 	case n.KVBytes == 0 || !n.KVKnown:
 		return 0
-	case n.windowBlock == 0 && n.states == 0:
+	case n.windowBlock == 0 && n.states == 0 && n.fullBlock > 0:
 		return left / n.fullBlock * n.KVBlockTokens
 	}
 	return uint64(float64(left) / float64(n.KVBytes) * float64(n.MaxModelLen))
 }
 
-// LargestMaxModelLen is the longest MaxModelLen with which the model would still
-// fit on a GPU of totalBytes, at most longest; 0 if none does or the cache is not
-// known.
+// LargestMaxModelLen is the longest MaxModelLen with which the model would fit for certain on a GPU of totalBytes, at
+// most longest; 0 if none does or the cache is not known.
 func (n Need) LargestMaxModelLen(totalBytes uint64, longest int64) int64 {
-	left := n.cacheBytes(totalBytes)
+	left := less(n.cacheBytes(totalBytes), add(n.OverheadMaxBytes, n.KVNullBlockBytes))
 	if !n.KVKnown || longest < 1 {
 		return 0
 	}

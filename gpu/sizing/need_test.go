@@ -12,12 +12,14 @@ const (
 	l4 = 23034 << 20
 	// h200 is that of an H200 on a DGX.
 	h200 = 151397597184
+	// rotary8B is Llama-3.1-8B's table of rotary positions: 131072 positions x 128 numbers x 2 bytes.
+	rotary8B = 131072 * 128 * 2
 )
 
 func TestLlama8BOnL4(t *testing.T) {
 	m := llama8B(t)
 	n := need(t, m, Serving{})
-	if n.WeightsBytes != 16060522496 { // 8 030 261 248 parameters x 2
+	if n.WeightsBytes != 16060522496 || n.RotaryBytes != rotary8B { // 8 030 261 248 parameters x 2
 		t.Errorf("weights are %d bytes", n.WeightsBytes)
 	}
 	if m.Weights.Parameters != 8030261248 || m.Weights.ByDType["BF16"] != 16060522496 || len(m.Weights.Files) != 4 {
@@ -29,7 +31,7 @@ func TestLlama8BOnL4(t *testing.T) {
 	if n.MaxModelLen != 131072 || n.KVBytes != 16*gi || n.KVCacheDtype != "bfloat16" || n.TensorParallel != 1 || n.GPUMemoryUtilization != 0.92 {
 		t.Errorf("defaults: %+v", n)
 	}
-	if n.Estimated || len(n.Notes) > 0 || n.ReplicatedBytes != 0 || n.KVWindowBytesPerToken != 0 || n.KVStateBytes != 0 {
+	if n.Estimated || len(n.Notes) > 0 || n.ReplicatedBytes != rotary8B || n.KVWindowBytesPerToken != 0 || n.KVStateBytes != 0 {
 		t.Errorf("everything here is exact and simple: %+v", n)
 	}
 	if got := m.RuleOfThumbBytes(); got != 8030261248*5/2 {
@@ -42,21 +44,23 @@ func TestLlama8BOnL4(t *testing.T) {
 	// There vLLM has 4.91 GiB = 40 208 tokens of cache. What it took for itself
 	// lies in the range that is stated for it.
 	const measured = 40208 * 131072
-	overhead := n.BudgetBytes(l4) - n.WeightsBytes - measured
+	overhead := n.BudgetBytes(l4) - n.WeightsBytes - n.ReplicatedBytes - measured
 	if n.CacheTokens(l4, overhead) != 40208 {
 		t.Errorf("%d tokens of cache with the overhead that was measured", n.CacheTokens(l4, overhead))
 	}
-	if overhead < n.OverheadMinBytes || overhead > n.OverheadMaxBytes {
-		t.Errorf("measured overhead %d is outside of %d to %d", overhead, n.OverheadMinBytes, n.OverheadMaxBytes)
+	on := n.On(DeviceMemory{Name: "NVIDIA L4", TotalBytes: l4})
+	if overhead < on.OverheadMinBytes || overhead > on.OverheadMaxBytes {
+		t.Errorf("measured overhead %d is outside of %d to %d", overhead, on.OverheadMinBytes, on.OverheadMaxBytes)
 	}
-	// A request of full length does not fit on it, one of 32 Ki tokens does.
-	if n.Fits(l4, l4) {
-		t.Error("128 Ki tokens fit on an L4")
+	// A request of full length does not fit on it, one of 16 Ki tokens does, and of one of 40 000, which was measured to
+	// fit, it is not certain.
+	device := DeviceMemory{Name: "NVIDIA L4", TotalBytes: l4}
+	for length, want := range map[int64]Verdict{131072: No, 16384: Fits, 40000: Tight} {
+		if got, why := need(t, m, Serving{MaxModelLen: length}).On(device).Verdict(l4, l4); got != want || (why == "") != (want == Fits) {
+			t.Errorf("%d tokens on an L4: %s, %q; want %s", length, got, why, want)
+		}
 	}
-	if !need(t, m, Serving{MaxModelLen: 32768}).Fits(l4, l4) {
-		t.Error("32 Ki tokens do not fit on an L4")
-	}
-	if got := n.LargestMaxModelLen(l4, 131072); got != 46992 { // (22220667618-16060522496)/131072 in whole blocks
+	if got := on.LargestMaxModelLen(l4, 131072); uint64(got) != (on.BudgetBytes(l4)-on.TotalBytes()+on.KVBytes-on.OverheadMaxBytes)/131072/16*16 {
 		t.Errorf("largest max-model-len on an L4: %d", got)
 	}
 	if got := n.LargestMaxModelLen(h200, 131072); got != 131072 {
@@ -67,27 +71,62 @@ func TestLlama8BOnL4(t *testing.T) {
 	}
 }
 
-func TestFitsAtItsEdges(t *testing.T) {
-	n := need(t, llama8B(t), Serving{MaxModelLen: 46992})
+func TestVerdictAtItsEdges(t *testing.T) {
+	device := DeviceMemory{Name: "NVIDIA L4", TotalBytes: l4}
+	longest := need(t, llama8B(t), Serving{}).On(device).LargestMaxModelLen(l4, 131072)
+	n := need(t, llama8B(t), Serving{MaxModelLen: longest}).On(device)
 	budget := n.BudgetBytes(l4)
 	for _, tt := range []struct {
 		what        string
 		total, free uint64
-		want        bool
+		want        Verdict
 	}{
-		{"all free", l4, l4, true},
-		{"exactly the budget free", l4, budget, true},
-		{"a byte less than the budget free", l4, budget - 1, false},
-		{"nothing free", l4, 0, false},
-		{"unknown memory", 0, 0, false},
-		{"larger GPU, as much free", h200, budget, false},
+		{"all free", l4, l4, Fits},
+		{"exactly the budget free", l4, budget, Fits},
+		{"a byte less than the budget free", l4, budget - 1, No},
+		{"nothing free", l4, 0, No},
+		{"unknown memory", 0, 0, Unknown},
+		{"larger GPU, as much free", h200, budget, No},
 	} {
-		if got := n.Fits(tt.total, tt.free); got != tt.want {
-			t.Errorf("%s: fits is %v: %s", tt.what, got, n.Obstacle(tt.total, tt.free))
+		got, why := n.Verdict(tt.total, tt.free)
+		if got != tt.want || n.Fits(tt.total, tt.free) != (tt.want == Fits) || (why == "") != (tt.want == Fits) {
+			t.Errorf("%s: %s: %s", tt.what, got, why)
 		}
 	}
-	if need(t, llama8B(t), Serving{MaxModelLen: 46993}).Fits(l4, l4) {
-		t.Error("one token more than the largest max-model-len fits")
+	// One block more is not certain any more, and what the range leaves open is not refused.
+	room := (n.OverheadMaxBytes - n.OverheadMinBytes) / 131072 / 16 * 16
+	for more, want := range map[uint64]Verdict{1: Tight, room: Tight, room + 32: No} {
+		serving := Serving{MaxModelLen: longest + int64(more)}
+		if got, why := need(t, llama8B(t), serving).On(device).Verdict(l4, l4); got != want || why == "" {
+			t.Errorf("%d tokens more than fit for certain: %s (%s); want %s", more, got, why, want)
+		}
+	}
+}
+
+// TestBatches: what vLLM takes into a batch depends on the GPU, and the bounds with it.
+func TestBatches(t *testing.T) {
+	m := llama8B(t)
+	last := uint64(0)
+	for _, tt := range []struct {
+		version, name string
+		total         uint64
+		want          batch
+	}{
+		{"0.33", "NVIDIA L4", l4, batch{2048, 256}},
+		{"0.33", "NVIDIA A100-SXM4-80GB", 80 * gi, batch{2048, 256}},
+		{"0.33", "NVIDIA GB10", 120 * gi, batch{2048, 256}},
+		{"0.33", "NVIDIA H100 80GB HBM3", 80 * gi, batch{8192, 1024}},
+		{"0.33", "NVIDIA H200", h200, batch{8192, 1024}},
+		{"0.33", "NVIDIA B200", 180 * gi, batch{16384, 1024}},
+	} {
+		n := need(t, m, Serving{VLLMVersion: tt.version}).On(DeviceMemory{Name: tt.name, TotalBytes: tt.total})
+		if n.batch != tt.want || n.OverheadMaxBytes < last || n.OverheadMinBytes > n.OverheadMaxBytes {
+			t.Errorf("%s: %+v, %d to %d bytes; want %+v", tt.name, n.batch, n.OverheadMinBytes, n.OverheadMaxBytes, tt.want)
+		}
+		last = n.OverheadMaxBytes
+	}
+	if old := need(t, m, Serving{VLLMVersion: "0.27"}).On(DeviceMemory{Name: "NVIDIA B200", TotalBytes: 180 * gi}); old.batch != (batch{8192, 1024}) {
+		t.Errorf("a B200 with vLLM 0.27: %+v", old.batch)
 	}
 }
 
@@ -108,7 +147,7 @@ func TestTensorParallel(t *testing.T) {
 		{32, 501891328, norms - norms/32 + kv/8 - kv/32, 16384},
 	} {
 		n := need(t, m, Serving{TensorParallel: tt.tp})
-		if n.WeightsBytes != tt.weights || n.ReplicatedBytes != tt.replicated || n.KVBytesPerToken != tt.token {
+		if n.WeightsBytes != tt.weights || n.ReplicatedBytes != tt.replicated+rotary8B || n.KVBytesPerToken != tt.token {
 			t.Errorf("tp %d: weights %d, replicated %d, KV %d per token; want %d, %d, %d",
 				tt.tp, n.WeightsBytes, n.ReplicatedBytes, n.KVBytesPerToken, tt.weights, tt.replicated, tt.token)
 		}
@@ -132,6 +171,11 @@ func TestBadServing(t *testing.T) {
 		{Serving{GPUMemoryUtilization: -0.5}, []string{"gpuMemoryUtilization is -0.5", "at most 1"}},
 		{Serving{GPUMemoryUtilization: 1.01}, []string{"gpuMemoryUtilization is 1.01"}},
 		{Serving{GPUMemoryUtilization: math.NaN()}, []string{"gpuMemoryUtilization is NaN"}},
+		{Serving{VLLMVersion: "0.18"}, []string{`"0.18"`, "0.19 to 0.33"}},
+		{Serving{VLLMVersion: "0.34.0"}, []string{`"0.34.0"`}},
+		{Serving{VLLMVersion: "1.0"}, []string{`"1.0"`}},
+		{Serving{VLLMVersion: "0.33.x"}, []string{`"0.33.x"`}},
+		{Serving{VLLMVersion: "latest"}, []string{`"latest"`}},
 		{Serving{KVCacheDtype: "int3"}, []string{`"int3"`, "auto", "fp8"}},
 	} {
 		_, err := m.Need(tt.serving)

@@ -7,7 +7,9 @@ import (
 
 // DeviceMemory is one device as this package needs to know it.
 type DeviceMemory struct {
-	UUID       string
+	UUID string
+	// Name is the GPU's, like NVIDIA A100-SXM4-80GB: vLLM goes by it.
+	Name       string
 	TotalBytes uint64
 	// UsableBytes is what CUDA reports as the total, of which vLLM takes its
 	// share; 0 stands for TotalBytes.
@@ -35,7 +37,7 @@ func (d DeviceMemory) divided() uint64 {
 func (n Need) Replicas(devices []DeviceMemory) int {
 	fitting := 0
 	for _, d := range devices {
-		if n.usable(d) && n.Fits(d.divided(), d.FreeBytes) {
+		if n.usable(d) && n.On(d).Fits(d.divided(), d.FreeBytes) {
 			fitting++
 		}
 	}
@@ -58,7 +60,9 @@ type Report struct {
 	RuleOfThumbBytes uint64 `json:"ruleOfThumbBytes"`
 	// RuleOfThumbMisleads says why that is far from the truth for this model.
 	RuleOfThumbMisleads []string `json:"ruleOfThumbMisleads"`
-	// Replicas is how many could start on these devices now.
+	// Verdict is whether one could start on these devices now; unknown without any.
+	Verdict Verdict `json:"verdict"`
+	// Replicas is how many could start on these devices now, for certain.
 	Replicas int         `json:"replicas"`
 	GPUs     []GPUReport `json:"gpus"`
 	// TensorParallelSizes are the same sums for each size that the devices
@@ -73,8 +77,10 @@ type SizeReport struct {
 	// Impossible says why vLLM refuses this size; "" if it does not. Then
 	// there is no Need.
 	Impossible string `json:"impossible,omitempty"`
-	// Need is what each of the GPUs needs.
-	Need     *Need       `json:"need,omitempty"`
+	// Need is what each of the GPUs needs; where they differ, the first.
+	Need *Need `json:"need,omitempty"`
+	// Verdict is that of a replica: the best that enough GPUs have.
+	Verdict  Verdict     `json:"verdict"`
 	Replicas int         `json:"replicas"`
 	GPUs     []GPUReport `json:"gpus"`
 }
@@ -88,9 +94,14 @@ type GPUReport struct {
 	FreeBytes   uint64 `json:"freeBytes"`
 	// BudgetBytes is what vLLM would claim: its share of UsableBytes.
 	BudgetBytes uint64 `json:"budgetBytes"`
-	Fits        bool   `json:"fits"`
-	// Reason says why it does not fit.
+	// Verdict is fits, tight, no or unknown; Fits is true for the first only.
+	Verdict Verdict `json:"verdict"`
+	Fits    bool    `json:"fits"`
+	// Reason says why it does not fit for certain.
 	Reason string `json:"reason,omitempty"`
+	// Never says why it could not start even if all of the memory were free; empty if
+	// it could.
+	Never string `json:"-"`
 	// CacheBytes is what the budget leaves for the KV cache beside the weights.
 	CacheBytes uint64 `json:"cacheBytes"`
 	// CacheTokensMin and CacheTokensMax are how many tokens that is, with the
@@ -98,8 +109,8 @@ type GPUReport struct {
 	CacheTokensMin uint64 `json:"cacheTokensMin"`
 	CacheTokensMax uint64 `json:"cacheTokensMax"`
 	// LargestMaxModelLen is the longest request, up to the model's own length
-	// or the one that was asked for, that this device could serve. Below that,
-	// it is in whole blocks of the cache.
+	// or the one that was asked for, that this device could serve for certain.
+	// Below that, it is in whole blocks of the cache.
 	LargestMaxModelLen int64 `json:"largestMaxModelLen"`
 }
 
@@ -128,7 +139,11 @@ func (m Model) Report(s Serving, devices []DeviceMemory) (Report, error) {
 		r.TensorParallelSizes = append(r.TensorParallelSizes, size)
 	}
 	// The first is what the report's own terms are of.
-	r.Replicas, r.GPUs = r.TensorParallelSizes[0].Replicas, r.TensorParallelSizes[0].GPUs
+	first := r.TensorParallelSizes[0]
+	r.Replicas, r.GPUs, r.Verdict = first.Replicas, first.GPUs, first.Verdict
+	if first.Need != nil {
+		r.Need = *first.Need
+	}
 	return r, nil
 }
 
@@ -154,7 +169,7 @@ func (m Model) reportedNeed(s Serving) (Need, error) {
 	if err != nil {
 		return Need{}, err
 	}
-	if own := m.Architecture.MaxModelLen; n.MaxModelLen > own {
+	if own := m.Architecture.longest(n.release); n.MaxModelLen > own {
 		n.Notes = append(slices.Clone(n.Notes),
 			fmt.Sprintf("maxModelLen %d is beyond the model's own %d: vLLM refuses that unless RoPE scaling is given", n.MaxModelLen, own))
 	}
@@ -163,15 +178,19 @@ func (m Model) reportedNeed(s Serving) (Need, error) {
 
 func (m Model) sizeReport(s Serving, devices []DeviceMemory) (SizeReport, error) {
 	r := SizeReport{TensorParallel: max(1, s.TensorParallel), GPUs: []GPUReport{}}
-	if r.Impossible = m.Architecture.refusal(r.TensorParallel); r.Impossible != "" {
+	if r.Impossible = m.refusal(r.TensorParallel); r.Impossible != "" {
 		return r, nil
 	}
 	n, err := m.reportedNeed(s)
 	if err != nil {
 		return SizeReport{}, err
 	}
+	if len(devices) > 0 {
+		n = n.On(devices[0])
+	}
 	r.Need, r.Replicas = &n, n.Replicas(devices)
-	longest := max(n.MaxModelLen, m.Architecture.MaxModelLen)
+	r.Verdict = n.verdict(devices)
+	longest := max(n.MaxModelLen, m.Architecture.longest(n.release))
 	for _, d := range devices {
 		r.GPUs = append(r.GPUs, n.gpuReport(d, longest))
 	}
@@ -179,6 +198,7 @@ func (m Model) sizeReport(s Serving, devices []DeviceMemory) (SizeReport, error)
 }
 
 func (n Need) gpuReport(d DeviceMemory, longest int64) GPUReport {
+	n = n.On(d)
 	memory := d.divided()
 	g := GPUReport{
 		UUID: d.UUID, TotalBytes: d.TotalBytes, UsableBytes: memory, FreeBytes: d.FreeBytes,
@@ -187,13 +207,39 @@ func (n Need) gpuReport(d DeviceMemory, longest int64) GPUReport {
 		CacheTokensMax:     n.CacheTokens(memory, n.OverheadMinBytes),
 		LargestMaxModelLen: n.LargestMaxModelLen(memory, longest),
 	}
-	switch g.Reason = n.Obstacle(memory, d.FreeBytes); {
-	case d.Blocked != "":
-		g.Reason = d.Blocked
-	case g.Reason == "" && !n.usable(d):
-		g.Reason = "a part of a GPU cannot work together with others"
-	case g.Reason == "":
-		g.Fits = true
-	}
+	g.Verdict, g.Reason = n.verdictOn(d)
+	g.Fits = g.Verdict == Fits
+	g.Never = n.Obstacle(memory, memory)
 	return g
+}
+
+// verdictOn is the verdict of one device, and why it is not Fits.
+func (n Need) verdictOn(d DeviceMemory) (Verdict, string) {
+	v, why := n.On(d).Verdict(d.divided(), d.FreeBytes)
+	switch {
+	case d.Blocked != "":
+		return No, d.Blocked
+	case (v == Fits || v == Tight) && !n.usable(d):
+		return No, "a part of a GPU cannot work together with others"
+	}
+	return v, why
+}
+
+// verdict is the best that as many devices have as a replica takes; unknown beats no, for it refuses nothing.
+func (n Need) verdict(devices []DeviceMemory) Verdict {
+	if len(devices) == 0 {
+		return Unknown
+	}
+	count := map[Verdict]int{}
+	for _, d := range devices {
+		v, _ := n.verdictOn(d)
+		count[v]++
+	}
+	able := 0
+	for _, v := range []Verdict{Fits, Tight, Unknown} {
+		if able += count[v]; able >= n.TensorParallel {
+			return v
+		}
+	}
+	return No
 }

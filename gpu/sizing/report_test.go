@@ -1,6 +1,7 @@
 package sizing
 
 import (
+	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -36,17 +37,17 @@ func TestReportOfEverySize(t *testing.T) {
 		if s.Impossible != "" || s.Need == nil || len(s.GPUs) != 8 {
 			t.Fatalf("%+v", s)
 		}
-		if one := need(t, m, Serving{TensorParallel: s.TensorParallel}); !cmp.Equal(one, *s.Need, cmp.AllowUnexported(Need{})) {
+		if one := need(t, m, Serving{TensorParallel: s.TensorParallel}).On(board(1, l4)[0]); !reflect.DeepEqual(one, *s.Need) {
 			t.Errorf("%d GPUs: %+v; want %+v", s.TensorParallel, *s.Need, one)
 		}
 		got = append(got, row{s.TensorParallel, s.Replicas, s.GPUs[0].Fits, s.GPUs[0].LargestMaxModelLen})
 	}
 	// Weights and 16 GiB of cache need two L4 together.
-	want := []row{{1, 0, false, 46992}, {2, 4, true, 131072}, {4, 2, true, 131072}, {8, 1, true, 131072}}
+	want := []row{{1, 0, false, 27232}, {2, 4, true, 131072}, {4, 2, true, 131072}, {8, 1, true, 131072}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(row{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if r.TensorParallel != 1 || r.Replicas != 0 || len(r.GPUs) != 8 || r.GPUs[0].LargestMaxModelLen != 46992 {
+	if r.TensorParallel != 1 || r.Replicas != 0 || len(r.GPUs) != 8 || r.GPUs[0].LargestMaxModelLen != 27232 {
 		t.Errorf("the report's own terms are not of one GPU: %+v", r)
 	}
 	if only := report(t, m, Serving{TensorParallel: 4}, board(8, l4)); len(only.TensorParallelSizes) != 1 || only.TensorParallel != 4 || only.Replicas != 2 {
@@ -90,7 +91,7 @@ func TestImpossibleSizes(t *testing.T) {
 	m := read(t, tiny(t, `{"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 84, "num_attention_heads": 14, "num_key_value_heads": 2,
 		"max_position_embeddings": 64}`))
 	r := report(t, m, Serving{}, board(8, l4))
-	for i, want := range []string{"", "", "tensorParallel is 4, which does not divide the model's 14 attention heads", "tensorParallel is 8, which does not divide the model's 14 attention heads"} {
+	for i, want := range []string{"", "", "tensorParallel is 4, which does not divide the model's 14 attention heads; it takes 1 or 2", "tensorParallel is 8, which does not divide the model's 14 attention heads; it takes 1 or 2"} {
 		s := r.TensorParallelSizes[i]
 		if s.Impossible != want || (s.Need == nil) != (want != "") || want != "" && (s.Replicas != 0 || len(s.GPUs) != 0 || s.GPUs == nil) {
 			t.Errorf("%d GPUs: %+v", s.TensorParallel, s)

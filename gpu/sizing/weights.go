@@ -33,6 +33,11 @@ type Weights struct {
 	// KVProjectionBytes is the part of LoadedBytes in key and value
 	// projections, which are repeated where there are more GPUs than KV heads.
 	KVProjectionBytes uint64 `json:"kvProjectionBytes"`
+	// MXFP4Bytes is the part of LoadedBytes in MXFP4 experts, which vLLM pads.
+	MXFP4Bytes uint64 `json:"mxfp4Bytes,omitempty"`
+
+	// splits are the dimensions that quantization does not allow to be split at will.
+	splits []split
 
 	Estimated bool     `json:"estimated"`
 	Notes     []string `json:"notes,omitempty"`

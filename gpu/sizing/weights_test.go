@@ -127,7 +127,7 @@ func TestStrangeFieldsAreEstimates(t *testing.T) {
 		if !m.Architecture.Estimated || !n.Estimated || !hasNote(n.Notes, want) {
 			t.Errorf("%s: estimated is %v, notes %q", config, n.Estimated, n.Notes)
 		}
-		if n.WeightsBytes != 2000 || n.KVBytes != 500 || m.Weights.Estimated || !n.Fits(gi, gi) {
+		if n.WeightsBytes != 2000 || n.KVBytes != 500 || m.Weights.Estimated || !n.Fits(10*gi, 10*gi) {
 			t.Errorf("%s: %+v; want the weights, and a quarter of them for the cache", config, n)
 		}
 	}

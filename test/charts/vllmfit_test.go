@@ -82,7 +82,8 @@ func TestVLLMFitCheck(t *testing.T) {
 	}{
 		"it fits":                 {"", "simulated:dgxa100", 0, "It fits"},
 		"no driver is there":      {"", "none", 0, "No GPU was compared"},
-		"the share is too small":  {"vllm: {gpuMemoryUtilization: 0.00001, maxModelLen: 2048}", "simulated:dgxa100", 2, "lower --max-model-len to"},
+		"the share is too small":  {"vllm: {gpuMemoryUtilization: 0.00001, maxModelLen: 2048}", "simulated:dgxa100", 2, "raise --gpu-memory-utilization"},
+		"it is tight":             {"vllm: {gpuMemoryUtilization: 0.02, maxModelLen: 2048}", "simulated:dgxa100", 0, "it is tight: "},
 		"the memory is held":      {"", "simulated:dgxa100,free=1GiB", 1, "find what holds the memory"},
 		"heads cannot be divided": {"vllm: {tensorParallel: 3}", "simulated:dgxa100", 2, "does not divide"},
 	} {

@@ -1,0 +1,200 @@
+package sizing
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// startup is what vLLM logged when it started, a row of testdata/logs.json. Sizes are in GiB with two decimals, as vLLM
+// prints them; 0 is what the log does not have.
+type startup struct {
+	Model                string  `json:"model"`
+	Shape                string  `json:"shape"`
+	TensorParallel       int     `json:"tensorParallel"`
+	PipelineParallel     int     `json:"pipelineParallel"`
+	MaxModelLen          int64   `json:"maxModelLen"`
+	DType                string  `json:"dtype"`
+	Quantization         string  `json:"quantization"`
+	KVCacheDtype         string  `json:"kvCacheDtype"`
+	GPUMemoryUtilization float64 `json:"gpuMemoryUtilization"`
+	WeightsGiB           float64 `json:"weightsGiB"`
+	ActivationsGiB       float64 `json:"activationsGiB"`
+	NonTorchGiB          float64 `json:"nonTorchGiB"`
+	KVCacheGiB           float64 `json:"kvCacheGiB"`
+	KVCacheTokens        uint64  `json:"kvCacheTokens"`
+	CUDAGraphsGiB        float64 `json:"cudaGraphsGiB"`
+	CUDATotalGiB         float64 `json:"cudaTotalGiB"`
+	VLLM                 string  `json:"vllm"`
+	Started              bool    `json:"started"`
+	Error                string  `json:"error"`
+}
+
+// measured reports whether the row has all terms, of arguments that a Serving can have.
+func (s startup) measured() bool {
+	return s.Shape != "" && s.ActivationsGiB > 0 && s.PipelineParallel == 1 && s.DType != "float32" && s.Quantization != "fp8"
+}
+
+func (s startup) serving(version string) Serving {
+	return Serving{TensorParallel: s.TensorParallel, MaxModelLen: s.MaxModelLen, KVCacheDtype: s.KVCacheDtype, VLLMVersion: version}
+}
+
+func gib(bytes uint64) float64 { return float64(bytes) / (1 << 30) }
+
+func startups(tb testing.TB) []startup {
+	tb.Helper()
+	var all []startup
+	readTestdata(tb, "logs.json", &all)
+	return slices.DeleteFunc(all, func(s startup) bool { return !s.measured() })
+}
+
+// taken is what vLLM measured beside the cache, by the rules of a release: its log is of one in which CUDA graphs came on
+// top of the budget.
+func (s startup) taken(r release) float64 {
+	sum := s.WeightsGiB + s.ActivationsGiB + s.NonTorchGiB
+	if r.graphsInBudget() {
+		sum += s.CUDAGraphsGiB
+	}
+	return sum
+}
+
+// TestPublicLogs holds every term against what vLLM logged.
+func TestPublicLogs(t *testing.T) {
+	rows := startups(t)
+	if len(rows) < 38 {
+		t.Fatalf("%d rows", len(rows))
+	}
+	for _, s := range rows {
+		for _, version := range []string{"0.19", DefaultVLLMVersion} {
+			n := need(t, shape(t, s.Shape), s.serving(version))
+			weights := gib(n.WeightsBytes + n.ReplicatedBytes)
+			if off := weights/s.WeightsGiB - 1; math.Abs(off) > 0.006 {
+				t.Errorf("%s on %d GPUs: weights of %.2f GiB; vLLM logged %.2f", s.Model, s.TensorParallel, weights, s.WeightsGiB)
+			}
+			// A hundredth is what the log leaves open of each term.
+			beside := s.taken(n.release) - weights
+			if least, most := gib(n.OverheadMinBytes), gib(n.OverheadMaxBytes); beside < least-0.02 || beside > most+0.02 {
+				t.Errorf("%s on %d GPUs, by the rules of %s: vLLM took %.2f GiB beside weights and cache; we state %.2f to %.2f",
+					s.Model, s.TensorParallel, version, beside, least, most)
+			}
+			if version != "0.19" {
+				continue
+			}
+			tokens := n.CacheTokens(uint64(math.Ceil((weights+s.KVCacheGiB)/n.GPUMemoryUtilization*(1<<30))), 0)
+			if off := float64(tokens)/float64(s.KVCacheTokens) - 1; math.Abs(off) > 0.002 {
+				t.Errorf("%s on %d GPUs: %d tokens in %.2f GiB; vLLM logged %d", s.Model, s.TensorParallel, tokens, s.KVCacheGiB, s.KVCacheTokens)
+			}
+		}
+	}
+}
+
+// answers counts what was said of cases of which it is known whether vLLM starts.
+type answers struct{ cases, wrongYes, wrongNo, tight int }
+
+func (a answers) String() string {
+	return fmt.Sprintf("%d cases, %d wrong yes, %d wrong no, %.1f%% tight", a.cases, a.wrongYes, a.wrongNo, 100*float64(a.tight)/float64(max(1, a.cases)))
+}
+
+// judge asks of one startup whether it would have gone well with other shares of the memory and other lengths. The log
+// has what vLLM took, so the answer is known but for the hundredths that it leaves open.
+func judge(tb testing.TB, s startup, version string) answers {
+	tb.Helper()
+	m := shape(tb, s.Shape)
+	total := uint64(s.CUDATotalGiB * (1 << 30))
+	var a answers
+	for _, length := range []int64{2048, 8192, 32768, 0} {
+		for percent := 10; percent <= 98; percent++ {
+			serving := s.serving(version)
+			serving.MaxModelLen, serving.GPUMemoryUtilization = length, float64(percent)/100
+			n := need(tb, m, serving).On(DeviceMemory{Name: "NVIDIA H100 80GB HBM3", TotalBytes: total})
+			budget := gib(n.BudgetBytes(total))
+			left := budget - s.taken(n.release) - gib(n.KVBytes+n.KVNullBlockBytes)
+			if math.Abs(left) < 0.03 {
+				continue
+			}
+			starts := left >= 0 && (n.release.graphsInBudget() || s.CUDATotalGiB-budget >= s.CUDAGraphsGiB)
+			verdict, _ := n.Verdict(total, total)
+			a.cases++
+			switch {
+			case verdict == Tight:
+				a.tight++
+			case verdict == Fits && !starts:
+				a.wrongYes++
+			case verdict == No && starts:
+				a.wrongNo++
+			}
+		}
+	}
+	return a
+}
+
+func (a *answers) add(o answers) {
+	a.cases, a.wrongYes, a.wrongNo, a.tight = a.cases+o.cases, a.wrongYes+o.wrongYes, a.wrongNo+o.wrongNo, a.tight+o.tight
+}
+
+// keptBack are the models by which no figure of overhead.go was chosen.
+func keptBack(shape string) bool {
+	for _, family := range []string{"granite", "gemma-7b", "phi", "mistral", "qwen15", "qwen3", "llama33", "gemma3-27b", "qwen25-72b", "llama4"} {
+		if strings.HasPrefix(shape, family) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestAnswersOfPublicLogs: no yes where vLLM fails, no no where it starts, and few that are neither.
+func TestAnswersOfPublicLogs(t *testing.T) {
+	for _, version := range []string{"0.19", DefaultVLLMVersion} {
+		var all, kept answers
+		for _, s := range startups(t) {
+			a := judge(t, s, version)
+			all.add(a)
+			if keptBack(s.Shape) {
+				kept.add(a)
+			}
+			if a.wrongYes > 0 || a.wrongNo > 0 {
+				t.Errorf("%s on %d GPUs, by the rules of %s: %v", s.Model, s.TensorParallel, version, a)
+			}
+		}
+		t.Logf("by the rules of %s: all rows %v; kept back %v", version, all, kept)
+		for _, a := range []answers{all, kept} {
+			if a.cases == 0 || a.tight*10 >= a.cases {
+				t.Errorf("by the rules of %s: %v", version, a)
+			}
+		}
+	}
+}
+
+// TestStartsOfPublicLogs: the answer for each start itself, as it was made.
+func TestStartsOfPublicLogs(t *testing.T) {
+	var all []startup
+	readTestdata(t, "logs.json", &all)
+	asked := 0
+	for _, s := range all {
+		if s.Shape == "" || s.TensorParallel == 0 || s.PipelineParallel > 1 || s.DType == "float32" || s.Quantization == "fp8" || strings.Contains(s.Error, "Free memory on device") ||
+			strings.Contains(s.Error, "DP adjusted") {
+			continue // not of one answer, or of what had nothing to do with the model
+		}
+		asked++
+		m := shape(t, s.Shape)
+		serving := s.serving("0.19")
+		serving.GPUMemoryUtilization = s.GPUMemoryUtilization
+		n, err := m.Need(serving)
+		if err != nil {
+			if s.Started {
+				t.Errorf("%s on %d GPUs is refused: %v", s.Model, s.TensorParallel, err)
+			}
+			continue
+		}
+		total := uint64(s.CUDATotalGiB * (1 << 30))
+		switch verdict, why := n.Verdict(total, total); {
+		case verdict == Fits && !s.Started, verdict == No && s.Started:
+			t.Errorf("%s on %d GPUs: %s (%s); vLLM started: %v %s", s.Model, s.TensorParallel, verdict, why, s.Started, s.Error)
+		}
+	}
+	if asked < 40 {
+		t.Errorf("%d starts", asked)
+	}
+}

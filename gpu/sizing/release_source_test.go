@@ -1,0 +1,104 @@
+package sizing
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestRulesOfReleases holds what release.go says of each release against its source: make fit-rules fetches some from
+// PyPI. A rule is there from a release on, or until one; a new release in which it moved fails here by the rule's name.
+func TestRulesOfReleases(t *testing.T) {
+	dir := os.Getenv("STOKER_TEST_VLLM_RELEASES")
+	if dir == "" {
+		t.Skip("STOKER_TEST_VLLM_RELEASES is not set: the sources of vLLM are not read; make fit-rules fetches them")
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := 0
+	for _, e := range entries {
+		r, err := parseRelease(e.Name())
+		if err != nil {
+			continue // what a run left that was interrupted
+		}
+		read++
+		for _, rule := range rulesInSource() {
+			if want := rule.holds(r); rule.found(t, filepath.Join(dir, e.Name(), "vllm")) != want {
+				t.Errorf("vLLM %s: %s: the source has it: %v; release.go has it: %v", e.Name(), rule.what, !want, want)
+			}
+		}
+	}
+	if read == 0 {
+		t.Errorf("%s holds no release of vLLM", dir)
+	}
+}
+
+// sourceRule is what a rule looks like in vLLM's source.
+type sourceRule struct {
+	what    string
+	files   []string // one of them has it, for files are moved and split
+	pattern string
+	holds   func(release) bool
+}
+
+func (s sourceRule) found(tb testing.TB, root string) bool {
+	tb.Helper()
+	pattern := regexp.MustCompile(s.pattern)
+	for _, name := range s.files {
+		data, err := os.ReadFile(filepath.Join(root, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if pattern.Match(data) {
+			return true
+		}
+	}
+	return false
+}
+
+func rulesInSource() []sourceRule {
+	always := func(release) bool { return true }
+	args, model, cacheUtils := []string{"engine/arg_utils.py"}, []string{"config/model.py"}, []string{"v1/core/kv_cache_utils.py", "v1/core/kv_cache_planning.py"}
+	mxfp4, rope := []string{"model_executor/layers/fused_moe/oracle/mxfp4.py"}, "model_executor/layers/rotary_embedding/"
+	return []sourceRule{
+		{"0.92 of the memory", []string{"config/cache.py"}, `gpu_memory_utilization: float = Field\(default=0\.92,`, func(r release) bool { return r.utilization() == 0.92 }},
+		{"0.9 of the memory", []string{"config/cache.py"}, `gpu_memory_utilization: float = Field\(default=0\.9,`, func(r release) bool { return r.utilization() == 0.9 }},
+		{"CUDA graphs in the budget", []string{"envs.py"}, `"VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS", "1"`, release.graphsInBudget},
+		{"the null block", cacheUtils, `Reserve the null block BlockPool permanently holds back, so the check`, release.reservesNullBlock},
+		{"two batches in flight", []string{"config/vllm.py"}, `def max_in_flight_tokens`, func(r release) bool { return r.batchesInFlight() == 2 }},
+		{"prefixes of hybrids", model, `attn_type == "hybrid":\s+logger\.debug\([^)]*\)\s+return True`, release.cachesPrefixesOfHybrids},
+		{"two blocks a state", []string{"v1/kv_cache_interface.py"}, `mamba_cache_mode == "align":\s+return self\.page_size_bytes \* \(\s*2 \+ self\.num_speculative_blocks`, always},
+		{"a scaled YaRN", model, `if rope_type == "yarn":\s+derived_max_model_len = rp\["original_max_position_embeddings"\]`, release.scalesYaRN},
+		{"LongRoPE's original length", model, `(?s)"longrope".{0,300}"original_max_position_embeddings", derived_max_model_len`, always},
+		{"batches from 70 GiB on", args, `device_memory >= 70 \* GiB_bytes`, always},
+		{"batches of A100", args, `"a100" not in device_name`, always},
+		{"batches from 160 GiB on", args, `device_memory >= 160 \* GiB_bytes`, func(r release) bool { return r.batch(160<<30, "").tokens == 16384 }},
+		{"batches of GB10", args, `is_gb10`, func(r release) bool { return r.batch(120<<30, "NVIDIA GB10").tokens == 2048 }},
+		{"the newer sampler", []string{"config/vllm.py"}, `def use_v2_model_runner`, func(r release) bool { return r.leastLogitBytes() == 6 }},
+		{"groups below a ratio of 1.5", cacheUtils, `max_num_layers < min_num_layers \* 1\.5`, always},
+		{"a window less one", []string{"v1/kv_cache_interface.py"}, `self\.sliding_window - 1 \+`, always},
+		{"MXFP4's tiles", mxfp4, `(?s)MARLIN, Mxfp4MoeBackend\.BATCHED_MARLIN\):\s+intermediate_size = round_up\(intermediate_size, 128\).{0,150}hidden_size = round_up\(hidden_size, 256\)`, always},
+		{"the vocabulary's padding", []string{"model_executor/layers/vocab_parallel_embedding.py"}, `DEFAULT_VOCAB_PADDING_SIZE = 64`, always},
+		{"blocks of FP8", []string{"model_executor/layers/quantization/utils/fp8_utils.py"}, `weight quantization block_n = `, always},
+		{"rotary tables", []string{rope + "base.py"}, `torch\.arange\(self\.max_position_embeddings, dtype=torch\.float\)`, always},
+		{"rotary tables, scaled", []string{rope + "linear_scaling_rope.py"}, `self\.max_position_embeddings \* scaling_factor`, always},
+	}
+}
+
+// TestRulesAreNamed: each rule is of files that the doc's reader can find.
+func TestRulesAreNamed(t *testing.T) {
+	for _, rule := range rulesInSource() {
+		if rule.what == "" || len(rule.files) == 0 || !strings.HasSuffix(rule.files[0], ".py") || regexp.MustCompile(rule.pattern).MatchString("") {
+			t.Errorf("%+v", rule)
+		}
+	}
+}

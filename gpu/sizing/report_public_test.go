@@ -1,0 +1,77 @@
+package sizing
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+const (
+	fitDoc   = "../../docs/fit.md"
+	fitBegin = "<!-- TestFitReport -->\n"
+	fitEnd   = "<!-- end of TestFitReport -->\n"
+)
+
+// TestFitReport holds the tables of docs/fit.md; make fit-report prints them, and -update writes them.
+func TestFitReport(t *testing.T) {
+	report := fitReport(t)
+	t.Log("\n" + report)
+	data, err := os.ReadFile(fitDoc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, begun := strings.Cut(string(data), fitBegin)
+	have, after, ended := strings.Cut(rest, fitEnd)
+	if !begun || !ended {
+		t.Fatalf("%s has no %q and %q", fitDoc, fitBegin, fitEnd)
+	}
+	if *update {
+		if err := os.WriteFile(fitDoc, []byte(before+fitBegin+report+fitEnd+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if have != report {
+		t.Errorf("%s has other tables; run go test ./gpu/sizing -run TestFitReport -update", fitDoc)
+	}
+}
+
+func fitReport(tb testing.TB) string {
+	tb.Helper()
+	var b strings.Builder
+	versions := []string{"0.19", DefaultVLLMVersion}
+	fmt.Fprintf(&b, "| rules of vLLM | rows | cases | yes, and vLLM fails | no, and vLLM starts | tight |\n|---|---|---|---|---|---|\n")
+	for _, version := range versions {
+		for _, kept := range []bool{false, true} {
+			var sum answers
+			rows, which := 0, "all"
+			for _, s := range startups(tb) {
+				if kept && !keptBack(s.Shape) {
+					continue
+				}
+				rows++
+				sum.add(judge(tb, s, version))
+			}
+			if kept {
+				which = "kept back"
+			}
+			fmt.Fprintf(&b, "| %s | %d, %s | %d | %d | %d | %.1f%% |\n", version, rows, which, sum.cases, sum.wrongYes, sum.wrongNo, 100*float64(sum.tight)/float64(sum.cases))
+		}
+	}
+	fmt.Fprintf(&b, "\n| model | GPUs | weights, logged | counted | tokens of cache, error | beside, logged | bounds by 0.19 | with graphs, logged | bounds by %s |\n|---|---|---|---|---|---|---|---|---|\n", DefaultVLLMVersion)
+	seen := map[string]bool{}
+	for _, s := range startups(tb) {
+		old, now := need(tb, shape(tb, s.Shape), s.serving(versions[0])), need(tb, shape(tb, s.Shape), s.serving(versions[1]))
+		weights := gib(old.WeightsBytes + old.ReplicatedBytes)
+		tokens := old.CacheTokens(uint64((weights+s.KVCacheGiB)/old.GPUMemoryUtilization*(1<<30)), 0)
+		line := fmt.Sprintf("| %s | %d | %.2f | %.2f | %+.1f%% | %.2f | %.2f to %.2f | %.2f | %.2f to %.2f |\n", s.Model, s.TensorParallel, s.WeightsGiB, weights,
+			100*(float64(tokens)/float64(s.KVCacheTokens)-1), s.ActivationsGiB+s.NonTorchGiB, gib(old.OverheadMinBytes), gib(old.OverheadMaxBytes),
+			s.ActivationsGiB+s.NonTorchGiB+s.CUDAGraphsGiB, gib(now.OverheadMinBytes), gib(now.OverheadMaxBytes))
+		if !seen[line] { // lengths and types of the cache change nothing here
+			seen[line] = true
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
