@@ -198,3 +198,55 @@ func TestStartsOfPublicLogs(t *testing.T) {
 		t.Errorf("%d starts", asked)
 	}
 }
+
+// What CUDA says of the memory of an H100 and of an RTX 3090: 79.19 and 23.58 GiB.
+const h100CUDA, rtx3090CUDA = 7919 << 30 / 100, 2358 << 30 / 100
+
+// TestSingleReports: what single threads tell of. None of these is of a release whose rules are known, so the oldest are
+// taken: no start that failed is called certain.
+func TestSingleReports(t *testing.T) {
+	var reports []struct {
+		startup
+		Source        string `json:"source"`
+		GPU           string `json:"gpu"`
+		Note          string `json:"note"`
+		KVBlockTokens uint64 `json:"kvBlockTokens"`
+	}
+	readTestdata(t, "singles.json", &reports)
+	if len(reports) < 8 {
+		t.Fatalf("%d reports", len(reports))
+	}
+	for _, r := range reports {
+		m := shape(t, r.Shape)
+		n, err := m.Need(Serving{TensorParallel: r.TensorParallel, MaxModelLen: r.MaxModelLen, GPUMemoryUtilization: r.GPUMemoryUtilization, VLLMVersion: "0.19"})
+		if strings.Contains(r.Error, "not divisible") {
+			if err == nil {
+				t.Errorf("%s: %s is not refused on %d GPUs", r.Source, r.Model, r.TensorParallel)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", r.Source, err)
+			continue
+		}
+		total := uint64(h100CUDA)
+		if strings.Contains(r.GPU, "3090") {
+			total = rtx3090CUDA
+		}
+		if r.GPU != "" && !r.Started && r.Note != "engine V0" { // which took whole requests into a batch
+			if verdict, _ := n.On(DeviceMemory{Name: r.GPU, TotalBytes: total}).Verdict(total, total); verdict == Fits {
+				t.Errorf("%s: %s fits on %s for certain, and did not start", r.Source, r.Model, r.GPU)
+			}
+		}
+		if r.KVCacheTokens > 0 {
+			tokens := uint64(r.KVCacheGiB*(1<<30)) / n.KVBytesPerToken
+			if off := float64(tokens)/float64(r.KVCacheTokens) - 1; math.Abs(off) > 0.015 { // the least of four GPUs
+				t.Errorf("%s: %d tokens in %.2f GiB; vLLM logged %d", r.Source, tokens, r.KVCacheGiB, r.KVCacheTokens)
+			}
+		}
+		// The thread does not name the cache's type: in half as many bytes a block is twice as long.
+		if r.KVBlockTokens > 0 && n.KVBlockTokens != r.KVBlockTokens && 2*n.KVBlockTokens != r.KVBlockTokens {
+			t.Errorf("%s: blocks of %d tokens; vLLM logged %d", r.Source, n.KVBlockTokens, r.KVBlockTokens)
+		}
+	}
+}

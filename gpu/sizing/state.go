@@ -68,7 +68,7 @@ func readState(a *Architecture, c config) error {
 	if dtype == "float32" || len(linear) > 0 {
 		a.State.RecurrentBytes = 4
 	}
-	a.estimate("%d layers keep a state of constant size; it is counted as vLLM lays it out without prefix caching", a.StateLayers)
+	a.estimate("%d layers keep a state of constant size; it is counted as vLLM lays it out by default", a.StateLayers)
 	return err
 }
 
