@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -97,6 +98,23 @@ func (a answers) String() string {
 	return fmt.Sprintf("%d cases, %d wrong yes, %d wrong no, %.1f%% tight", a.cases, a.wrongYes, a.wrongNo, 100*float64(a.tight)/float64(max(1, a.cases)))
 }
 
+// judged holds what judge said, for two tests ask it.
+var judged sync.Map
+
+// judgeOnce is judge, once for each row and version.
+func judgeOnce(tb testing.TB, s startup, version string) answers {
+	tb.Helper()
+	key := fmt.Sprintf("%+v %s", s, version)
+	if v, ok := judged.Load(key); ok {
+		if a, ok := v.(answers); ok {
+			return a
+		}
+	}
+	a := judge(tb, s, version)
+	judged.Store(key, a)
+	return a
+}
+
 // judge asks of one startup whether it would have gone well with other shares of the memory and other lengths. The log
 // has what vLLM took, so the answer is known but for the hundredths that it leaves open.
 func judge(tb testing.TB, s startup, version string) answers {
@@ -149,7 +167,7 @@ func TestAnswersOfPublicLogs(t *testing.T) {
 	for _, version := range []string{"0.19", DefaultVLLMVersion} {
 		var all, kept answers
 		for _, s := range startups(t) {
-			a := judge(t, s, version)
+			a := judgeOnce(t, s, version)
 			all.add(a)
 			if keptBack(s.Shape) {
 				kept.add(a)

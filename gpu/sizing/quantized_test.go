@@ -105,6 +105,7 @@ func TestRotaryTables(t *testing.T) {
 		{head + `, "rope_scaling": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 4096}}`, 4 * 4096},
 		{head + `, "original_max_position_embeddings": 4096, "rope_scaling": {"rope_type": "longrope"}}`, 8192 + 4096},
 		{head + `, "partial_rotary_factor": 0.5}`, 8192 / 2},
+		{head + `, "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}}`, 8192 / 4},
 		{`{"model_type": "gpt2"}`, 0},
 		{`{"model_type": "falcon_mamba"}`, 0},
 	} {

@@ -21,10 +21,11 @@ func readRotary(a *Architecture, c config) error {
 	if rope, err = c.number("qk_rope_head_dim"); err != nil {
 		return err
 	}
-	part, err := c.factor("partial_rotary_factor")
-	if _, ok := c.get("partial_rotary_factor"); !ok && err == nil {
-		part, err = c.factor("rotary_pct")
+	params, err := ropeParameters(c)
+	if err != nil {
+		return err
 	}
+	part, err := rotaryPart(c, params)
 	if err != nil {
 		return err
 	}
@@ -32,10 +33,9 @@ func readRotary(a *Architecture, c config) error {
 	if a.LatentDim > 0 { // DeepSeek's own scaling keeps float32
 		dim, width = rope, 4
 	}
-	params, err := ropeParameters(c)
-	if err != nil || len(params) == 0 {
+	if len(params) == 0 {
 		a.RotaryBytes = mul(positions, dim, width)
-		return err
+		return nil
 	}
 	var rows uint64
 	for _, r := range params {
@@ -50,6 +50,18 @@ func readRotary(a *Architecture, c config) error {
 	}
 	a.RotaryBytes = mul(rows, dim, width)
 	return nil
+}
+
+// rotaryPart is the part of a head that is turned, stated with the scaling or beside it.
+func rotaryPart(c config, params []config) (float64, error) {
+	for _, from := range append([]config{c}, params...) {
+		for _, name := range []string{"partial_rotary_factor", "rotary_pct"} {
+			if _, ok := from.get(name); ok {
+				return from.factor(name)
+			}
+		}
+	}
+	return 1, nil
 }
 
 // tableRows is how many positions one table has.
