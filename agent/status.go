@@ -277,6 +277,6 @@ func needOf(m modelState, w gpuWord) (*ReplicaNeed, string) {
 	n = n.On(sizing.DeviceMemory{Name: w.Name, TotalBytes: w.TotalBytes})
 	return &ReplicaNeed{
 		GPUs: max(1, n.TensorParallel), Share: n.GPUMemoryUtilization,
-		BytesPerGPU: n.TotalBytes() + n.OverheadMinBytes, MostBytesPerGPU: n.TotalBytes() + n.OverheadMaxBytes,
+		BytesPerGPU: n.LeastBytes(), MostBytesPerGPU: n.MostBytes(),
 	}, ""
 }

@@ -105,6 +105,12 @@ func (n Need) TotalBytes() uint64 {
 	return add(n.WeightsBytes, n.ReplicatedBytes, n.KVBytes, n.KVNullBlockBytes)
 }
 
+// LeastBytes is what a replica takes of a GPU's budget at the least.
+func (n Need) LeastBytes() uint64 { return add(n.TotalBytes(), n.OverheadMinBytes) }
+
+// MostBytes is what a replica takes of a GPU's budget at the most.
+func (n Need) MostBytes() uint64 { return add(n.TotalBytes(), n.OverheadMaxBytes) }
+
 // Need adds up what one replica needs. It fails if s holds a value that vLLM
 // would refuse for this model.
 func (m Model) Need(s Serving) (Need, error) {

@@ -89,6 +89,7 @@ func rulesInSource() []sourceRule {
 		{"MXFP4's tiles", mxfp4, `(?s)MARLIN, Mxfp4MoeBackend\.BATCHED_MARLIN\):\s+intermediate_size = round_up\(intermediate_size, 128\).{0,150}hidden_size = round_up\(hidden_size, 256\)`, always},
 		{"the vocabulary's padding", []string{"model_executor/layers/vocab_parallel_embedding.py"}, `DEFAULT_VOCAB_PADDING_SIZE = 64`, always},
 		{"blocks of FP8", []string{"model_executor/layers/quantization/utils/fp8_utils.py"}, `weight quantization block_n = `, always},
+		{"MLA's second copy", []string{"model_executor/layers/attention/mla_attention.py"}, `self\.W_UK_T`, always},
 		{"rotary tables", []string{rope + "base.py"}, `torch\.arange\(self\.max_position_embeddings, dtype=torch\.float\)`, always},
 		{"rotary tables, scaled", []string{rope + "linear_scaling_rope.py"}, `self\.max_position_embeddings \* scaling_factor`, always},
 	}

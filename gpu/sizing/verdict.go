@@ -40,7 +40,7 @@ func (n Need) Verdict(totalBytes, freeBytes uint64) (Verdict, string) {
 		return No, why
 	}
 	budget := n.BudgetBytes(totalBytes)
-	if together := add(n.TotalBytes(), n.OverheadMaxBytes); together > budget {
+	if n.MostBytes() > budget {
 		return Tight, fmt.Sprintf("weights and the KV cache of one request of %d tokens take %s; vLLM takes %s to %s beside them, and the budget is %s",
 			n.MaxModelLen, human(n.TotalBytes()), human(n.OverheadMinBytes), human(n.OverheadMaxBytes), human(budget))
 	}
@@ -66,7 +66,7 @@ func (n Need) Obstacle(totalBytes, freeBytes uint64) string {
 		return "the GPU's memory is not known"
 	case weights > budget:
 		return fmt.Sprintf("the weights take %s on each GPU, more than the budget of %s", human(weights), human(budget))
-	case add(n.TotalBytes(), n.OverheadMinBytes) > budget:
+	case n.LeastBytes() > budget:
 		return fmt.Sprintf("weights (%s), the KV cache of one request of %d tokens (%s) and what vLLM takes beside them (%s at the least) are more than the budget of %s",
 			human(weights), n.MaxModelLen, human(n.KVBytes), human(n.OverheadMinBytes), human(budget))
 	case freeBytes < budget:
