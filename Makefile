@@ -83,14 +83,14 @@ test-fuzz: ## run every fuzzer for a second, from its seeds
 fit-report: ## print what stoker fit says of public logs of vLLM, and how far its terms are off
 	@go test ./gpu/sizing -count 1 -run 'TestFitReport' -v | sed -n 's/^        |/|/p; s/^        $$//p; /^--- FAIL\|^FAIL/p'
 
-# The releases that fit-rules reads: the one that the logs are of, and the one whose rules hold by default.
-VLLM_VERSIONS ?= 0.19.0 0.33.0
+# vLLM's own code, of which nothing is installed: the release by which files are chosen and configurations found, and whose
+# rules of sizing hold by default; fit-rules reads the one of the public logs, too.
+VLLM_VERSION := 0.33.0
+VLLM_VERSIONS ?= 0.19.0 $(VLLM_VERSION)
 VLLM_SOURCES := $(CACHE)/vllm
 
 .PHONY: fit-rules
-fit-rules: clients ## hold stoker fit's rules against the source of releases of vLLM from PyPI (350 MB each, once; VLLM_VERSIONS=)
-	@. $(CACHE)/clients.env && test -n "$$STOKER_TEST_PYTHON" || { echo "this takes Python 3.11 with venv" >&2; exit 1; }
-	@. $(CACHE)/clients.env && $$STOKER_TEST_PYTHON gpu/sizing/vllmsource.py $(VLLM_SOURCES) $(VLLM_VERSIONS)
+fit-rules: $(addprefix $(VLLM_SOURCES)/,$(VLLM_VERSIONS)) ## hold stoker fit's rules against releases of vLLM (350 MB each, once; VLLM_VERSIONS=)
 	@STOKER_TEST_VLLM_RELEASES=$(VLLM_SOURCES) go test ./gpu/sizing -count 1 -run TestRulesOfReleases -v
 
 # How long each fuzzer runs, and which: make fuzz FUZZ=fetcher/ FUZZTIME=1m. Unbounded, most of the time goes into
@@ -301,12 +301,11 @@ clients:
 ifeq ($(HAVE_PYTHON),yes)
 	@$(MAKE) --no-print-directory $(VENV)/ready
 	@echo "export STOKER_TEST_PYTHON=$(VENV)/bin/python" >> $(CACHE)/clients.env
-	@$(MAKE) --no-print-directory $(VLLM)/ready
-	@echo "export STOKER_TEST_VLLM=$(VLLM)" >> $(CACHE)/clients.env
+	@$(MAKE) --no-print-directory $(VLLM_SOURCES)/$(VLLM_VERSION)
+	@echo "export STOKER_TEST_VLLM=$(VLLM_SOURCES)/$(VLLM_VERSION) STOKER_TEST_VLLM_RELEASES=$(VLLM_SOURCES)" >> $(CACHE)/clients.env
 else
 	@echo "SKIPPED: no Python 3.11 with venv, so no tests with huggingface_hub, boto3, moto and vLLM's code"
 endif
-	@test ! -d $(VLLM_SOURCES) || echo "export STOKER_TEST_VLLM_RELEASES=$(VLLM_SOURCES)" >> $(CACHE)/clients.env
 ifeq ($(HAVE_JAX),yes)
 	@$(MAKE) --no-print-directory $(JAX_VENV)/ready
 	@echo "export STOKER_TEST_PYTHON_JAX=$(JAX_VENV)/bin/python" >> $(CACHE)/clients.env
@@ -326,15 +325,9 @@ $(VENV)/ready:
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	@touch $@
 
-# The part of vLLM's own code by which it chooses files and finds configurations: nothing of it is installed.
-VLLM_VERSION := 0.33.0
-VLLM := $(CACHE)/vllm-$(VLLM_VERSION)
-$(VLLM)/ready:
-	@echo "taking vLLM $(VLLM_VERSION)'s Python files to $(VLLM) (340 MB to download, once)"
-	@new=$(VLLM).$$$$; mkdir -p $$new && python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
-		--platform manylinux_2_28_x86_64 --python-version 3.12 --dest $$new vllm==$(VLLM_VERSION) && \
-		python3 -c 'import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); z.extractall(sys.argv[2], [n for n in z.namelist() if n.endswith(".py")])' \
-		$$new/*.whl $$new && rm $$new/*.whl && touch $$new/ready || { rm -rf $$new; exit 1; }; rm -rf $(VLLM) && mv $$new $(VLLM)
+$(VLLM_SOURCES)/%:
+	@echo "taking vLLM $*'s Python files to $@ (350 MB to download, once)"
+	@python3 gpu/sizing/vllmsource.py $(VLLM_SOURCES) $*
 
 $(JAX_VENV)/ready:
 	@echo "making a virtual environment with transformers and JAX in $(JAX_VENV) (160 MB to download)"

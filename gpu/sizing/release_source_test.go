@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// TestRulesOfReleases holds what release.go says of each release against its source: make fit-rules fetches some from
-// PyPI. A rule is there from a release on, or until one; a new release in which it moved fails here by the rule's name.
+// TestRulesOfReleases holds what release.go says of each release against its source: make clients fetches the default one
+// from PyPI, make fit-rules others. A rule is there from a release on, or until one; a new release in which it moved fails here by the rule's name.
 func TestRulesOfReleases(t *testing.T) {
 	dir := os.Getenv("STOKER_TEST_VLLM_RELEASES")
 	if dir == "" {
-		t.Skip("STOKER_TEST_VLLM_RELEASES is not set: the sources of vLLM are not read; make fit-rules fetches them")
+		t.Skip("STOKER_TEST_VLLM_RELEASES is not set: the sources of vLLM are not read; make clients fetches one")
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
