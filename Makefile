@@ -117,7 +117,7 @@ soak: control-plane ## walk the agent through faults, as root: three walks of ST
 
 AGENTS ?= 4
 .PHONY: soak-shared
-soak-shared: control-plane ## walk AGENTS=4 agents that share a volume through faults, as root: STEPS=1000 steps; SEED= takes a walk again
+soak-shared: control-plane ## walk AGENTS=4 agents that share a volume through faults, as root: STEPS=1000 steps; SEED= takes a walk again, MOUNT= other mount options
 	cd test && go test ./sharedfaults -run TestWalk -v -timeout 24h -steps $(STEPS) -seed $(SEED) -agents $(AGENTS)
 
 # Real nodes: what is built from source, beside Debian's packages (test/node/hindrance.sh). Only root can run them.
@@ -185,9 +185,9 @@ e2e-nfs: control-plane ## stores on a real NFS server, and agents that share one
 	@STOKER_TEST_VERSITYGW=$(VERSITYGW) $(MACHINE_TEST) -v -timeout 40m -run '$(or $(RUN),.)' -skip '$(or $(SKIP),^$$)' ./nfs
 
 .PHONY: soak-nfs
-soak-nfs: control-plane ## walk three agents on machines that share an NFS export through faults, as root: STEPS=1000 steps; SEED= takes a walk again
+soak-nfs: control-plane ## walk three agents on machines that share an NFS export through faults, as root: STEPS=1000 steps; SEED= takes a walk again, MOUNT= other mount options
 	@$(MAKE) --no-print-directory machine-parts
-	@$(MACHINE_TEST) -v -timeout 48h ./nfs -run TestWalk -steps $(STEPS) -seed $(SEED)
+	@$(MACHINE_TEST) -v -timeout 48h ./nfs -run TestWalk -steps $(STEPS) -seed $(SEED) $(if $(MOUNT),-mount $(MOUNT))
 
 .PHONY: machine-parts
 machine-parts:
