@@ -246,6 +246,7 @@ func estimated(guess bool) string {
 
 func fitVerdict(r fitOutput) string {
 	var ways, tight, almost []string
+	unknown := false
 	for _, s := range r.TensorParallelSizes {
 		fitting := 0
 		for _, g := range s.GPUs {
@@ -258,6 +259,8 @@ func fitVerdict(r fitOutput) string {
 			ways = append(ways, fmt.Sprintf("%s of %s", count(s.Replicas, "replica"), count(s.TensorParallel, "GPU")))
 		case s.Verdict == sizing.Tight:
 			tight = append(tight, "on "+count(s.TensorParallel, "GPU"))
+		case s.Verdict == sizing.Unknown:
+			unknown = true
 		case fitting > 0:
 			almost = append(almost, fmt.Sprintf("a replica takes %d GPUs, and it fits on %d", s.TensorParallel, fitting))
 		}
@@ -271,6 +274,8 @@ func fitVerdict(r fitOutput) string {
 		return fmt.Sprintf("It fits%s: %s could start here now.", estimated(r.Estimated), strings.Join(ways, ", or "))
 	case len(tight) > 0:
 		return fmt.Sprintf("It is tight%s: a replica %s could start here now, or not; vLLM itself decides.", estimated(r.Estimated), strings.Join(tight, " or "))
+	case unknown:
+		return "It is not known whether it fits: GPUs that it takes do not report their memory; vLLM itself decides."
 	case len(almost) > 0:
 		return "It does not fit: " + strings.Join(almost, ", or ") + "."
 	}
