@@ -273,6 +273,13 @@ func isConsolidated(base string) bool {
 // being given the file's name.
 func isWeights(f File) bool { return f.hasSuffix(".safetensors", ".bin", ".pt") }
 
+// hasWeightsSuffix reports whether a path ends as a file with weights does: those that
+// isWeights reports, GGUF, and .pth, which no vLLM loads and stoker fit counts.
+func hasWeightsSuffix(p string) bool {
+	f := File{Path: p}
+	return isWeights(f) || f.hasSuffix(".gguf", ".pth")
+}
+
 func (f File) hasSuffix(suffixes ...string) bool {
 	return slices.Contains(suffixes, path.Ext(f.Path))
 }

@@ -156,12 +156,14 @@ func IsCommit(revision string) bool {
 
 // DeriveName returns the model name for a source that was listed without one:
 // the last path segment, lower-cased, with other characters turned to '-', and
-// shortened with a hash when it would be too long for a label. It fails if
-// nothing usable remains.
+// shortened with a hash when it would be too long for a label. In a bucket, a
+// last segment that ends as weights do (.safetensors, .gguf, .bin, .pt, .pth)
+// is one object, and the segment before it is the name's: the object's own name,
+// often model.safetensors, names no model. DeriveName fails if nothing usable
+// remains.
 func (s Source) DeriveName() (string, error) {
-	last := path.Base(s.Path)
 	var b strings.Builder
-	for _, r := range last {
+	for _, r := range s.namingSegment() {
 		switch {
 		case r >= 'A' && r <= 'Z':
 			b.WriteRune(r - 'A' + 'a')
@@ -180,6 +182,16 @@ func (s Source) DeriveName() (string, error) {
 		name = name[:54] + "-" + hex.EncodeToString(sum[:4])
 	}
 	return name, nil
+}
+
+// namingSegment returns the segment of the path that a name is made of, by the text
+// alone: a folder of a bucket that is called as a weights file counts as one.
+func (s Source) namingSegment() string {
+	folder, isBelow := path.Dir(s.Path), strings.Contains(s.Path, "/")
+	if isBelow && (s.Scheme == SchemeS3 || s.Scheme == SchemeGCS) && hasWeightsSuffix(s.Path) {
+		return path.Base(folder)
+	}
+	return path.Base(s.Path)
 }
 
 // CheckName reports why name cannot be a model name, or nil: 1 to 63 of

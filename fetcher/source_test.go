@@ -91,6 +91,19 @@ func TestDeriveName(t *testing.T) {
 		"s3://bucket":                                  "bucket",
 		"s3://bucket/models/LLama 3":                   "llama-3",
 		"gs://bucket/models/größe":                     "gr--e",
+		"s3://bucket/team/Llama/model.safetensors":     "llama",
+		"gs://bucket/team/Llama/llama-q4.gguf":         "llama",
+		"s3://bucket/pytorch_model.bin":                "bucket",
+		"gs://bucket/a/b.pt":                           "a",
+		"gs://bucket/a/b.pth/":                         "a", // a folder's, too: nobody asks the bucket
+		"s3://bucket/a.bin/b.bin":                      "a.bin",
+		"s3://bucket.bin":                              "bucket.bin",
+		"s3://bucket/a/config.json":                    "config.json",
+		"s3://bucket/a/model.safetensors.v2":           "model.safetensors.v2",
+		"s3://bucket/a/gguf":                           "gguf",
+		"s3://bucket/" + long + "x/model.bin":          long[:54] + "-" + hashed("s3://bucket/"+long+"x/model.bin"),
+		"hf://a/b.bin":                                 "b.bin",
+		"file:///srv/a/b.bin":                          "b.bin",
 		"file:///srv/models/重み.v1":                     "v1",
 		"file:///srv/a@b":                              "a-b",
 		"hf://a/" + long:                               long,
@@ -119,7 +132,7 @@ func TestDeriveName(t *testing.T) {
 			t.Errorf("the name of %q is no name: %v", text, err)
 		}
 	}
-	for _, text := range []string{"file:///", "file:///重み", "s3://bucket/___"} {
+	for _, text := range []string{"file:///", "file:///重み", "s3://bucket/___", "s3://bucket/___/model.gguf"} {
 		src, err := fetcher.ParseSource(text)
 		if err != nil {
 			t.Errorf("ParseSource(%q): %v", text, err)

@@ -87,7 +87,7 @@ go to standard error; with --progress json each line there is an object.
 		RunE: func(cmd *cobra.Command, args []string) error { return c.pull(cmd.Context(), cmd.Flags(), args[0], f) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.name, "name", "", "call the model `NAME` in the store (default: derived from SOURCE)")
+	flags.StringVar(&f.name, "name", "", "call the model `NAME` in the store (default: the last part of SOURCE; of one object with weights, its folder's)")
 	storeFlag(cmd, &f.store)
 	flags.StringVar(&f.fileFormat, "file-format", fetcher.FormatAuto, "of weights in several formats, take `FORMAT`: auto (as vLLM does), mistral or hf")
 	flags.StringArrayVar(&f.also, "also", nil, "take files that match `PATTERN`, too; may be repeated")

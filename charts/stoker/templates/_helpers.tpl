@@ -58,6 +58,9 @@ The rule is the agent's (fetcher.Source.DeriveName); a test compares the two.
 {{- $source = regexReplaceAll "/+$" $source "" -}}
 {{- end -}}
 {{- $path := regexReplaceAll "^[a-z0-9]+://" $source "" -}}
+{{- if regexMatch "^(s3|gs)://.+/[^/]*[.](safetensors|gguf|bin|pt|pth)$" $source -}}
+{{- $path = dir $path -}}
+{{- end -}}
 {{- $name := regexReplaceAll "[^a-z0-9.-]" (base $path | lower) "-" | trimAll "-." -}}
 {{- if gt (len $name) 63 -}}
 {{- $name = printf "%s-%s" (trunc 54 $name) (sha256sum $source | trunc 8) -}}
