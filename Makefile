@@ -80,8 +80,13 @@ test-fuzz: ## run every fuzzer for a second, from its seeds
 	@echo "$$(wc -l < bin/fuzz/all) fuzzers found nothing in a second each"
 
 .PHONY: fit-report
-fit-report: ## print what stoker fit says of public logs of vLLM, and how far its terms are off
-	@go test ./gpu/sizing -count 1 -run 'TestFitReport' -v | sed -n 's/^        |/|/p; s/^        $$//p; /^--- FAIL\|^FAIL/p'
+fit-report: ## print what stoker fit and other estimators say of public logs of vLLM, and how far they are off
+	@go test ./gpu/sizing -count 1 -run 'TestFitReport|TestFitEstimators' -v | sed -n 's/^        |/|/p; s/^        $$//p; /^--- FAIL\|^FAIL/p'
+
+.PHONY: fit-estimators
+fit-estimators: clients ## ask the other estimators again, and write their answers and the table of docs/fit.md
+	@. $(CACHE)/clients.env && go test ./gpu/sizing -count 1 -run TestEstimators -update && \
+		go test ./gpu/sizing -count 1 -run TestFitEstimators -update
 
 # vLLM's own code, of which nothing is installed: the release by which files are chosen and configurations found, and whose
 # rules of sizing hold by default; fit-rules reads the one of the public logs, too.
@@ -320,7 +325,7 @@ else
 endif
 
 $(VENV)/ready:
-	@echo "making a virtual environment with the clients of the Hub, S3 and Google, transformers and moto in $(VENV) (about a minute)"
+	@echo "making a virtual environment with the clients of the Hub, S3 and Google, transformers, moto and estimators in $(VENV) (about a minute)"
 	@rm -rf $(VENV) && python3 -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
 	@touch $@

@@ -115,14 +115,45 @@ func judgeOnce(tb testing.TB, s startup, version string) answers {
 	return a
 }
 
-// judge asks of one startup whether it would have gone well with other shares of the memory and other lengths. The log
-// has what vLLM took, so the answer is known but for the hundredths that it leaves open.
+// judge asks of one startup whether it would have gone well with other shares of the memory and other lengths.
 func judge(tb testing.TB, s startup, version string) answers {
 	tb.Helper()
-	m := shape(tb, s.Shape)
-	total := uint64(s.CUDATotalGiB * (1 << 30))
+	total := s.totalBytes()
 	var a answers
-	for _, length := range []int64{2048, 8192, 32768, 0} {
+	eachCase(tb, s, version, func(n Need, _ int, starts bool) {
+		verdict, _ := n.Verdict(total, total)
+		a.add(judgement(verdict, starts))
+	})
+	return a
+}
+
+// judgement counts one case.
+func judgement(verdict Verdict, starts bool) answers {
+	a := answers{cases: 1}
+	switch {
+	case verdict == Tight:
+		a.tight = 1
+	case verdict == Fits && !starts:
+		a.wrongYes = 1
+	case verdict == No && starts:
+		a.wrongNo = 1
+	}
+	return a
+}
+
+// totalBytes is what CUDA reported of each GPU.
+func (s startup) totalBytes() uint64 { return uint64(s.CUDATotalGiB * (1 << 30)) }
+
+// caseLengths are the lengths of requests that a case has; 0 is the model's own.
+var caseLengths = []int64{2048, 8192, 32768, 0}
+
+// eachCase visits one startup with other shares of the memory and other lengths, of caseLengths[length], and reports
+// whether vLLM starts. The log has what vLLM took, so that is known but for the hundredths that it leaves open.
+func eachCase(tb testing.TB, s startup, version string, visit func(n Need, length int, starts bool)) {
+	tb.Helper()
+	m := shape(tb, s.Shape)
+	total := s.totalBytes()
+	for i, length := range caseLengths {
 		for percent := 10; percent <= 98; percent++ {
 			serving := s.serving(version)
 			serving.MaxModelLen, serving.GPUMemoryUtilization = length, float64(percent)/100
@@ -132,20 +163,9 @@ func judge(tb testing.TB, s startup, version string) answers {
 			if math.Abs(left) < 0.03 {
 				continue
 			}
-			starts := left >= 0 && (n.release.graphsInBudget() || s.CUDATotalGiB-budget >= s.CUDAGraphsGiB)
-			verdict, _ := n.Verdict(total, total)
-			a.cases++
-			switch {
-			case verdict == Tight:
-				a.tight++
-			case verdict == Fits && !starts:
-				a.wrongYes++
-			case verdict == No && starts:
-				a.wrongNo++
-			}
+			visit(n, i, left >= 0 && (n.release.graphsInBudget() || s.CUDATotalGiB-budget >= s.CUDAGraphsGiB))
 		}
 	}
-	return a
 }
 
 func (a *answers) add(o answers) {

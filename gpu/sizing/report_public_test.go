@@ -7,33 +7,33 @@ import (
 	"testing"
 )
 
-const (
-	fitDoc   = "../../docs/fit.md"
-	fitBegin = "<!-- TestFitReport -->\n"
-	fitEnd   = "<!-- end of TestFitReport -->\n"
-)
+const fitDoc = "../../docs/fit.md"
 
 // TestFitReport holds the tables of docs/fit.md; make fit-report prints them, and -update writes them.
-func TestFitReport(t *testing.T) {
-	report := fitReport(t)
+func TestFitReport(t *testing.T) { holdFitDoc(t, fitReport(t)) }
+
+// holdFitDoc holds what docs/fit.md has between the comments that name this test.
+func holdFitDoc(t *testing.T, report string) {
+	t.Helper()
 	t.Log("\n" + report)
 	data, err := os.ReadFile(fitDoc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, rest, begun := strings.Cut(string(data), fitBegin)
-	have, after, ended := strings.Cut(rest, fitEnd)
+	begin, end := "<!-- "+t.Name()+" -->\n", "<!-- end of "+t.Name()+" -->\n"
+	before, rest, begun := strings.Cut(string(data), begin)
+	have, after, ended := strings.Cut(rest, end)
 	if !begun || !ended {
-		t.Fatalf("%s has no %q and %q", fitDoc, fitBegin, fitEnd)
+		t.Fatalf("%s has no %q and %q", fitDoc, begin, end)
 	}
 	if *update {
-		if err := os.WriteFile(fitDoc, []byte(before+fitBegin+report+fitEnd+after), 0o644); err != nil {
+		if err := os.WriteFile(fitDoc, []byte(before+begin+report+end+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
 	if have != report {
-		t.Errorf("%s has other tables; run go test ./gpu/sizing -run TestFitReport -update", fitDoc)
+		t.Errorf("%s has other tables; run go test ./gpu/sizing -run %s -update", fitDoc, t.Name())
 	}
 }
 
