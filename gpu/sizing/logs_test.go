@@ -241,7 +241,8 @@ func TestStartsOfPublicLogs(t *testing.T) {
 const h100CUDA, rtx3090CUDA = 7919 << 30 / 100, 2358 << 30 / 100
 
 // TestSingleReports: what single threads tell of. None of these is of a release whose rules are known, so the oldest are
-// taken: no start that failed is called certain.
+// taken: weights are off by as little as in the logs, vLLM takes no less than the least beside them, and no start that
+// failed is called certain.
 func TestSingleReports(t *testing.T) {
 	var reports []struct {
 		startup
@@ -271,8 +272,20 @@ func TestSingleReports(t *testing.T) {
 		if strings.Contains(r.GPU, "3090") {
 			total = rtx3090CUDA
 		}
+		n = n.On(DeviceMemory{Name: r.GPU, TotalBytes: total})
+		if r.WeightsGiB > 0 {
+			weights := gib(n.WeightsBytes + n.ReplicatedBytes)
+			if off := weights/r.WeightsGiB - 1; math.Abs(off) > 0.006 {
+				t.Errorf("%s: weights of %.2f GiB; vLLM logged %.2f", r.Source, weights, r.WeightsGiB)
+			}
+			if r.KVCacheGiB != 0 {
+				if beside := gib(n.BudgetBytes(total)) - r.WeightsGiB - r.KVCacheGiB; beside < gib(n.OverheadMinBytes) {
+					t.Errorf("%s: vLLM took %.2f GiB beside weights and cache; we state %.2f at the least", r.Source, beside, gib(n.OverheadMinBytes))
+				}
+			}
+		}
 		if r.GPU != "" && !r.Started && r.Note != "engine V0" { // which took whole requests into a batch
-			if verdict, _ := n.On(DeviceMemory{Name: r.GPU, TotalBytes: total}).Verdict(total, total); verdict == Fits {
+			if verdict, _ := n.Verdict(total, total); verdict == Fits {
 				t.Errorf("%s: %s fits on %s for certain, and did not start", r.Source, r.Model, r.GPU)
 			}
 		}
