@@ -24,7 +24,7 @@ func readOnlyValues(t *testing.T) []byte {
 // with is the values with some changed.
 func with(t *testing.T, values []byte, change func(map[string]any)) []byte {
 	t.Helper()
-	var all map[string]any
+	all := map[string]any{}
 	if err := yaml.Unmarshal(values, &all); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"helm.sh/helm/v4/pkg/chart/common/util"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
 	"helm.sh/helm/v4/pkg/engine"
 	release "helm.sh/helm/v4/pkg/release/v1"
 	releaseutil "helm.sh/helm/v4/pkg/release/v1/util"
@@ -44,6 +45,9 @@ type Release struct {
 	// KubeVersion is the version of Kubernetes that templates see, as in
 	// v1.36.0. Empty: that of the tests' cluster.
 	KubeVersion string
+	// Umbrella installs the chart as the dependency of another one, with the
+	// condition CHART.enabled. Values are still the chart's own.
+	Umbrella bool
 }
 
 // Render gives the objects of charts/stoker for the values (YAML; nil for the
@@ -143,9 +147,20 @@ func (r Release) files() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.render(c)
+}
+
+// render gives the rendered templates of the chart by file name.
+func (r Release) render(c *chart.Chart) (map[string]string, error) {
 	values, err := common.ReadValues(r.Values)
 	if err != nil {
 		return nil, fmt.Errorf("read values: %w", err)
+	}
+	if r.Umbrella {
+		c, values = umbrella(c), common.Values{r.Chart: values.AsMap()}
+		if err := chartutil.ProcessDependencies(c, values); err != nil {
+			return nil, fmt.Errorf("read the conditions of dependencies: %w", err)
+		}
 	}
 	options := common.ReleaseOptions{Name: r.Name, Namespace: r.Namespace, Revision: 1, IsInstall: true}
 	capabilities := common.DefaultCapabilities.Copy()
@@ -171,6 +186,17 @@ func (r Release) files() (map[string]string, error) {
 		files[path.Base(name)] = content
 	}
 	return files, nil
+}
+
+// umbrella is a chart that has nothing but a dependency.
+func umbrella(dependency *chart.Chart) *chart.Chart {
+	name := dependency.Name()
+	c := &chart.Chart{Metadata: &chart.Metadata{
+		APIVersion: chart.APIVersionV2, Name: "umbrella", Version: "0.1.0",
+		Dependencies: []*chart.Dependency{{Name: name, Version: dependency.Metadata.Version, Condition: name + ".enabled"}},
+	}}
+	c.SetDependencies(dependency)
+	return c
 }
 
 func load(name string) (*chart.Chart, error) {

@@ -15,6 +15,10 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "stoker.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
+{{- end -}}
+
 {{- define "stoker.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "stoker.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -25,6 +29,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{ include "stoker.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "stoker.serviceAccountName" -}}
@@ -203,6 +210,25 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{ include "stoker.componentSelectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/*
+stoker.podMetadata: labels and annotations of pods (a dict with root, the labels that select them, and their component's
+values). The chart's version is not among them: raising it alone restarts no agent.
+*/}}
+{{- define "stoker.podMetadata" -}}
+labels:
+  {{- .selector | nindent 2 }}
+  {{- with merge (dict) (.values.podLabels | default dict) (.root.Values.commonLabels | default dict) }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .values.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- define "stoker.populateName" -}}
@@ -302,7 +328,7 @@ matchConstraints:
       resources: ["nodes", "nodes/*"]
 matchConditions:
   - name: this-account
-    expression: request.userInfo.username == "system:serviceaccount:{{ .root.Release.Namespace }}:{{ .account }}"
+    expression: request.userInfo.username == "system:serviceaccount:{{ include "stoker.namespace" .root }}:{{ .account }}"
 variables:
   - name: isUpdate
     expression: request.operation == "UPDATE" && (!has(request.subResource) || request.subResource == "")
@@ -345,4 +371,36 @@ validations:
   - expression: "!variables.isUpdate || object.spec == oldObject.spec"
     message: this account may not change the spec of a Node
   {{- include "stoker.sameOwnership" . | nindent 2 }}
+{{- end -}}
+
+{{/*
+stoker.defaulted gives keys that are null their defaults, in place: below a key without a value, which YAML reads as null,
+templates would find nothing. Every template begins with it, because none knows which one Helm renders first.
+*/}}
+{{- define "stoker.defaulted" -}}
+{{- if eq (toString .Values.enabled) "false" -}}
+{{- fail "enabled is false, but the chart is rendered: only the condition of an umbrella chart's dependency reads it; name it there (condition: stoker.enabled), or leave the chart out" -}}
+{{- end -}}
+{{- $defaults := include "stoker.defaults" . | fromYaml -}}
+{{- include "stoker.fill" (dict "values" .Values "defaults" $defaults "clearable" (include "stoker.clearable" . | splitList "\n") "prefix" "") -}}
+{{- end -}}
+
+{{- define "stoker.fill" -}}
+{{- range $key, $default := .defaults -}}
+{{- $value := index $.values $key -}}
+{{- $path := print $.prefix $key -}}
+{{- if and (kindIs "map" $value) (kindIs "map" $default) -}}
+{{- if not (has $path $.clearable) -}}
+{{- include "stoker.fill" (dict "values" $value "defaults" $default "clearable" $.clearable "prefix" (print $path ".")) -}}
+{{- end -}}
+{{- else if kindIs "invalid" $value -}}
+{{- if not (has $path $.clearable) -}}
+{{- $_ := set $.values $key $default -}}
+{{- else if kindIs "map" $default -}}
+{{- $_ := set $.values $key dict -}}
+{{- else if kindIs "slice" $default -}}
+{{- $_ := set $.values $key list -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}

@@ -145,3 +145,35 @@ scaleDown:
       periodSeconds: 60
 {{- end -}}
 {{- end -}}
+
+{{/*
+vllm.defaulted gives keys that are null their defaults, in place: below a key without a value, which YAML reads as null,
+templates would find nothing. Every template begins with it, because none knows which one Helm renders first.
+*/}}
+{{- define "vllm.defaulted" -}}
+{{- if eq (toString .Values.enabled) "false" -}}
+{{- fail "enabled is false, but the chart is rendered: only the condition of an umbrella chart's dependency reads it; name it there (condition: vllm.enabled), or leave the chart out" -}}
+{{- end -}}
+{{- $defaults := include "vllm.defaults" . | fromYaml -}}
+{{- include "vllm.fill" (dict "values" .Values "defaults" $defaults "clearable" (include "vllm.clearable" . | splitList "\n") "prefix" "") -}}
+{{- end -}}
+
+{{- define "vllm.fill" -}}
+{{- range $key, $default := .defaults -}}
+{{- $value := index $.values $key -}}
+{{- $path := print $.prefix $key -}}
+{{- if and (kindIs "map" $value) (kindIs "map" $default) -}}
+{{- if not (has $path $.clearable) -}}
+{{- include "vllm.fill" (dict "values" $value "defaults" $default "clearable" $.clearable "prefix" (print $path ".")) -}}
+{{- end -}}
+{{- else if kindIs "invalid" $value -}}
+{{- if not (has $path $.clearable) -}}
+{{- $_ := set $.values $key $default -}}
+{{- else if kindIs "map" $default -}}
+{{- $_ := set $.values $key dict -}}
+{{- else if kindIs "slice" $default -}}
+{{- $_ := set $.values $key list -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,169 @@
+{{/*
+Made of values.yaml by go -C test test -tags e2e ./charts -run TestDefaults -update. Helm takes a key that is null for one
+without a default; stoker.defaulted gives it its default back, and a null that clears stays.
+*/}}
+{{- define "stoker.clearable" -}}
+nodeSelector
+populate.resources.limits
+populate.resources.requests
+resources.limits
+resources.requests
+sweeper.resources.limits
+sweeper.resources.requests
+tolerations
+uninstall.resources.limits
+uninstall.resources.requests
+{{- end -}}
+
+{{- define "stoker.defaults" -}}
+affinity: {}
+agent:
+  gpu:
+    leakAbove: 5%
+  intervals:
+    gpu: 60s
+    gpuLeak: 5m
+    gpuRise: 60s
+    grace: 10m
+    heartbeat: 10s
+    labelWrites: 2s
+    leave: 2m
+    observe: 5s
+    progress: 30s
+    residency: 15s
+    resync: 1m
+    retryMax: 10m
+    retryMin: 5s
+    timeout: 15s
+    verify: 30s
+  pull:
+    concurrentModels: 2
+    jobs: 32
+    maxRate: ""
+  ram:
+    budget: ""
+    rate: 200Mi
+  scrub:
+    cycle: 24h
+    rate: 50Mi
+  startup:
+    priority: 0
+    timeout: 30m
+  store:
+    quota: ""
+    reserve: 20%
+caBundle:
+  configMapName: ""
+  secretName: ""
+commonLabels: {}
+credentials: {}
+extraEnv: []
+extraVolumeMounts: []
+extraVolumes: []
+fullnameOverride: ""
+gpus: auto
+image:
+  digest: ""
+  pullPolicy: IfNotPresent
+  repository: ghcr.io/stoker-project/stoker
+  tag: ""
+imagePullSecrets: []
+inject:
+  cpu: 100m
+  enabled: true
+  image: ""
+  memory: 128Mi
+  requireFits: true
+  weights:
+    fits: 100
+    idle: 1
+    ram: 10
+    warm: 100
+log:
+  format: json
+  verbose: false
+models: []
+nameOverride: ""
+namespaceOverride: ""
+namespaces: []
+nodeSelector:
+  nvidia.com/gpu.present: "true"
+podAnnotations: {}
+podLabels: {}
+populate:
+  affinity: {}
+  backoffLimit: 6
+  claim: ""
+  enabled: false
+  nodeSelector: {}
+  prune: false
+  resources:
+    limits:
+      memory: 4Gi
+    requests:
+      cpu: "1"
+      memory: 512Mi
+  size: ""
+  storageClassName: ""
+  tolerations: []
+port: 9808
+priorityClassName: ""
+resources:
+  limits:
+    memory: 2Gi
+  requests:
+    cpu: 100m
+    memory: 256Mi
+runtimeClassName: ""
+seLinuxOptions: {}
+serviceAccount:
+  annotations: {}
+  name: ""
+store:
+  hostPath: /var/lib/stoker
+sweeper:
+  affinity: {}
+  agentTimeout: 5m
+  enabled: true
+  nodeSelector: {}
+  resources:
+    limits:
+      memory: 256Mi
+    requests:
+      cpu: 10m
+      memory: 64Mi
+  tolerations: []
+tolerations:
+- key: nvidia.com/gpu
+  operator: Exists
+- effect: NoSchedule
+  key: sku
+  operator: Equal
+  value: gpu
+- key: stoker.dev/cold
+  operator: Exists
+uninstall:
+  affinity: {}
+  nodeSelector: {}
+  removeLabels: true
+  resources:
+    limits:
+      memory: 256Mi
+    requests:
+      cpu: 10m
+      memory: 64Mi
+  tolerations: []
+updateStrategy:
+  rollingUpdate:
+    maxUnavailable: 10%
+  type: RollingUpdate
+volume:
+  mode: node
+  readOnly:
+    mountOptions: []
+    source: {}
+  shared:
+    leaseDuration: 30s
+    mountOptions: []
+    source: {}
+{{- end -}}

@@ -1,0 +1,137 @@
+{{/*
+Made of values.yaml by go -C test test -tags e2e ./charts -run TestDefaults -update. Helm takes a key that is null for one
+without a default; vllm.defaulted gives it its default back, and a null that clears stays.
+*/}}
+{{- define "vllm.clearable" -}}
+maxUnavailable
+monitoring.dashboards.labels
+resources.requests
+tolerations
+{{- end -}}
+
+{{- define "vllm.defaults" -}}
+affinity: {}
+autoscaling:
+  keda:
+    authenticationRef: {}
+    fallback:
+      failureThreshold: 3
+      replicas: 0
+    paused: false
+    pollingSeconds: 15
+    serverAddress: http://prometheus-operated.monitoring.svc:9090
+  kind: none
+  kvCacheTarget: 0.8
+  maxReplicas: 4
+  minReplicas: 1
+  queueTarget: 5
+  scaleDown:
+    podsPerMinute: 1
+    stabilizationSeconds: 300
+  scaleUp:
+    podsPerMinute: 4
+    stabilizationSeconds: 0
+compileCache:
+  enabled: false
+  hostPath: /var/cache/vllm
+  key: ""
+drain:
+  settleSeconds: 10
+  timeoutSeconds: 120
+fullnameOverride: ""
+gpu:
+  product: ""
+  resource: nvidia.com/gpu
+hubCache:
+  claimName: ""
+  size: 100Gi
+  tokenSecret: ""
+image:
+  digest: ""
+  pullPolicy: IfNotPresent
+  repository: vllm/vllm-openai
+  tag: ""
+imagePullSecrets: []
+maxUnavailable: 1
+model:
+  name: ""
+  servedName: ""
+  source: ""
+monitoring:
+  dashboards:
+    enabled: false
+    labels:
+      grafana_dashboard: "1"
+  podMonitor:
+    enabled: false
+    interval: 15s
+    labels: {}
+  rules:
+    alertLabels: {}
+    enabled: false
+    firstTokenSeconds: 5
+    kvCache: 0.95
+    labels: {}
+    preemptions: 0.1
+    queue: 20
+    startMinutes: 45
+    warmNodes: 0
+  stoker:
+    enabled: false
+    namespace: stoker-system
+nameOverride: ""
+nodeSelector: {}
+podAnnotations: {}
+podLabels: {}
+port: 8000
+priorityClassName: ""
+replicas: 1
+resources:
+  limits: {}
+  requests:
+    cpu: "4"
+    memory: 16Gi
+rollout:
+  maxSurge: 1
+  maxUnavailable: 0
+runtimeClassName: ""
+scratch: 20Gi
+securityContext: {}
+service:
+  annotations: {}
+  port: 80
+  type: ClusterIP
+sharedMemory: 4Gi
+spot: never
+spread: zone
+startup:
+  minutes: 30
+stoker:
+  cpu: 100m
+  enabled: true
+  fitCheck: true
+  image:
+    digest: ""
+    pullPolicy: IfNotPresent
+    repository: ghcr.io/stoker-project/stoker
+    tag: ""
+  inject: auto
+  memory: 128Mi
+  placement: prefer
+  requireFits: false
+  weights:
+    fits: 100
+    idle: 1
+    ram: 10
+    warm: 100
+tolerations:
+- key: nvidia.com/gpu
+  operator: Exists
+vllm:
+  extraArgs: []
+  extraEnv: []
+  gpuMemoryUtilization: 0.92
+  kvCacheDtype: auto
+  maxModelLen: 0
+  tensorParallel: 1
+{{- end -}}
