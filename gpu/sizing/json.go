@@ -20,7 +20,15 @@ func readJSON(fsys fs.FS, name string, into any) error {
 	if err == nil && len(data) > maxConfig {
 		err = fmt.Errorf("%w: the file is longer than %d bytes", ErrTooLarge, maxConfig)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case len(bytes.TrimSpace(data)) == 0:
+		err = errors.New("it is empty")
+	case bytes.HasPrefix(data, []byte(pointerStart)):
+		err = errPointer
+	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
+		err = errors.New("it begins with a byte order mark, which JSON does not allow")
+	default:
 		err = checkValues(data)
 	}
 	if err != nil {
@@ -32,6 +40,10 @@ func readJSON(fsys fs.FS, name string, into any) error {
 		if _, more := dec.Token(); !errors.Is(more, io.EOF) {
 			err = errors.New("it goes on behind its JSON value")
 		}
+	}
+	var other *json.UnmarshalTypeError
+	if errors.As(err, &other) && other.Field == "" {
+		err = fmt.Errorf("it is a JSON %s; want an object", other.Value)
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, unexpected(err))

@@ -19,11 +19,11 @@ type Model struct {
 func ReadModel(fsys fs.FS) (Model, error) {
 	arch, err := readArchitecture(fsys)
 	if err != nil {
-		return Model{}, fmt.Errorf("size model: %w", err)
+		return Model{}, fmt.Errorf("size model: %w", explainMissing(fsys, err))
 	}
 	weights, err := readWeights(fsys, arch)
 	if err != nil {
-		return Model{}, fmt.Errorf("size model: %w", err)
+		return Model{}, fmt.Errorf("size model: %w", explainMissing(fsys, err))
 	}
 	return Model{Architecture: arch, Weights: weights}, nil
 }

@@ -65,6 +65,8 @@ func (all *headers) read(r io.Reader, size int64, visit func(t Tensor, again boo
 	}
 	length := binary.LittleEndian.Uint64(prefix[:])
 	switch {
+	case string(prefix[:]) == pointerStart[:len(prefix)]:
+		return errPointer
 	case length > maxHeader:
 		return fmt.Errorf("header of %d bytes is longer than %d, the most there may be", length, maxHeader)
 	case size < 8 || length > uint64(size)-8:

@@ -1,6 +1,7 @@
 package sizing
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -51,6 +52,9 @@ func readWeights(fsys fs.FS, arch Architecture) (Weights, error) {
 	}
 	if len(files) == 0 {
 		return otherWeights(fsys)
+	}
+	if onlyAdapter(fsys, files) {
+		return Weights{}, errNoWeights()
 	}
 	if len(files) > maxFiles {
 		return Weights{}, tooManyFiles()
@@ -116,7 +120,11 @@ func indexedFiles(fsys fs.FS, index string) ([]string, error) {
 		return nil, err // it says which file, and that it was to be opened
 	}
 	defer func() { _ = f.Close() }() // only read from
-	files, err := readIndex(&limitedReader{r: f, left: maxIndex})
+	r := bufio.NewReader(&limitedReader{r: f, left: maxIndex})
+	if start, _ := r.Peek(len(pointerStart)); string(start) == pointerStart {
+		return nil, fmt.Errorf("read %s: %w", index, errPointer)
+	}
+	files, err := readIndex(r)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", index, err)
 	}
@@ -184,7 +192,7 @@ func otherWeights(fsys fs.FS) (Weights, error) {
 	if err != nil {
 		return Weights{}, err
 	}
-	for _, suffix := range []string{".bin", ".pt", ".pth", ".gguf"} {
+	for _, suffix := range []string{".bin", ".pt", ".gguf"} {
 		if len(files) > 0 {
 			break
 		}
@@ -193,8 +201,8 @@ func otherWeights(fsys fs.FS) (Weights, error) {
 		}
 		files = slices.DeleteFunc(files, trainingOnly)
 	}
-	if len(files) == 0 {
-		return Weights{}, fmt.Errorf("find weights: no safetensors, bin, pt, pth or gguf file: %w", fs.ErrNotExist)
+	if len(files) == 0 || onlyAdapter(fsys, files) {
+		return Weights{}, errNoWeights()
 	}
 	w := Weights{Files: files, Estimated: true}
 	for _, name := range files {
@@ -202,15 +210,28 @@ func otherWeights(fsys fs.FS) (Weights, error) {
 		if err != nil {
 			return Weights{}, fmt.Errorf("find weights: %w", err)
 		}
+		switch pointer, err := isPointer(fsys, name, info.Size()); {
+		case err != nil:
+			return Weights{}, err
+		case pointer:
+			return Weights{}, fmt.Errorf("read %s: %w", name, errPointer)
+		}
 		w.Bytes = add(w.Bytes, uint64(max(info.Size(), 0)))
 	}
 	w.LoadedBytes = w.Bytes
 	w.Parameters = w.Bytes / 2
 	w.Notes = append(w.Notes, fmt.Sprintf("the weights are %s files, so their sizes stand for the bytes of the tensors, and half of that for the parameters", path.Ext(files[0])))
+	if path.Ext(files[0]) == ".gguf" {
+		w.Notes = append(w.Notes, "vLLM 0.33 has no loader for GGUF of its own; the package vllm-gguf-plugin adds one")
+	}
 	if len(files) > 1 && path.Ext(files[0]) == ".gguf" {
 		w.Notes = append(w.Notes, "several GGUF files are counted together; vLLM loads one")
 	}
 	return w, nil
+}
+
+func errNoWeights() error {
+	return fmt.Errorf("find weights: no safetensors, bin, pt or gguf file of a model: %w", fs.ErrNotExist)
 }
 
 // trainingOnly says whether a .bin or .pt file is a leftover of training that

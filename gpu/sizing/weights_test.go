@@ -87,9 +87,9 @@ func TestBadModels(t *testing.T) {
 		"index of a missing file": {
 			newModel(`{}`).file("model.safetensors.index.json", `{"weight_map": {"a": "b.safetensors"}}`), []string{"b.safetensors"},
 		},
-		"config is a list": {newModel(`[]`).with(t, "model.safetensors", a), []string{"config.json"}},
+		"config is a list": {newModel(`[]`).with(t, "model.safetensors", a), []string{"config.json", "it is a JSON array; want an object"}},
 		"config is null":   {newModel(`null`).with(t, "model.safetensors", a), []string{"config.json", "not a JSON object"}},
-		"config is empty":  {newModel(``).with(t, "model.safetensors", a), []string{"config.json", "unexpected EOF"}},
+		"config is empty":  {newModel(``).with(t, "model.safetensors", a), []string{"config.json", "it is empty"}},
 		"text_config is 1": {newModel(`{"text_config": 1}`).with(t, "model.safetensors", a), []string{"text_config is 1", "object"}},
 	}
 	for name, tt := range tests {
