@@ -13,8 +13,10 @@ import (
 type Architecture struct {
 	ModelType string `json:"modelType,omitempty"`
 	// DType is the type that vLLM computes in: "bfloat16" or "float16". vLLM
-	// turns float32 into float16.
+	// turns float32 into one of them.
 	DType string `json:"dtype"`
+	// dtypeLeftOut: config.json names none, so the weights decide.
+	dtypeLeftOut bool
 	// Quantization is the method ("fp8", "awq", "compressed-tensors", ...), ""
 	// for none; QuantizationBits the width of a weight where it is said.
 	Quantization     string `json:"quantization,omitempty"`
@@ -262,7 +264,9 @@ func noteUnknown(a *Architecture, c config) {
 			a.estimate("%s differs by layer; the largest counts for all", name)
 		}
 	}
-	if !knownAttention(a.ModelType) {
+	if a.ModelType == "" {
+		a.estimate("%s names no model_type; its attention is counted by the fields that others have", c.file)
+	} else if !knownAttention(a.ModelType) {
 		a.estimate("model_type %q is not known here; its attention is counted by the fields that others have, too", a.ModelType)
 	}
 	if !a.kvKnown() {

@@ -80,7 +80,7 @@ func TestArchitectures(t *testing.T) {
 		},
 		"GPT-2, old names": {
 			`{"model_type": "gpt2", "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024, "n_ctx": 1024}`,
-			[]kv{{tp: 1, perToken: 12 * 2 * 768 * 2, length: 1024, dtype: "float16"}, {tp: 12, perToken: 12 * 2 * 64 * 2, length: 1024, dtype: "float16"}},
+			[]kv{{tp: 1, perToken: 12 * 2 * 768 * 2, length: 1024, dtype: "bfloat16"}, {tp: 12, perToken: 12 * 2 * 64 * 2, length: 1024, dtype: "bfloat16"}},
 		},
 		"MPT, nested attention": {
 			`{"model_type": "mpt", "torch_dtype": "bfloat16", "d_model": 4096, "n_heads": 32, "n_layers": 32, "max_seq_len": 2048, "attn_config": {"kv_n_heads": 4}}`,

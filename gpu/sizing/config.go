@@ -144,7 +144,10 @@ func (c config) number(names ...string) (uint64, error) {
 		return 0, nil
 	}
 	n, ok := parseNumber(raw)
-	if !ok {
+	switch {
+	case !ok && isBeyond(raw):
+		return 0, badField(name, raw, fmt.Sprintf("at most %d", uint64(maxNumber)))
+	case !ok:
 		return 0, badField(name, raw, "a whole number, not negative")
 	}
 	return n, nil
@@ -153,6 +156,12 @@ func (c config) number(names ...string) (uint64, error) {
 // maxNumber bounds each number of a config.json: no dimension of a model comes
 // near it.
 const maxNumber = 1 << 40
+
+// isBeyond reports whether raw is a number larger than any of a model.
+func isBeyond(raw json.RawMessage) bool {
+	f, err := strconv.ParseFloat(strings.TrimSpace(string(raw)), 64)
+	return err == nil && f > maxNumber
+}
 
 func parseNumber(raw json.RawMessage) (uint64, bool) {
 	text := strings.TrimSpace(string(raw))

@@ -3,11 +3,13 @@ package sizing
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 )
 
 // readTypes finds the types that vLLM computes and caches in.
 func readTypes(a *Architecture, c config) error {
+	insteadOfFloat32, archErr := float32Instead(c)
 	dtype, dtypeErr := c.text("torch_dtype")
 	if dtype == "" && dtypeErr == nil {
 		dtype, dtypeErr = c.text("dtype")
@@ -15,10 +17,12 @@ func readTypes(a *Architecture, c config) error {
 	switch strings.TrimPrefix(dtype, "torch.") {
 	case "bfloat16":
 		a.DType = "bfloat16"
-	case "float16", "half", "float32", "float":
+	case "float16", "half":
 		a.DType = "float16"
-	case "":
-		a.DType = "float16" // two bytes, as what vLLM would choose
+	case "float32", "float":
+		a.DType = insteadOfFloat32
+	case "", "auto":
+		a.DType, a.dtypeLeftOut = insteadOfFloat32, dtypeErr == nil
 	default:
 		a.DType = "bfloat16"
 		a.estimate("dtype %q is not known; the model is counted as bfloat16", dtype)
@@ -26,10 +30,44 @@ func readTypes(a *Architecture, c config) error {
 	a.KVCacheDType = a.DType
 
 	quantization, err := c.object("quantization_config")
+	if err == nil && quantization == nil {
+		quantization, err = c.object("compression_config") // an older name for compressed-tensors'
+	}
 	if err == nil && quantization != nil {
 		err = readQuantization(a, in(quantization))
 	}
-	return errors.Join(dtypeErr, err)
+	return errors.Join(archErr, dtypeErr, err)
+}
+
+// float32Instead is the type in which vLLM computes models of float32: bfloat16 where they generate, float16 where they
+// are pooled (vllm/config/model.py, _resolve_auto_dtype).
+func float32Instead(c config) (string, error) {
+	architectures, err := c.strings("architectures")
+	pooled := func(name string) bool {
+		return !strings.HasSuffix(name, "ForCausalLM") && !strings.HasSuffix(name, "ForConditionalGeneration") && !strings.HasSuffix(name, "LMHeadModel")
+	}
+	if len(architectures) > 0 && !slices.ContainsFunc(architectures, func(name string) bool { return !pooled(name) }) {
+		return "float16", err
+	}
+	return "bfloat16", err
+}
+
+// resolveDType takes the type from the weights where config.json names none: the one of their types that all others can
+// be cast to (vllm/transformers_utils/model_arch_config_convertor.py, get_torch_dtype).
+func (a *Architecture) resolveDType(w Weights) {
+	was := a.DType
+	if !a.dtypeLeftOut || w.ByDType["F32"] > 0 || w.ByDType["F64"] > 0 {
+		return
+	}
+	switch {
+	case w.ByDType["BF16"] > 0:
+		a.DType = "bfloat16"
+	case w.ByDType["F16"] > 0:
+		a.DType = "float16"
+	}
+	if a.KVCacheDType == was {
+		a.KVCacheDType = a.DType
+	}
 }
 
 func readQuantization(a *Architecture, q config) error {
@@ -41,6 +79,9 @@ func readQuantization(a *Architecture, q config) error {
 		if a.Quantization == "" {
 			a.Quantization = strings.ToLower(method)
 		}
+	}
+	if method, err := q.text("quant_method"); err == nil {
+		noteQuantMethod(a, strings.ToLower(method))
 	}
 	if a.Quantization == "" {
 		a.Quantization = "unknown"

@@ -2,6 +2,7 @@ package sizing
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -16,17 +17,22 @@ const defaultLength = 2048
 func readLength(a *Architecture, c config) error {
 	a.MaxModelLen = defaultLength
 	var length uint64
+	var errs []error
 	for _, name := range []string{
 		"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length",
 		"max_target_positions", "max_sequence_length", "max_seq_length", "seq_len",
 	} {
-		n, err := c.number(name)
-		if err != nil {
-			return err
+		if raw, ok := c.get(name); ok && isBeyond(raw) {
+			continue // tokenizers write 1e30 for no bound, and it ends up here
 		}
+		n, err := c.number(name)
+		errs = append(errs, err) // the others count all the same
 		if n > 0 && (length == 0 || n < length) {
 			length = n
 		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		a.estimate("%s is not understood: %s", c.file, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	if length == 0 {
 		a.estimate("%s names no maximal length; %d is vLLM's default then", c.file, defaultLength)

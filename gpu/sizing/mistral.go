@@ -70,10 +70,6 @@ func readMistralConfig(fsys fs.FS) (config, error) {
 	if _, ok := c.get("tie_word_embeddings"); !ok {
 		set(params, "tie_word_embeddings", false) // whatever config.json says
 	}
-	if _, ok := c.get("dtype"); !ok {
-		// vLLM looks at the weights, which are in this type or, quantized, meant for it.
-		set(params, "dtype", "bfloat16")
-	}
 	if len(hf.levels) > 0 { // the last is the file's own top
 		c.levels = append(c.levels, hf.levels[len(hf.levels)-1])
 	}

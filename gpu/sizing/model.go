@@ -25,5 +25,6 @@ func ReadModel(fsys fs.FS) (Model, error) {
 	if err != nil {
 		return Model{}, fmt.Errorf("size model: %w", explainMissing(fsys, err))
 	}
+	arch.resolveDType(weights)
 	return Model{Architecture: arch, Weights: weights}, nil
 }

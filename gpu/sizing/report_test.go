@@ -130,10 +130,16 @@ func TestWhereTheRuleOfThumbMisleads(t *testing.T) {
 			[]string{"latent vector of 576 numbers"},
 		},
 		{
-			"windows", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 64, "sliding_window": 16}`,
-			[]tensor{w("a", "BF16", 1<<10, 1<<10)},
+			"windows", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 65536, "sliding_window": 16}`,
+			[]tensor{w("a", "BF16", 1<<15, 1<<15)},
 			1,
 			[]string{"4 of 4 layers does not grow"},
+		},
+		{
+			"windows that no request outgrows", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 64, "sliding_window": 16}`,
+			[]tensor{w("a", "BF16", 1<<10, 1<<10)},
+			1,
+			nil,
 		},
 		{
 			"more GPUs than heads", `{` + llama + `, "num_key_value_heads": 2, "max_position_embeddings": 64}`,

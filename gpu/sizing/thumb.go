@@ -30,8 +30,12 @@ func (m Model) ruleOfThumbMisleads(n Need) []string {
 	case a.FullLayers+a.WindowLayers > 0 && a.Heads > 1 && a.KVHeads == a.Heads:
 		say("each of the %d attention heads has keys and values of its own, where most models share them: a token costs that much more cache", a.Heads)
 	}
-	if a.WindowLayers+a.StateLayers > 0 {
-		say("the cache of %d of %d layers does not grow with the length of a request", min(a.Layers, add(a.WindowLayers, a.StateLayers)), a.Layers)
+	constant := a.StateLayers
+	if uint64(n.MaxModelLen) > n.KVWindowTokens { // of shorter ones, a window keeps all
+		constant = add(constant, a.WindowLayers)
+	}
+	if constant > 0 {
+		say("the cache of %d of %d layers does not grow with the length of a request", min(a.Layers, constant), a.Layers)
 	}
 	if a.KVHeads > 0 && a.LatentDim == 0 && uint64(n.TensorParallel) > a.KVHeads {
 		say("%d GPUs share %d KV heads, so the cache of a token is kept %d times", n.TensorParallel, a.KVHeads, uint64(n.TensorParallel)/a.KVHeads)
