@@ -14,6 +14,7 @@ func TestVLLMRefuses(t *testing.T) {
 		{"two sources", "model: {name: a, source: 'hf://o/n'}", "the source stands in Stoker's model list; leave one of them out"},
 		{"fewer than least", leastVLLM + "autoscaling: {minReplicas: 5}", "autoscaling.minReplicas is 5, more than autoscaling.maxReplicas, 4"},
 		{"a fallback above the most", leastVLLM + "autoscaling: {keda: {fallback: {replicas: 9}}}", "autoscaling.keda.fallback.replicas is 9, more than"},
+		{"two who set the number", leastVLLM + "replicas: 4\nautoscaling: {kind: hpa}", "replicas is 4 and autoscaling.kind is hpa, but only one of them may set the number of replicas"},
 		{"an upgrade that cannot begin", leastVLLM + "rollout: {maxSurge: 0}", "so no upgrade could begin"},
 		{"down to zero", leastVLLM + "autoscaling: {minReplicas: 0}", "'/autoscaling/minReplicas': minimum"},
 		{"cooldown", leastVLLM + "autoscaling: {cooldownPeriod: 300}", "'/autoscaling': additional properties 'cooldownPeriod'"},

@@ -89,11 +89,26 @@ vllm.validate refuses what a schema cannot see: what is missing, and values that
 {{- fail (printf "autoscaling.keda.fallback.replicas is %d, more than autoscaling.maxReplicas, %d" (int .keda.fallback.replicas) (int .maxReplicas)) -}}
 {{- end -}}
 {{- end -}}
+{{- if and (ne .Values.autoscaling.kind "none") (not (kindIs "invalid" .Values.replicas)) -}}
+{{- fail (printf "replicas is %d and autoscaling.kind is %s, but only one of them may set the number of replicas: hand it over first, if the release was installed with replicas (README.md, \"Who sets the number of replicas\"; without that step Kubernetes goes to 1), then set replicas to null" (int .Values.replicas) .Values.autoscaling.kind) -}}
+{{- end -}}
 {{- with .Values.rollout -}}
 {{- if and (eq (toString .maxSurge) "0") (eq (toString .maxUnavailable) "0") -}}
 {{- fail "rollout.maxSurge and rollout.maxUnavailable are both 0, so no upgrade could begin; set one of them to 1" -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/*
+vllm.handover is the command after which somebody else sets the number of replicas: a second owner of the field, with the
+number that it has, so that Kubernetes keeps it when the chart no longer writes it.
+*/}}
+{{- define "vllm.handover" -}}
+{{- $fullname := include "vllm.fullname" . -}}
+{{- $kubectl := printf "kubectl --namespace %s" .Release.Namespace -}}
+printf '{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "{{ $fullname }}"}, "spec": {"replicas": %s}}' \
+  "$({{ $kubectl }} get deployment {{ $fullname }} -o jsonpath={.spec.replicas})" |
+  {{ $kubectl }} apply --server-side --field-manager=replicas --filename -
 {{- end -}}
 
 {{/*
