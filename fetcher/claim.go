@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -19,13 +20,19 @@ type claim struct {
 	// relieved ends the connection: there is nothing left for it to bring.
 	relieved context.CancelFunc
 
-	mu  sync.Mutex
-	at  int64 // what lies before is written, or being written
-	end int64
+	// losers is how many connections have lost it that brought nothing.
+	losers int
+	speed  speed // the dispatcher's
+
+	mu   sync.Mutex
+	at   int64 // what lies before is written, or being written
+	read int64 // what lies before is in the buffer, or written
+	end  int64
 }
 
 func newClaim(t *transfer, s store.Span) *claim {
-	return &claim{t: t, from: s.From, began: time.Now(), at: s.From, end: s.To}
+	now := time.Now()
+	return &claim{t: t, from: s.From, began: now, at: s.From, read: s.From, end: s.To, speed: speed{at: now}}
 }
 
 // span is the whole claim, with what is written.
@@ -42,6 +49,22 @@ func (c *claim) rest() store.Span {
 	return store.Span{From: c.at, To: c.end}
 }
 
+// unread is what the connection has not received yet.
+func (c *claim) unread() store.Span {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return store.Span{From: min(c.read, c.end), To: c.end}
+}
+
+// wants is told how many bytes wait in the buffer, and returns how many more are
+// the claim's.
+func (c *claim) wants(buffered int) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read = c.at + int64(buffered)
+	return c.end - c.read
+}
+
 // take is asked before n more bytes are written. It returns where they belong
 // and how many of them do: what lies behind the end is another's by now.
 func (c *claim) take(n int) (at int64, mine int) {
@@ -49,6 +72,7 @@ func (c *claim) take(n int) (at int64, mine int) {
 	defer c.mu.Unlock()
 	at, mine = c.at, int(min(int64(n), c.end-c.at))
 	c.at += int64(mine)
+	c.read = c.at
 	return at, mine
 }
 
@@ -56,22 +80,40 @@ func (c *claim) take(n int) (at int64, mine int) {
 func (c *claim) cut(end int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if end < c.at || end >= c.end {
+	if end < c.read || end >= c.end {
 		return false
 	}
 	c.end = end
-	if c.at == end {
+	if c.read == end {
 		c.relieved()
 	}
 	return true
 }
 
-// rate is how many bytes per second the connection has brought, and whether it
-// has run long enough to tell. One that waits for its first byte, or for the
-// next try, tells nothing: taking its range away would only begin the wait anew.
-func (c *claim) rate(now time.Time) (float64, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	ran := now.Sub(c.began)
-	return float64(c.at-c.from) / ran.Seconds(), c.at > c.from && ran >= flushEvery+flushEvery/2
+// speed is how fast a connection has been lately, sampled by the dispatcher.
+type speed struct {
+	at      time.Time
+	bytes   int64
+	rate    float64 // bytes per second
+	samples int     // since the first byte
+}
+
+// speedTime is how long ago bytes came that count a third.
+const speedTime = 500 * time.Millisecond
+
+// sample takes another look at how much has come.
+func (s *speed) sample(now time.Time, bytes int64) {
+	passed := now.Sub(s.at)
+	if passed <= 0 || bytes == 0 {
+		s.at = now
+		return
+	}
+	rate := float64(bytes-s.bytes) / passed.Seconds()
+	if s.samples == 0 {
+		s.rate = rate
+	} else {
+		s.rate += (rate - s.rate) * (1 - math.Exp(-passed.Seconds()/speedTime.Seconds()))
+	}
+	s.at, s.bytes = now, bytes
+	s.samples++
 }

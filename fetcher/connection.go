@@ -72,7 +72,7 @@ func (p *pull) connection(ctx context.Context, c *claim, buf []byte) error {
 	}
 	return p.flow(ctx, file, open, func(f *flow) error {
 		for skip := asked.From - open.From; skip > 0; { // it is here already
-			n, err := f.fill(buf[:min(int64(len(buf)), skip)])
+			n, err := f.fill(buf[:min(int64(len(buf)), skip)], all)
 			if err != nil {
 				return err
 			}
@@ -87,7 +87,7 @@ func (p *pull) connection(ctx context.Context, c *claim, buf []byte) error {
 				}
 				return f.end()
 			}
-			n, readErr := f.fill(buf[:min(int64(len(buf)), rest.Bytes())])
+			n, readErr := f.fill(buf, c.wants)
 			if err := p.write(c, buf[:n]); err != nil {
 				return c.t.local("write", err)
 			}

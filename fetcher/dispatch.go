@@ -6,22 +6,10 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/stoker-project/stoker/fetcher/store"
 )
 
 // How a pull's connections are shared out.
 const (
-	// A range lasts about as long, so that the request before it costs little
-	// and what is written ahead of a file's front stays in the page cache.
-	chunkTime          = 4 * time.Second
-	chunkMin, chunkMax = 8 << 20, 128 << 20
-	chunkFirst         = 32 << 20 // while the rate is not known
-	// A range is divided between two connections if one would take longer.
-	divideAfter = 2 * time.Second
-	divideMin   = 256 << 10
-	// Even a little is taken from a connection that has come to a halt.
-	relieveAfter = 10 * time.Second
 	// openMost bounds the files that are open at once.
 	openMost = 64
 	// A power cut costs what was written since the last checkpoint.
@@ -48,8 +36,9 @@ type dispatcher struct {
 	buffers [][]byte      // that no connection uses
 
 	pace  *pace
+	far   bool    // the source is, see farFrom
 	full  bool    // since the last look there was work for every connection
-	rate  float64 // bytes per second, at the last look
+	usual float64 // bytes per second of a connection, lately
 	chunk int64   // how long a range is that does not go to the file's end
 	last  struct {
 		look        time.Time
@@ -86,11 +75,12 @@ func (p *pull) transferAll(ctx context.Context, contents []content) error {
 
 func (d *dispatcher) run(ctx context.Context) error {
 	defer close(d.ended)
-	ticker := time.NewTicker(paceEvery)
+	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	d.last.look = time.Now()
 	d.last.checkpoint = d.last.look
 	for d.left > 0 {
+		d.measureWay()
 		d.assign(ctx)
 		select {
 		case <-ctx.Done():
@@ -99,8 +89,11 @@ func (d *dispatcher) run(ctx context.Context) error {
 			event()
 		case <-d.p.woken:
 		case now := <-ticker.C:
-			d.look(now)
-			d.checkpoint(ctx, now)
+			d.sample(now)
+			if now.Sub(d.last.look) >= paceEvery {
+				d.look(now)
+				d.checkpoint(ctx, now)
+			}
 		}
 	}
 	return nil
@@ -185,79 +178,6 @@ func (d *dispatcher) done(c content, sum string) {
 	d.p.found(c, sum)
 }
 
-// next is the range that a free connection should bring, or nil. The file with
-// the fewest connections comes first.
-func (d *dispatcher) next() *claim {
-	var best *transfer
-	var gap store.Span
-	for _, t := range d.open {
-		if t.finishing || best != nil && len(t.claims) >= len(best.claims) {
-			continue
-		}
-		g := t.gap()
-		if g.Bytes() == 0 {
-			continue
-		}
-		if g.From-t.order.front() > min(2*int64(d.pace.target)*d.chunk, d.p.f.o.Memory/8) {
-			// What is written so far ahead would leave the page cache before it
-			// is hashed.
-			d.p.starved.Store(true)
-			continue
-		}
-		best, gap = t, g
-	}
-	if best == nil {
-		return d.divide(time.Now())
-	}
-	if best.noRanges.Load() {
-		// What is here behind the gap comes again as well.
-		gap.To = best.file.Size
-		c := newClaim(best, gap)
-		c.whole = true
-		return c
-	}
-	if d.fetching()+len(d.large) < d.pace.target {
-		gap.To = min(gap.To, gap.From+d.chunk)
-	}
-	return newClaim(best, gap)
-}
-
-// divide takes a part of the range that would take longest.
-func (d *dispatcher) divide(now time.Time) *claim {
-	var longest *claim
-	var its float64 // rate
-	most := divideAfter.Seconds()
-	for _, t := range d.open {
-		for _, c := range t.claims {
-			rate, known := c.rate(now)
-			if left := float64(c.rest().Bytes()) / max(rate, 1); known && left > most && !c.whole {
-				longest, its, most = c, rate, left
-			}
-		}
-	}
-	if longest == nil {
-		return nil
-	}
-	// As much stays with it as it brings while a usual connection brings the
-	// rest, but nothing that is about to arrive is given away. A range that is
-	// much longer than usual was given out when there was a file for every
-	// connection: the front of what is left stays.
-	rest := longest.rest()
-	usual := max(d.rate/float64(max(d.busy, 1)), its, 1)
-	keep := max(float64(rest.Bytes())*its/(its+usual), its*divideAfter.Seconds()/2)
-	at := rest.From + min(int64(keep), d.chunk)
-	if rest.To-at < divideMin {
-		if most < relieveAfter.Seconds() {
-			return nil // it is worth no request
-		}
-		at = rest.From
-	}
-	if !longest.cut(at) {
-		return nil
-	}
-	return newClaim(longest.t, store.Span{From: at, To: min(rest.To, at+d.chunk)})
-}
-
 // connect has a connection bring the claim.
 func (d *dispatcher) connect(ctx context.Context, c *claim) {
 	t := c.t
@@ -329,7 +249,7 @@ func (d *dispatcher) finishIfWhole(ctx context.Context, t *transfer) {
 func (d *dispatcher) look(now time.Time) {
 	bytes := d.p.received.Load()
 	rate := float64(bytes-d.last.bytes) / now.Sub(d.last.look).Seconds()
-	d.last.look, d.last.bytes, d.rate = now, bytes, rate
+	d.last.look, d.last.bytes = now, bytes
 	if d.p.throttled.Swap(false) {
 		d.pace.throttled()
 	} else {

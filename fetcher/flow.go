@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/stoker-project/stoker/fetcher/store"
@@ -39,10 +40,12 @@ func (p *pull) flow(ctx context.Context, file File, s store.Span, use func(*flow
 			err = &Error{Kind: ErrTransient, Op: "read", Origin: file.Path, Err: fmt.Errorf("%w (%s)", errStalled, stall), Hint: "check the network"}
 		}
 	}()
+	began := time.Now()
 	body, err := p.driver.Open(ctx, Object{Source: p.source, Revision: p.revision, File: file}, s.From, s.Bytes())
 	if err != nil {
 		return err
 	}
+	p.answered(time.Since(began))
 	err = use(&flow{pull: p, ctx: ctx, file: file, body: body, watchdog: watchdog})
 	// A driver may find only now that the file changed while it was read.
 	if closeErr := body.Close(); err == nil {
@@ -52,8 +55,8 @@ func (p *pull) flow(ctx context.Context, file File, s store.Span, use func(*flow
 }
 
 // fill reads until buf is full, or flushEvery has passed, or the body ends or
-// fails.
-func (f *flow) fill(buf []byte) (int, error) {
+// fails, or until wants, which is told how much there is, wants no more.
+func (f *flow) fill(buf []byte, wants func(got int) int64) (int, error) {
 	stall := f.pull.f.o.StallTimeout
 	f.watchdog.Reset(stall)
 	defer f.watchdog.Stop()
@@ -62,7 +65,11 @@ func (f *flow) fill(buf []byte) (int, error) {
 		if err := f.ctx.Err(); err != nil {
 			return at, err
 		}
-		n, err := f.body.Read(buf[at:])
+		room := min(int64(len(buf)-at), wants(at))
+		if room <= 0 {
+			break
+		}
+		n, err := f.body.Read(buf[at : at+int(room)])
 		at += n
 		if n > 0 {
 			f.pull.received.Add(int64(n))
@@ -82,12 +89,15 @@ func (f *flow) fill(buf []byte) (int, error) {
 	return at, nil
 }
 
+// all wants whatever there is room for.
+func all(int) int64 { return math.MaxInt64 }
+
 // end makes sure that a body that gave all that was asked for is at its end:
 // only then has the driver said that it was right.
 func (f *flow) end() error {
 	var more [1]byte
 	for range 100 {
-		n, err := f.fill(more[:])
+		n, err := f.fill(more[:], all)
 		switch {
 		case n > 0:
 			return &Error{Kind: ErrCorrupt, Op: "read", Origin: f.file.Path, Err: errors.New("the source sends more than was asked for"), Hint: "do not trust this source"}

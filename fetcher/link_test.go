@@ -27,6 +27,8 @@ type link struct {
 	// rate is what the connection gets, in bytes per second, given which one it
 	// is, from 0 on, and how many are open.
 	rate func(connection, open int) float64
+	// latency is how long each answer takes.
+	latency time.Duration
 	// other, if not nil, is what comes where all of the file is asked for.
 	other []byte
 	// refuse, if not nil, may answer a request with an error, and take its time.
@@ -62,6 +64,11 @@ func (l *link) Open(ctx context.Context, obj fetcher.Object, offset, length int6
 		if err := l.refuse(number, offset, length); err != nil {
 			return nil, err
 		}
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(l.latency):
 	}
 	content := l.content
 	if l.other != nil && length == int64(len(content)) {

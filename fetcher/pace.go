@@ -83,6 +83,12 @@ func (p *pace) try(rate float64) {
 	p.settle = true
 }
 
+// far hears that the source is: all connections are used at once.
+func (p *pace) far() {
+	p.target, p.before = p.limit, 0
+	p.settle = true
+}
+
 // throttled hears that the source asked for patience.
 func (p *pace) throttled() {
 	p.target = max(1, p.target/2)

@@ -104,6 +104,22 @@ func TestPaceThrottled(t *testing.T) {
 	}
 }
 
+// Over a long way there are all connections at once, and fewer once the source
+// asks for patience.
+func TestPaceFar(t *testing.T) {
+	p := newPace(64)
+	p.far()
+	for i, n := range looks(p, 100, func(int) float64 { return 1e6 }) {
+		if n != 64 {
+			t.Fatalf("%d connections %d looks after", n, i)
+		}
+	}
+	p.throttled()
+	if p.target != 32 {
+		t.Errorf("%d connections after the source asked for patience with 64", p.target)
+	}
+}
+
 // Where there is not enough to do for all, a look says nothing.
 func TestPaceIgnoresIdleLooks(t *testing.T) {
 	p := newPace(64)

@@ -31,6 +31,7 @@ type pull struct {
 
 	received   atomic.Int64 // bytes, for the pace: in a buffer, or written
 	downloaded atomic.Int64
+	latency    atomic.Int64  // how long answers take, on average, in nanoseconds; 0: none came
 	throttled  atomic.Bool   // the source asked for patience since the last look
 	starved    atomic.Bool   // a connection waits for the front of a file to move
 	woken      chan struct{} // it has moved
@@ -96,13 +97,37 @@ func (p *pull) run(ctx context.Context, files []File, known map[string]string) e
 	return p.transferAll(ctx, missing)
 }
 
+// answered notes how long the source took to answer a request.
+func (p *pull) answered(after time.Duration) {
+	after = max(after, 1)
+	for {
+		had := p.latency.Load()
+		if had == 0 && p.latency.CompareAndSwap(0, int64(after)) {
+			p.look()
+			return
+		}
+		if p.latency.CompareAndSwap(had, had+(int64(after)-had)/latencyOf) {
+			return
+		}
+	}
+}
+
+// latencyOf is how many answers the average of their times is of, as TCP takes it of
+// round trips.
+const latencyOf = 8
+
+// look has the dispatcher look again.
+func (p *pull) look() {
+	select {
+	case p.woken <- struct{}{}:
+	default:
+	}
+}
+
 // wake has the dispatcher look again, if it waits for a file's front.
 func (p *pull) wake() {
 	if p.starved.Load() {
-		select {
-		case p.woken <- struct{}{}:
-		default:
-		}
+		p.look()
 	}
 }
 

@@ -49,7 +49,7 @@ func (p *pull) receiveSmall(ctx context.Context, f File) ([]byte, error) {
 		before := at
 		err := p.flow(ctx, f, store.Span{From: at, To: f.Size}, func(fl *flow) error {
 			for at < f.Size {
-				n, err := fl.fill(content[at:])
+				n, err := fl.fill(content[at:], all)
 				at += int64(n)
 				p.downloaded.Add(int64(n))
 				p.meter.add(int64(n))

@@ -168,6 +168,13 @@ func (p *Partial) Written() Spans {
 	return slices.Clone(p.written)
 }
 
+// WrittenBytes is how many bytes are in the file.
+func (p *Partial) WrittenBytes() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.written.Bytes()
+}
+
 // Front is how many bytes from the file's begin are in it.
 func (p *Partial) Front() int64 {
 	p.mu.Lock()
