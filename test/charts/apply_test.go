@@ -56,6 +56,7 @@ func TestApply(t *testing.T) {
 	c := startCluster(t)
 	client := c.Client()
 	createNamespaces(t, client, "privileged", releaseNamespace)
+	applyCRDs(t, c)
 	createNamespaces(t, client, "restricted", "team-a", "team-b", "team-c", "team-d")
 
 	defaults, err := Render(nil, "plain", releaseNamespace)

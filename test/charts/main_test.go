@@ -58,8 +58,8 @@ func bothCharts(t *testing.T) []installed {
 	return []installed{
 		{
 			chart: Stoker, full: fullValues(t),
-			keptDefaults:       []string{"updateStrategy.type", "inject.enabled", "sweeper.enabled", "uninstall.removeLabels"},
-			testedByThemselves: []string{"fullnameOverride", "namespaceOverride", "volume.readOnly.source", "populate.enabled"},
+			keptDefaults:       []string{"updateStrategy.type", "inject.enabled", "sweeper.enabled", "uninstall.removeLabels", "serviceAccount.create", "rbac.create"},
+			testedByThemselves: []string{"fullnameOverride", "namespaceOverride", "hostNetwork", "volume.readOnly.source", "populate.enabled"},
 		},
 		{
 			chart: VLLM, least: []byte(leastVLLM), full: readFile(t, filepath.Join("testdata", "vllm-full-values.yaml")), golden: "vllm-",

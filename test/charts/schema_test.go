@@ -26,7 +26,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"unknown interval", "agent: {intervals: {tick: 1s}}", "'/agent/intervals': additional properties 'tick'"},
 		{"unknown log field", "log: {level: debug}", "'/log': additional properties 'level'"},
 		{"unknown resources field", "resources: {limit: {}}", "'/resources': additional properties 'limit'"},
-		{"unknown service account field", "serviceAccount: {create: true}", "'/serviceAccount': additional properties 'create'"},
+		{"unknown service account field", "serviceAccount: {automount: true}", "'/serviceAccount': additional properties 'automount'"},
 		{"unknown affinity", "affinity: {nodeAfinity: {}}", "'/affinity': additional properties 'nodeAfinity'"},
 
 		{"unknown inject field", "inject: {weight: 1}", "'/inject': additional properties 'weight'"},
@@ -167,6 +167,16 @@ func TestSchemaRefuses(t *testing.T) {
 		{"mount over the configuration", "extraVolumeMounts: [{name: a, mountPath: /etc/stoker}]", "'/extraVolumeMounts/0/mountPath'"},
 		{"label that selects pods", "podLabels: {app.kubernetes.io/name: other}", "app.kubernetes.io/name"},
 		{"label value with a space", "podLabels: {team: 'a b'}", "'/podLabels/team'"},
+		{"label that selects the sweeper", "sweeper: {podLabels: {app.kubernetes.io/instance: other}}", "app.kubernetes.io/instance"},
+		{"common label that the chart sets", "commonLabels: {app.kubernetes.io/managed-by: me}", "app.kubernetes.io/managed-by"},
+		{"namespace in capitals for all", "namespaceOverride: GPU", "'/namespaceOverride'"},
+		{"no time to end", "terminationGracePeriodSeconds: 0", "'/terminationGracePeriodSeconds': minimum"},
+		{"unknown DNS policy", "dnsPolicy: None", "'/dnsPolicy'"},
+		{"negative history", "revisionHistoryLimit: -1", "'/revisionHistoryLimit': minimum"},
+		{"account without a name", "serviceAccount: {create: false}", "serviceAccount.name is empty"},
+		{"peer of nobody", "networkPolicy: {from: [{}]}", "'/networkPolicy/from/0': minProperties"},
+		{"unknown peer", "networkPolicy: {from: [{namespace: a}]}", "'/networkPolicy/from/0': additional properties 'namespace'"},
+		{"a severity of one's own", "monitoring: {rules: {alertLabels: {severity: page}}}", "severity"},
 		{"unknown SELinux option", "seLinuxOptions: {kind: spc_t}", "'/seLinuxOptions': additional properties 'kind'"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

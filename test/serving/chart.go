@@ -49,6 +49,9 @@ func Queries(objs []*unstructured.Unstructured, variables map[string]string) ([]
 			return nil, fmt.Errorf("read ConfigMap %s: %w", obj.GetName(), err)
 		}
 		for name, content := range data {
+			if !strings.HasSuffix(name, ".json") {
+				continue
+			}
 			own, err := dashboardQueries(content, replace)
 			if err != nil {
 				return nil, fmt.Errorf("read dashboard %s: %w", name, err)

@@ -36,8 +36,25 @@ monitoring:
   podMonitor: {enabled: true}
   rules: {enabled: true}
   dashboards: {enabled: true}
-  stoker: {enabled: true}
 `
+
+// monitoredAgents is the same of charts/stoker.
+const monitoredAgents = `
+monitoring:
+  podMonitor: {enabled: true}
+  rules: {enabled: true}
+  dashboard: {enabled: true}
+`
+
+// renderMonitored renders both charts with all that is monitored.
+func renderMonitored(t *testing.T) []*unstructured.Unstructured {
+	t.Helper()
+	agents, err := charts.Release{Chart: charts.Stoker, Name: "stoker", Namespace: "stoker-system", Values: []byte(monitoredAgents)}.Objects()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(render(t, monitored), agents...)
+}
 
 func render(t *testing.T, values string) []*unstructured.Unstructured {
 	t.Helper()

@@ -98,7 +98,7 @@ func wantSeries(t *testing.T, p *Prometheus, what, expr string) []Sample {
 // Every query of every dashboard, with the names of old and new releases of
 // vLLM, and every query by which KEDA and the Prometheus adapter scale.
 func TestQueriesReturnSeries(t *testing.T) {
-	objs := render(t, monitored)
+	objs := renderMonitored(t)
 	variables := map[string]string{"namespace": namespace, "served": served, "model": model}
 	queries, err := Queries(objs, variables)
 	if err != nil {
@@ -133,7 +133,7 @@ func TestQueriesReturnSeries(t *testing.T) {
 // about has series, and together they are all alerts. What fires, and when, is
 // promtool's part.
 func TestRulesSeePlights(t *testing.T) {
-	objs := render(t, monitored)
+	objs := renderMonitored(t)
 	seen := map[string]bool{}
 	for name, plight := range map[string]struct {
 		scrape func(s *scraped)
@@ -161,6 +161,7 @@ func TestRulesSeePlights(t *testing.T) {
 				"VLLMReplicaStuckStarting", "VLLMRequestsWaiting", "VLLMKVCacheFull", "VLLMPreemptions", "VLLMSlowFirstToken",
 				"StokerModelWarmOnTooFewNodes", "StokerModelPullFailing", "StokerAgentDown", "StokerAgentStuck", "StokerPullsFailing",
 				"StokerStoreNearlyFull", "StokerStoreUnknown", "StokerGPUMemoryLeaked", "StokerListRejected", "StokerBytesRotted",
+				"StokerWarmNowhere", "StokerWarmOnTooFewNodes",
 			},
 		},
 	} {
@@ -228,7 +229,7 @@ func TestStokersMetricsExist(t *testing.T) {
 	for _, found := range sweepName.FindAllStringSubmatch(read(t, root, "agent", "sweep", "metrics.go"), -1) {
 		known["stoker_sweep_"+found[1]] = true
 	}
-	objs := render(t, monitored)
+	objs := renderMonitored(t)
 	rules, err := RulesFile(objs)
 	if err != nil {
 		t.Fatal(err)

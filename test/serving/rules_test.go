@@ -148,6 +148,17 @@ var ruleCases = []struct {
 	{"StokerListRejected", "by every agent, told once", series{onNode("stoker_list_rejected", "a"): "1x120", onNode("stoker_list_rejected", "b"): "1x120"}, 1},
 	{"StokerListRejected", "by none", series{onNode("stoker_list_rejected", "a"): "0x120"}, 0},
 
+	{"StokerWarmNowhere", "one of two models", series{warmOf("a", model): "0x120", warmOf("b", model): "0x120", warmOf("b", "other"): "1x120"}, 1},
+	{"StokerWarmNowhere", "each is somewhere", series{warmOf("a", model): "0x120", warmOf("b", model): "1x120", warmOf("a", "other"): "1x120"}, 0},
+
+	{"StokerWarmOnTooFewNodes", "one of two nodes, of two models", series{
+		warmOf("a", model): "0x120", stateOf("a", model, "pulling"): "1x120", warmOf("b", model): "1x120", stateOf("b", model, "warm"): "1x120",
+		warmOf("a", "other"): "0x120", stateOf("a", "other", "failed"): "1x120",
+	}, 2},
+	{"StokerWarmOnTooFewNodes", "the other node is skipped", series{
+		warmOf("a", model): "0x120", stateOf("a", model, "skipped"): "1x120", warmOf("b", model): "1x120", stateOf("b", model, "warm"): "1x120",
+	}, 0},
+
 	{"StokerBytesRotted", "a blob in the last hour", series{onNode("stoker_scrub_bad_blobs_total", "a"): "0x60 1x59"}, 1},
 	{"StokerBytesRotted", "two hours ago", series{onNode("stoker_scrub_bad_blobs_total", "a"): "0x10 1x300"}, 0},
 }
@@ -155,7 +166,7 @@ var ruleCases = []struct {
 // promtool's own test of the rules: each alert fires, and does not.
 func TestRules(t *testing.T) {
 	promtool := find(t, "promtool")
-	objs := render(t, monitored)
+	objs := renderMonitored(t)
 	rules, err := RulesFile(objs)
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +230,7 @@ func runPromtool(t *testing.T, promtool string, rules []byte, test map[string]an
 // one sample only and begins anew.
 func TestOneMinuteWindowMissesPreemptions(t *testing.T) {
 	promtool := find(t, "promtool")
-	objs := render(t, monitored)
+	objs := renderMonitored(t)
 	rules, err := RulesFile(objs)
 	if err != nil {
 		t.Fatal(err)

@@ -3,7 +3,10 @@ Made of values.yaml by go -C test test -tags e2e ./charts -run TestDefaults -upd
 without a default; stoker.defaulted gives it its default back, and a null that clears stays.
 */}}
 {{- define "stoker.clearable" -}}
+monitoring.dashboard.labels
 nodeSelector
+populate.podAnnotations
+populate.podLabels
 populate.resources.limits
 populate.resources.requests
 resources.limits
@@ -11,6 +14,8 @@ resources.requests
 sweeper.resources.limits
 sweeper.resources.requests
 tolerations
+uninstall.podAnnotations
+uninstall.podLabels
 uninstall.resources.limits
 uninstall.resources.requests
 {{- end -}}
@@ -57,11 +62,13 @@ caBundle:
   secretName: ""
 commonLabels: {}
 credentials: {}
+dnsPolicy: ""
 extraEnv: []
 extraVolumeMounts: []
 extraVolumes: []
 fullnameOverride: ""
 gpus: auto
+hostNetwork: false
 image:
   digest: ""
   pullPolicy: IfNotPresent
@@ -83,9 +90,26 @@ log:
   format: json
   verbose: false
 models: []
+monitoring:
+  dashboard:
+    enabled: false
+    labels:
+      grafana_dashboard: "1"
+  podMonitor:
+    enabled: false
+    interval: 15s
+    labels: {}
+  rules:
+    alertLabels: {}
+    enabled: false
+    labels: {}
 nameOverride: ""
 namespaceOverride: ""
 namespaces: []
+networkPolicy:
+  egress: []
+  enabled: false
+  from: []
 nodeSelector:
   nvidia.com/gpu.present: "true"
 podAnnotations: {}
@@ -96,6 +120,11 @@ populate:
   claim: ""
   enabled: false
   nodeSelector: {}
+  podAnnotations:
+    linkerd.io/inject: disabled
+  podLabels:
+    sidecar.istio.io/inject: "false"
+  priorityClassName: ""
   prune: false
   resources:
     limits:
@@ -108,16 +137,20 @@ populate:
   tolerations: []
 port: 9808
 priorityClassName: ""
+rbac:
+  create: true
 resources:
   limits:
     memory: 2Gi
   requests:
     cpu: 100m
     memory: 256Mi
+revisionHistoryLimit: 10
 runtimeClassName: ""
 seLinuxOptions: {}
 serviceAccount:
   annotations: {}
+  create: true
   name: ""
 store:
   hostPath: /var/lib/stoker
@@ -126,6 +159,9 @@ sweeper:
   agentTimeout: 5m
   enabled: true
   nodeSelector: {}
+  podAnnotations: {}
+  podLabels: {}
+  priorityClassName: ""
   resources:
     limits:
       memory: 256Mi
@@ -133,6 +169,7 @@ sweeper:
       cpu: 10m
       memory: 64Mi
   tolerations: []
+terminationGracePeriodSeconds: 30
 tolerations:
 - key: nvidia.com/gpu
   operator: Exists
@@ -145,6 +182,11 @@ tolerations:
 uninstall:
   affinity: {}
   nodeSelector: {}
+  podAnnotations:
+    linkerd.io/inject: disabled
+  podLabels:
+    sidecar.istio.io/inject: "false"
+  priorityClassName: ""
   removeLabels: true
   resources:
     limits:

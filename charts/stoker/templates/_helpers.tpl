@@ -125,6 +125,9 @@ stoker.validate refuses what a schema cannot see: entries that contradict one an
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
+{{- fail "serviceAccount.create is false, but serviceAccount.name is empty; name the ServiceAccount that agents run as" -}}
+{{- end -}}
 {{- $mode := .Values.volume.mode -}}
 {{- if and (eq (include "stoker.mounts" .) "no") (not .Values.populate.enabled) -}}
 {{- fail "volume.mode is readOnly, but volume.readOnly.source is empty; name the volume, or let a Job fill one first with populate.enabled" -}}
@@ -200,8 +203,12 @@ The names of what is not the agent leave room for their suffix in 63 characters:
 stoker.componentSelectorLabels: labels of another component's pods (a dict with root and component). The name differs
 from the agents', whose DaemonSet selects by name and instance, and so does the sweeper.
 */}}
+{{- define "stoker.componentName" -}}
+{{- printf "%s-%s" (include "stoker.name" .root | trunc 55 | trimSuffix "-") .component -}}
+{{- end -}}
+
 {{- define "stoker.componentSelectorLabels" -}}
-app.kubernetes.io/name: {{ printf "%s-%s" (include "stoker.name" .root | trunc 55 | trimSuffix "-") .component }}
+app.kubernetes.io/name: {{ include "stoker.componentName" . }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end -}}
 
@@ -228,6 +235,19 @@ labels:
 {{- with .values.podAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/*
+stoker.transferring: fields of pods that speak to sources, the agents' and populate's.
+*/}}
+{{- define "stoker.transferring" -}}
+terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+{{- with default (.Values.hostNetwork | ternary "ClusterFirstWithHostNet" "") .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- if .Values.hostNetwork }}
+hostNetwork: true
 {{- end }}
 {{- end -}}
 
