@@ -32,7 +32,7 @@ func TestApplyVLLM(t *testing.T) {
 	for name, values := range map[string]string{
 		"least": leastVLLM,
 		"full":  string(readFile(t, "testdata/vllm-full-values.yaml")),
-		"keda":  leastVLLM + "autoscaling: {kind: keda}\ncompileCache: {enabled: true}\nmonitoring: {podMonitor: {enabled: true}, rules: {enabled: true}, dashboards: {enabled: true}, stoker: {enabled: true}}",
+		"keda":  leastVLLM + "autoscaling: {kind: keda}\ncompileCache: {enabled: true}\nmonitoring: {podMonitor: {enabled: true}, rules: {enabled: true}, dashboards: {enabled: true}}",
 		"hpa":   leastVLLM + "autoscaling: {kind: hpa}\nspot: avoid\nspread: none",
 		"colder": "stoker: {enabled: false}\nmodel: {name: tiny, source: 'hf://Org/Tiny'}\nhubCache: {claimName: models, tokenSecret: hub}\n" +
 			"monitoring: {rules: {enabled: true}}\nmaxUnavailable: null\nreplicas: 0",

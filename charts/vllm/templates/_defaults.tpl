@@ -76,9 +76,6 @@ monitoring:
     queue: 20
     startMinutes: 45
     warmNodes: 0
-  stoker:
-    enabled: false
-    namespace: stoker-system
 nameOverride: ""
 nodeSelector: {}
 podAnnotations: {}
