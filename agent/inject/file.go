@@ -15,6 +15,10 @@ import (
 // ErrDocument is a document that cannot be read.
 var ErrDocument = errors.New("the document cannot be read")
 
+// ErrTaken is a pod that could not be served from the store, because one of its
+// containers has something of its own where that belongs.
+var ErrTaken = errors.New("nothing was added")
+
 // Formats of [File]'s output.
 const (
 	YAML = "yaml"
@@ -24,7 +28,8 @@ const (
 // File adds to every pod in the documents of a file what it needs, and writes
 // them in their order. As YAML, a document in which nothing changes comes out
 // byte for byte; of one that changes, comments and the order of keys are lost.
-// As JSON, several documents become one List.
+// As JSON, several documents become one List. The error is ErrDocument or ErrTaken, or
+// one of writing; nothing was written with the former two.
 func File(out io.Writer, in []byte, format string, o Options) (Result, error) {
 	var r Result
 	docs := split(in)
@@ -48,6 +53,9 @@ func File(out io.Writer, in []byte, format string, o Options) (Result, error) {
 		}
 		docs[i].body = body
 		docs[i].rewritten = true
+	}
+	if len(r.Taken) > 0 {
+		return r, fmt.Errorf("%w: %s", ErrTaken, strings.Join(r.Taken, "; "))
 	}
 	if format == JSON {
 		return r, writeJSON(out, objects)

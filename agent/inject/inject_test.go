@@ -88,14 +88,21 @@ func TestKinds(t *testing.T) {
 		`{apiVersion: apps/v1, kind: DeploymentList, items: [{spec: {template: ` + template + `}}, {spec: {template: ` + template + `}}]}`:                                     2,
 		`{apiVersion: v1, kind: PodList, items: [{metadata: {labels: {stoker.dev/model: m}}, spec: {containers: []}}]}`:                                                        1,
 
-		`{apiVersion: ray.io/v1, kind: RayCluster, spec: {headGroupSpec: {template: ` + template + `}}}`:                                 0,
-		`{apiVersion: example.com/v1, kind: Deployment, spec: {template: ` + template + `}}`:                                             0,
-		`{apiVersion: v1, kind: Service, spec: {selector: {stoker.dev/model: m}}}`:                                                       0,
-		`{apiVersion: apps/v1, kind: Deployment}`:                                                                                        0,
+		`{apiVersion: argoproj.io/v1alpha1, kind: Rollout, spec: {template: ` + template + `}}`:                                                                                                                1,
+		`{apiVersion: argoproj.io/v1alpha1, kind: Rollout, spec: {workloadRef: {kind: Deployment, name: x}}}`:                                                                                                  0,
+		`{apiVersion: serving.knative.dev/v1, kind: Service, spec: {template: ` + template + `}}`:                                                                                                              1,
+		`{apiVersion: jobset.x-k8s.io/v1alpha2, kind: JobSet, spec: {replicatedJobs: [{name: a, template: {spec: {template: ` + template + `}}}, {name: b, template: {spec: {template: ` + template + `}}}]}}`: 2,
+		`{apiVersion: ray.io/v1, kind: RayCluster, spec: {headGroupSpec: {template: ` + template + `}}}`:                                                                                                       1,
+		`{apiVersion: ray.io/v1, kind: RayCluster, spec: {headGroupSpec: {template: ` + template + `}, workerGroupSpecs: [{template: ` + template + `}, {groupName: x}]}}`:                                     2,
+		`{apiVersion: ray.io/v1, kind: RayService, spec: {rayClusterConfig: {headGroupSpec: {template: {}}, workerGroupSpecs: [{template: ` + template + `}]}}}`:                                               1,
+		`{apiVersion: ray.io/v1, kind: RayJob, spec: {rayClusterSpec: {workerGroupSpecs: [{template: ` + template + `}]}}}`:                                                                                    1,
+		`{apiVersion: example.com/v1, kind: Deployment, spec: {template: ` + template + `}}`:                                                                                                                   0,
+		`{apiVersion: v1, kind: Service, spec: {selector: {stoker.dev/model: m}}}`:                                                                                                                             0,
+		`{apiVersion: apps/v1, kind: Deployment}`: 0,
 		`{apiVersion: apps/v1, kind: Deployment, metadata: {labels: {stoker.dev/model: m}}, spec: {template: {spec: {containers: []}}}}`: 0,
 		`{apiVersion: v1, kind: List, items: [null, 3, text]}`:                                                                           0,
-		`{apiVersion: v1, kind: List}`:                                                                                                   0,
-		`{}`:                                                                                                                             0,
+		`{apiVersion: v1, kind: List}`: 0,
+		`{}`:                           0,
 	} {
 		out, r := file(t, text, YAML)
 		if r.Injected != want || r.Pods != want || strings.Count(out, "name: "+Waiter) != want {
@@ -103,6 +110,61 @@ func TestKinds(t *testing.T) {
 		}
 		if want == 0 && out != text {
 			t.Errorf("%s came out as %s", text, out)
+		}
+	}
+}
+
+// Objects that name a model are reported where their kind is none whose pods are known.
+func TestUnread(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`{apiVersion: serving.kserve.io/v1beta1, kind: InferenceService, metadata: {name: a, labels: {stoker.dev/model: m}}, spec: {predictor: {}}}`:                  `InferenceService "a"`,
+		`{apiVersion: serving.kserve.io/v1beta1, kind: InferenceService, metadata: {name: b}, spec: {predictor: {labels: {stoker.dev/model: m}}}}`:                    `InferenceService "b"`,
+		`{apiVersion: example.com/v1, kind: Serving, metadata: {name: c}, spec: {groups: [{template: ` + template + `}]}}`:                                            `Serving "c"`,
+		`{apiVersion: v1, kind: List, items: [{apiVersion: example.com/v1, kind: Serving, metadata: {name: d}, spec: {pod: ` + template + `}}]}`:                      `Serving "d"`,
+		`{apiVersion: serving.kserve.io/v1beta1, kind: InferenceService, metadata: {name: e, labels: {app: x}}, spec: {predictor: {}}}`:                               "",
+		`{apiVersion: v1, kind: Service, metadata: {labels: {stoker.dev/model: m}}, spec: {selector: {stoker.dev/model: m}}}`:                                         "",
+		`{apiVersion: monitoring.coreos.com/v1, kind: PodMonitor, metadata: {labels: {stoker.dev/model: m}}, spec: {selector: {matchLabels: {stoker.dev/model: m}}}}`: "",
+		`{apiVersion: apps/v1, kind: Deployment, metadata: {name: f}, spec: {template: ` + template + `}}`:                                                            "",
+	} {
+		_, r := file(t, text, YAML)
+		if got := strings.Join(r.Unread, ", "); got != want {
+			t.Errorf("%s\nreported is %q, want %q", text, got, want)
+		}
+	}
+}
+
+// A pod whose container has something of its own where Stoker's belongs is refused, and
+// nothing of its file is written.
+func TestTaken(t *testing.T) {
+	t.Parallel()
+	pod := func(mounts, volumes string) string {
+		return "{apiVersion: v1, kind: Pod, metadata: {name: p, labels: {stoker.dev/model: m}}, spec: {volumes: [" + volumes + "], containers: [{name: a}, {name: c, volumeMounts: [" + mounts + "]}]}}"
+	}
+	const claim = "{name: w, persistentVolumeClaim: {claimName: stoker-models}}"
+	for name, tc := range map[string]struct{ text, want string }{
+		"models":            {pod("{name: own, mountPath: /models}", ""), `Pod "p": container "c" mounts its volume "own" at /models, where Stoker's belongs: mount it elsewhere, or call it stoker-models if it is the store`},
+		"models with slash": {pod("{name: own, mountPath: /models/}", ""), `"own" at /models,`},
+		"pin":               {pod("{name: own, mountPath: /stoker}", claim), `"own" at /stoker, where Stoker's belongs: mount it elsewhere`},
+		"the claim at pin":  {pod("{name: w, mountPath: /stoker}", claim), `"w" at /stoker`},
+		"both":              {pod("{name: own, mountPath: /models}, {name: own, mountPath: /stoker}", ""), `is the store; Pod "p": container "c" mounts its volume "own" at /stoker`},
+		"below":             {pod("{name: own, mountPath: /models/hub}", ""), ""},
+		"the claim":         {pod("{name: w, mountPath: /models}", claim), ""},
+		"by name":           {pod("{name: stoker-models, mountPath: /models}, {name: stoker-pin, mountPath: /stoker}", ""), ""},
+		"injected before":   {strings.Replace(pod("{name: own, mountPath: /models}", ""), "containers:", "initContainers: [{name: stoker-wait}], containers:", 1), ""},
+		"names no model":    {strings.Replace(pod("{name: own, mountPath: /models}", ""), "stoker.dev/model", "x", 1), ""},
+		"beside a good one": {pod("", "") + "\n---\n" + pod("{name: own, mountPath: /models}", ""), `container "c"`},
+	} {
+		var out bytes.Buffer
+		_, err := File(&out, []byte(tc.text), YAML, options())
+		if tc.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), tc.want) || out.Len() > 0 {
+			t.Errorf("%s: %v\nwant %s\nwritten: %s", name, err, tc.want, out.String())
 		}
 	}
 }

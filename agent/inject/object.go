@@ -1,6 +1,8 @@
 package inject
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/stoker-project/stoker/agent"
@@ -13,14 +15,21 @@ type Result struct {
 	Pods, Injected int
 	// Models are the models that they name, in the order in which they stand.
 	Models []string
-	// Placements is what else than prefer and require they say of placement, and
-	// Fits what else than require of fits.
-	Placements, Fits []string
+	// Placements is what else than prefer and require they say of placement, Fits
+	// what else than require of fits, and ServiceLinks what else than keep of
+	// service links.
+	Placements, Fits, ServiceLinks []string
+	// Taken is what keeps pods from being changed: containers that mount something of
+	// their own where the store or the pin belongs.
+	Taken []string
+	// Unread are the objects that name a model and are of a kind whose pods are not
+	// looked for, as KIND "NAME".
+	Unread []string
 }
 
 // Object adds to every pod or pod template of an object what it needs: of
-// pods, of Kubernetes' own controllers, of LeaderWorkerSets, and of lists of
-// these. Other kinds stay as they are.
+// pods, of Kubernetes' own controllers, of LeaderWorkerSets and others whose pod
+// templates have a fixed place, and of lists of these. Other kinds stay as they are.
 func Object(object map[string]any, o Options) Result {
 	var r Result
 	r.object(object, o)
@@ -52,43 +61,111 @@ func groupOf(apiVersion string) string {
 	return group
 }
 
-// ofKind finds the pods in an object of a kind.
+// ofKind adds to the pods of an object of a kind.
 func (r *Result) ofKind(kind, group string, object map[string]any, o Options) {
-	spec := mapOf(object["spec"])
-	switch group + "/" + kind {
-	case "/Pod":
-		r.pod(object, o)
-	case "/PodTemplate":
-		r.pod(mapOf(object["template"]), o)
-	case "apps/Deployment", "apps/StatefulSet", "apps/DaemonSet", "apps/ReplicaSet", "batch/Job", "/ReplicationController":
-		r.pod(mapOf(spec["template"]), o)
-	case "batch/CronJob":
-		job := mapOf(mapOf(spec["jobTemplate"])["spec"])
-		r.pod(mapOf(job["template"]), o)
-	case "leaderworkerset.x-k8s.io/LeaderWorkerSet":
-		both := mapOf(spec["leaderWorkerTemplate"])
-		r.pod(mapOf(both["leaderTemplate"]), o)
-		r.pod(mapOf(both["workerTemplate"]), o)
+	called := fmt.Sprintf("%s %q", kind, text(mapOf(object["metadata"])["name"]))
+	pods, isRead := podsOf(kind, group, object)
+	if !isRead && (labelsPods(object["spec"]) || group == kserve && namesModel(mapOf(object["metadata"])["labels"])) {
+		r.Unread = append(r.Unread, called)
+	}
+	for _, p := range pods {
+		r.pod(called, p, o)
 	}
 }
 
-// pod is a pod or a pod template: something with metadata and spec.
-func (r *Result) pod(p map[string]any, o Options) {
-	meta := mapOf(p["metadata"])
-	model := text(mapOf(meta["labels"])[agent.ModelLabel])
-	if model == "" {
+// kserve is a group whose objects hand their own labels on to their pods.
+const kserve = "serving.kserve.io"
+
+// podsOf returns the pod, or the pod templates, of an object: what has metadata and
+// spec. isRead is false for kinds of which it knows none.
+func podsOf(kind, group string, object map[string]any) (pods []map[string]any, isRead bool) {
+	spec := mapOf(object["spec"])
+	switch group + "/" + kind {
+	case "/Pod":
+		return []map[string]any{object}, true
+	case "/PodTemplate":
+		return templates(object), true
+	case "apps/Deployment", "apps/StatefulSet", "apps/DaemonSet", "apps/ReplicaSet", "batch/Job", "/ReplicationController",
+		"argoproj.io/Rollout", "serving.knative.dev/Service":
+		return templates(spec), true
+	case "batch/CronJob":
+		return templates(mapOf(mapOf(spec["jobTemplate"])["spec"])), true
+	case "leaderworkerset.x-k8s.io/LeaderWorkerSet":
+		both := mapOf(spec["leaderWorkerTemplate"])
+		return []map[string]any{mapOf(both["leaderTemplate"]), mapOf(both["workerTemplate"])}, true
+	case "jobset.x-k8s.io/JobSet":
+		for _, job := range listOf(spec["replicatedJobs"]) {
+			pods = append(pods, templates(mapOf(mapOf(mapOf(job)["template"])["spec"]))...)
+		}
+		return pods, true
+	case "ray.io/RayCluster":
+		return ofRayCluster(spec), true
+	case "ray.io/RayService":
+		return ofRayCluster(mapOf(spec["rayClusterConfig"])), true
+	case "ray.io/RayJob":
+		return ofRayCluster(mapOf(spec["rayClusterSpec"])), true
+	}
+	return nil, false
+}
+
+// templates is the pod template of whatever has one.
+func templates(of map[string]any) []map[string]any { return []map[string]any{mapOf(of["template"])} }
+
+func ofRayCluster(spec map[string]any) []map[string]any {
+	pods := templates(mapOf(spec["headGroupSpec"]))
+	for _, group := range listOf(spec["workerGroupSpecs"]) {
+		pods = append(pods, templates(mapOf(group))...)
+	}
+	return pods
+}
+
+// labelsPods reports whether labels that name a model stand anywhere in a part of an
+// object, as they do for its pods. What selects pods has no labels of that name.
+func labelsPods(part any) bool {
+	switch part := part.(type) {
+	case map[string]any:
+		if namesModel(part["labels"]) {
+			return true
+		}
+		for _, v := range part {
+			if labelsPods(v) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(part, labelsPods)
+	}
+	return false
+}
+
+func namesModel(labels any) bool { return text(mapOf(labels)[agent.ModelLabel]) != "" }
+
+// pod is a pod or a pod template: something with metadata and spec. called is what the
+// object is called that it belongs to.
+func (r *Result) pod(called string, p map[string]any, o Options) {
+	meta, spec := mapOf(p["metadata"]), mapOf(p["spec"])
+	if !namesModel(meta["labels"]) {
 		return
 	}
 	r.Pods++
-	r.Models = append(r.Models, model)
-	if placement := text(mapOf(meta["annotations"])[PlacementAnnotation]); placement != "" && placement != Require && placement != "prefer" {
+	r.Models = append(r.Models, text(mapOf(meta["labels"])[agent.ModelLabel]))
+	annotations := mapOf(meta["annotations"])
+	if placement := text(annotations[PlacementAnnotation]); placement != "" && placement != Require && placement != "prefer" {
 		r.Placements = append(r.Placements, placement)
 	}
-	if fits := text(mapOf(meta["annotations"])[FitsAnnotation]); fits != "" && fits != Require {
+	if fits := text(annotations[FitsAnnotation]); fits != "" && fits != Require {
 		r.Fits = append(r.Fits, fits)
 	}
-	if Pod(meta, mapOf(p["spec"]), o) {
-		r.Injected++
+	if links := text(annotations[ServiceLinksAnnotation]); links != "" && links != Keep {
+		r.ServiceLinks = append(r.ServiceLinks, links)
+	}
+	taken := takenPaths(spec)
+	if !Pod(meta, spec, o) {
+		return
+	}
+	r.Injected++
+	for _, t := range taken {
+		r.Taken = append(r.Taken, called+": "+t)
 	}
 }
 
@@ -98,4 +175,7 @@ func (r *Result) add(other Result) {
 	r.Models = append(r.Models, other.Models...)
 	r.Placements = append(r.Placements, other.Placements...)
 	r.Fits = append(r.Fits, other.Fits...)
+	r.ServiceLinks = append(r.ServiceLinks, other.ServiceLinks...)
+	r.Taken = append(r.Taken, other.Taken...)
+	r.Unread = append(r.Unread, other.Unread...)
 }

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -27,6 +28,10 @@ const (
 	FitsAnnotation = agent.Domain + "/fits"
 	// Require is the annotations' value that makes a requirement.
 	Require = "require"
+	// ServiceLinksAnnotation with the value keep leaves enableServiceLinks as it is.
+	ServiceLinksAnnotation = agent.Domain + "/service-links"
+	// Keep is that annotation's value.
+	Keep = "keep"
 )
 
 // waiterUser is whom the init container runs as: nobody's number in particular.
@@ -76,7 +81,40 @@ func Pod(meta, spec map[string]any, o Options) bool {
 		fits: text(annotations[FitsAnnotation]) == Require,
 	}
 	addAffinity(spec, model, wants, o)
+	// A Service called vllm gives every later pod of its namespace VLLM_PORT=tcp://..., and
+	// vLLM, which reads a port there, ends (vLLM 0.33: envs.get_vllm_port).
+	if spec["enableServiceLinks"] == nil && text(annotations[ServiceLinksAnnotation]) != Keep {
+		spec["enableServiceLinks"] = false
+	}
 	return true
+}
+
+// takenPaths returns, for each mount with which a container puts a volume of the pod's own
+// where the store or the pin belongs, what to say. Of such a container the variables
+// would lead nowhere. The store under another name of its volume is the store.
+func takenPaths(spec map[string]any) []string {
+	stores := map[string]bool{StoreVolume: true}
+	for _, v := range listOf(spec["volumes"]) {
+		volume := mapOf(v)
+		if text(mapOf(volume["persistentVolumeClaim"])["claimName"]) == StoreVolume {
+			stores[text(volume["name"])] = true
+		}
+	}
+	var taken []string
+	for _, c := range listOf(spec["containers"]) {
+		container := mapOf(c)
+		for _, m := range listOf(container["volumeMounts"]) {
+			volume, path, instead := text(mapOf(m)["name"]), strings.TrimSuffix(text(mapOf(m)["mountPath"]), "/"), ""
+			switch {
+			case path == StorePath && !stores[volume]:
+				instead = ", or call it " + StoreVolume + " if it is the store"
+			case path != PinPath || volume == PinVolume:
+				continue
+			}
+			taken = append(taken, fmt.Sprintf("container %q mounts its volume %q at %s, where Stoker's belongs: mount it elsewhere%s", text(container["name"]), volume, path, instead))
+		}
+	}
+	return taken
 }
 
 func addVolumes(spec map[string]any) {

@@ -33,19 +33,26 @@ init container stoker-wait, which waits for the model and pins its revision as
 /stoker/model, variables that keep the Hub's client offline, and a preference
 for nodes where the model is warm and a replica fits. With the annotation
 stoker.dev/placement: require, a warm node is required; with stoker.dev/fits:
-require, none that says that no replica fits. What a pod has already stays.
+require, none that says that no replica fits. enableServiceLinks becomes false,
+because a Service called vllm would set VLLM_PORT to something that is no port;
+the annotation stoker.dev/service-links: keep leaves it. What a pod has already
+stays; a volume of its own at /models or /stoker is refused.
 
 It finds pods in Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job,
-CronJob, PodTemplate, ReplicationController, LeaderWorkerSet and lists of them.
-Documents keep their order, and those in which nothing changes come out byte for
-byte, as all do of a file that was injected before. Where something changes,
-comments and the order of keys are lost.
+CronJob, PodTemplate, ReplicationController, LeaderWorkerSet, JobSet, Rollout,
+RayCluster, RayService, RayJob, Knative's Service, and lists of them; objects of
+other kinds that name a model are reported. Documents keep their order, and
+those in which nothing changes come out byte for byte, as all do of a file that
+was injected before. Where something changes, comments and the order of keys are
+lost. Knative takes what is added only where its config-features allow init
+containers, claims and affinity.
 
 The flags are the chart's values image, image.pullPolicy and inject; give what
 your release has. Clusters before Kubernetes 1.36 have no such policy.
 
 Exit codes: 0 written, also if nothing was to be added, 1 the result cannot be
-written, 2 wrong usage, or FILE cannot be read, 130 interrupted.`,
+written, 2 wrong usage, FILE cannot be read, or a pod of it has a volume of its
+own at /models or /stoker, 130 interrupted.`,
 		Example: `  stoker inject -f vllm.yaml | kubectl apply -f -
   helm template vllm ./chart | stoker inject -f - --image registry.example.com/stoker:1`,
 		Args: noArgs,
@@ -110,9 +117,12 @@ func (c *cli) inject(cmd *cobra.Command, f injectFlags) error {
 	}
 	var out bytes.Buffer
 	found, err := inject.File(&out, in, f.output, f.Options)
-	if errors.Is(err, inject.ErrDocument) {
+	switch {
+	case errors.Is(err, inject.ErrDocument):
 		return usage(fmt.Errorf("read %s: %w", f.file, err))
-	} else if err != nil {
+	case errors.Is(err, inject.ErrTaken):
+		return usage(fmt.Errorf("inject %s: %w", f.file, err))
+	case err != nil:
 		return err
 	}
 	c.remark(found)
@@ -142,7 +152,11 @@ func readInput(stdin io.Reader, file string) ([]byte, error) {
 
 // remark says on standard error what somebody may not have meant.
 func (c *cli) remark(r inject.Result) {
-	if r.Pods == 0 {
+	for _, object := range r.Unread {
+		fmt.Fprintf(c.stderr, "stoker: %s names a model, but pods are not looked for in its kind, so nothing was added to it; "+
+			"from Kubernetes 1.36 on the chart's admission policy adds it to the pods themselves\n", object)
+	}
+	if r.Pods == 0 && len(r.Unread) == 0 {
 		fmt.Fprintln(c.stderr, "stoker: no pod here has the label stoker.dev/model, so nothing was added")
 	}
 	for _, m := range r.Models {
@@ -152,6 +166,9 @@ func (c *cli) remark(r inject.Result) {
 	}
 	for _, v := range r.Fits {
 		fmt.Fprintf(c.stderr, "stoker: stoker.dev/fits %q is ignored; use require, or leave it out\n", v)
+	}
+	for _, v := range r.ServiceLinks {
+		fmt.Fprintf(c.stderr, "stoker: stoker.dev/service-links %q is ignored; use keep, or leave it out\n", v)
 	}
 	for _, p := range r.Placements {
 		fmt.Fprintf(c.stderr, "stoker: stoker.dev/placement %q is taken for prefer; use prefer or require\n", p)

@@ -38,7 +38,7 @@ func (c *cli) pullCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pull SOURCE",
 		Short: "Pull one model into a store, verified and published; prints the path that vLLM takes",
-		Long: `Pull one model into a store, and print the directory that vLLM takes as --model.
+		Long: `Pull one model into a store, and print the directory that vllm serve takes.
 Every byte is held against what the source vouches for, and nothing is visible
 before all of it is right. An interrupted pull goes on where it was. What is in
 the store and right already is not downloaded again.

@@ -34,11 +34,11 @@ func (c *cli) waitCommand() *cobra.Command {
 		Use:   "wait NAME",
 		Short: "Wait until a model is published in a store; for an init container",
 		Long: `Wait until the agent of this node has published the model, and print the
-directory that vLLM takes as --model. It needs no network and no Kubernetes API,
+directory that vllm serve takes. It needs no network and no Kubernetes API,
 and the store may be mounted read-only. Standard error shows how far the pull is.
 
 With --pin, DIR/model becomes a symlink to the revision that is published now,
-and that path is printed. Give it to vLLM as --model: an update of the model
+and that path is printed. Give it to vllm serve: an update of the model
 while vLLM loads then mixes nothing.
 
 It ends at once with the agent's reason if the model is refused for good, and

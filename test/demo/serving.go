@@ -37,7 +37,8 @@ spec:
       containers:
       - name: vllm
         image: vllm/vllm-openai
-        args: [--model=/stoker/model, --served-model-name=stoker-demo/llama-demo]
+        command: [vllm, serve]
+        args: [/stoker/model, --served-model-name=stoker-demo/llama-demo]
         resources: {limits: {nvidia.com/gpu: "1"}}
 `
 
