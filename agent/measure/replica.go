@@ -1,0 +1,86 @@
+package measure
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// vLLM's arguments that split a model over GPUs, the long name first (engine/arg_utils.py).
+func splitFlags() [][]string {
+	return [][]string{
+		{"--tensor-parallel-size", "-tp"},
+		{"--pipeline-parallel-size", "-pp"},
+		{"--data-parallel-size", "-dp"},
+		{"--decode-context-parallel-size", "-dcp"},
+		{"--prefill-context-parallel-size", "-pcp"},
+	}
+}
+
+// unclear stands for a value that is no number, as one from the environment.
+const unclear = "?"
+
+// SplitArgs keeps of a container's command line how vLLM splits the model over GPUs, and nothing else: a command line may
+// hold keys. It may be a shell's script, so words are taken as they come. Applied to its own result, it changes nothing.
+func SplitArgs(command ...string) []string {
+	var words, out []string
+	for _, c := range command {
+		words = append(words, strings.FieldsFunc(c, func(r rune) bool { return strings.ContainsRune(" \t\n\r\\\"';&|", r) })...)
+	}
+	for i, w := range words {
+		flag, value, joined := strings.Cut(w, "=")
+		if strings.HasPrefix(flag, "--") {
+			flag = strings.ReplaceAll(flag, "_", "-") // vLLM takes both
+		}
+		at := slices.IndexFunc(splitFlags(), func(names []string) bool { return slices.Contains(names, flag) })
+		if at < 0 {
+			continue
+		}
+		if !joined && i+1 < len(words) {
+			value = words[i+1]
+		}
+		if n, err := strconv.ParseUint(value, 10, 16); err != nil || n == 0 {
+			value = unclear
+		}
+		out = append(out, splitFlags()[at][0]+"="+value)
+	}
+	return out
+}
+
+// TensorParallel is over how many GPUs the arguments that SplitArgs kept split a model, if they split it in no other way;
+// 0 if they do, or if that is unclear. Without arguments it is vLLM's default, 1, unless the caller knows better: stated
+// is false.
+func TensorParallel(kept []string) (gpus int, stated bool) {
+	gpus = 1
+	for _, arg := range kept {
+		flag, value, _ := strings.Cut(arg, "=")
+		n, err := strconv.Atoi(value)
+		switch {
+		case err != nil:
+			return 0, true
+		case flag == splitFlags()[0][0]:
+			gpus, stated = n, true
+		case n != 1:
+			return 0, true
+		}
+	}
+	return gpus, stated
+}
+
+// ImageVersion is the release of vLLM that an image's tag names, like 0.33.0; "" if it names none. Applied to its own
+// result, it changes nothing.
+func ImageVersion(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+	tag := strings.TrimPrefix(image[strings.LastIndexAny(image, ":/")+1:], "v")
+	if end := strings.IndexFunc(tag, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }); end >= 0 {
+		if !strings.ContainsRune("-+_", rune(tag[end])) {
+			return ""
+		}
+		tag = tag[:end]
+	}
+	parts := strings.Split(tag, ".")
+	if len(parts) < 2 || len(parts) > 3 || parts[0] != "0" || slices.ContainsFunc(parts, func(p string) bool { return p == "" || len(p) > 3 }) {
+		return ""
+	}
+	return tag
+}
