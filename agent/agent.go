@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 
+	"github.com/stoker-project/stoker/agent/measure"
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/secrets"
 	"github.com/stoker-project/stoker/fetcher/store"
@@ -50,6 +52,8 @@ type Options struct {
 	// among it; what Secrets are mounted is added. Nil: only what looks like a secret
 	// is hidden.
 	Secrets *secrets.Set
+	// Dial connects to pods whose metrics page is read; nil: directly.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // validate reports every option that is missing.
@@ -91,6 +95,7 @@ type Agent struct {
 	// inspect reads, in place of scrub, a volume that no agent writes; nil: another one.
 	inspect *inspector
 	warmer  *warmer
+	measure *measurer
 	speed   *speedometer
 	written slot[written]
 	lifted  slot[lifted]
@@ -179,6 +184,7 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 	a.scrub = newScrubber(o.Store, mayWrite, a.pulls.transferring, look, a.speed.add, o.Logger)
 	a.warmer = newWarmer(o.Store, usable, a.pulls.transferring, look, wake, o.Logger)
 	a.warmer.speed = a.speed
+	a.measure = newMeasurer(measure.NewAsker(o.Dial).Page, wake, o.Logger)
 	switch v := o.Config.Volume; {
 	case v.shared():
 		a.turns = newTurns(a, c, observer)
@@ -256,6 +262,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.wg.Go(func() { a.scrub.run(ctx) })
 	}
 	a.wg.Go(func() { a.warmer.run(ctx) })
+	a.wg.Go(func() { a.measure.run(ctx) })
 	g.Go(func() error {
 		a.turnAround(ctx)
 		a.waitForWork()

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 
 	"github.com/stoker-project/stoker/fetcher/smallfile"
@@ -34,6 +36,8 @@ type Config struct {
 	Pull PullConfig
 	// GPU is how readings of the GPUs are judged.
 	GPU GPUConfig
+	// Measure is whether replicas on this node are asked what they took.
+	Measure MeasureConfig
 	// Startup is when a new node's startup taint goes.
 	Startup StartupConfig
 	// Scrub bounds the reading again of what is published.
@@ -90,6 +94,17 @@ type GPUConfig struct {
 	// here has a GPU, before that is a leak. Default 5%: the driver's own use
 	// is below that, and vLLM starts by default with up to 8% in use.
 	LeakAbove Share
+}
+
+// MeasureConfig is whether, and how, replicas on this node are asked for their metrics page, which has what vLLM left for
+// its KV cache.
+type MeasureConfig struct {
+	// Enabled: they are asked. Default false.
+	Enabled bool
+	// Port is where pods serve the page whose container with GPUs names no port http. Default 8000, vLLM's own.
+	Port uint16
+	// TrustedNamespaces are those whose pods may add a yes by what they answer; others may only take one away.
+	TrustedNamespaces []string
 }
 
 // StartupConfig is when the taint [ColdTaint] is lifted.
@@ -193,6 +208,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Any("store", c.Store),
 		slog.Any("pull", c.Pull),
 		slog.Any("gpu", c.GPU),
+		slog.Any("measure", c.Measure),
 		slog.Any("startup", c.Startup),
 		slog.Any("scrub", c.Scrub),
 		slog.Any("ram", c.RAM),
@@ -231,6 +247,7 @@ func ParseConfig(data []byte) (Config, error) {
 	cfg.Store = parseStore(section("store"))
 	cfg.Pull = parsePull(section("pull"))
 	cfg.GPU = parseGPU(section("gpu"))
+	cfg.Measure = parseMeasure(section("measure"))
 	cfg.Startup = parseStartup(section("startup"))
 	cfg.Scrub = parseScrub(section("scrub"))
 	cfg.RAM = parseRAM(section("ram"))
@@ -254,6 +271,28 @@ func parseStore(f *fields) StoreConfig {
 
 func parseGPU(f *fields) GPUConfig {
 	cfg := GPUConfig{LeakAbove: f.share("leakAbove", "a device's memory", Share{Percent: 5})}
+	f.done()
+	return cfg
+}
+
+// vllmPort is vLLM's default.
+const vllmPort = 8000
+
+func parseMeasure(f *fields) MeasureConfig {
+	cfg := MeasureConfig{Enabled: f.boolean("enabled", false), TrustedNamespaces: f.strs("trustedNamespaces")}
+	port := f.integer("port", vllmPort, 1)
+	if port > math.MaxUint16 {
+		f.complain("port", port, "write a port from 1 to 65535")
+	}
+	cfg.Port = uint16(port)
+	for i, name := range cfg.TrustedNamespaces {
+		for _, why := range validation.IsDNS1123Label(name) {
+			f.complain(fmt.Sprintf("trustedNamespaces[%d]", i), name, "not the name of a namespace: "+brief(why))
+		}
+	}
+	if len(cfg.TrustedNamespaces) == 0 {
+		cfg.TrustedNamespaces = nil
+	}
 	f.done()
 	return cfg
 }

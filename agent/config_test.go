@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,7 @@ func TestConfigDefaults(t *testing.T) {
 		Store:   StoreConfig{Reserve: Share{Percent: 20}},
 		Pull:    PullConfig{ConcurrentModels: 2, Jobs: 32},
 		GPU:     GPUConfig{LeakAbove: Share{Percent: 5}},
+		Measure: MeasureConfig{Port: 8000},
 		Startup: StartupConfig{Timeout: 30 * time.Minute},
 		Scrub:   ScrubConfig{Rate: 50 << 20, Cycle: 24 * time.Hour},
 		RAM:     RAMConfig{Rate: 200 << 20},
@@ -93,6 +95,7 @@ models:
 store: {quota: 500Gi, reserve: 100Gi}
 pull: {concurrentModels: 3, jobs: 4, maxRate: 500Mi}
 gpu: {leakAbove: 2Gi}
+measure: {enabled: true, port: 9000, trustedNamespaces: [team-a]}
 scrub: {rate: 1Gi, cycle: 168h}
 ram: {budget: 25%, rate: 1Gi}
 intervals: {observe: 1s, grace: 30s}
@@ -135,6 +138,9 @@ intervals: {observe: 1s, grace: 30s}
 	}
 	if m.Source.String() != "s3://models/llama" {
 		t.Errorf("source is %s", m.Source)
+	}
+	if got := got.Measure; !got.Enabled || got.Port != 9000 || !slices.Equal(got.TrustedNamespaces, []string{"team-a"}) {
+		t.Errorf("measure is wrong: %+v", got)
 	}
 	if got.Store.Quota != 500<<30 || got.Store.Reserve.Of(1<<50) != 100<<30 || got.Pull.MaxRate != 500<<20 || got.GPU.LeakAbove.Of(80<<30) != 2<<30 {
 		t.Errorf("sizes are wrong: %+v %+v %+v", got.Store, got.Pull, got.GPU)
@@ -181,6 +187,7 @@ models:
 store: {quota: lots, reserve: 120%}
 pull: {concurrentModels: 0, maxRate: -5}
 gpu: {leakAbove: some, leaks: 1}
+measure: {enabled: maybe, port: 65536, trustedNamespaces: [team-a, Team_B, 7], ports: []}
 scrub: {rate: 0, cycle: 7d, every: 1h}
 ram: {budget: 100%, rate: fast}
 volume: {mode: readonly, leaseDuration: 1s}

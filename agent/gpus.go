@@ -26,6 +26,8 @@ func (a *Agent) observeGPUs(now time.Time, f facts, d decision) {
 			l.leaks.restore(l.nodeSeen.Status)
 		}
 	}
+	a.measureReplicas(now, f, d, g)
+	g.Measured = l.measured
 	found, gone := l.leaks.look(now, g, l.cfg.Intervals.GPULeak, l.cfg.GPU.LeakAbove)
 	a.tellLeaks(found, gone)
 	l.gpus.feed(now, wordOf(d.Models, g, l.leaks.list()), l.cfg.Intervals.GPURise)
@@ -83,6 +85,7 @@ func gpuFactsOf(devices answer[[]gpu.Device], f facts, node nodeView) gpuFacts {
 	g.Free = g.sound()
 	if node.GPUsKnown {
 		g.Free = min(g.Free, node.GPUs)
+		g.Divided = node.GPUs > g.there()
 	}
 	for _, p := range f.Pods {
 		if p.over() {

@@ -32,7 +32,9 @@ type gpuWord struct {
 	// or not.
 	Fits  map[string]int
 	Tight map[string]int
-	Leaks []LeakStatus
+	// Measured is what replicas of warm models took here, of those that were measured.
+	Measured map[string]sizing.Measured
+	Leaks    []LeakStatus
 
 	// trouble is the kind of Reason: texts of one kind differ from reading to
 	// reading, and are not worth a write.
@@ -43,7 +45,7 @@ type gpuWord struct {
 func (w gpuWord) equal(o gpuWord) bool {
 	return w.Count == o.Count && w.Reason == o.Reason && w.Name == o.Name && w.TotalBytes == o.TotalBytes && w.UsableBytes == o.UsableBytes && w.Idle == o.Idle &&
 		w.FreeGiB == o.FreeGiB && w.Unallocated == o.Unallocated &&
-		maps.Equal(w.Fits, o.Fits) && maps.Equal(w.Tight, o.Tight) && slices.Equal(w.Leaks, o.Leaks)
+		maps.Equal(w.Fits, o.Fits) && maps.Equal(w.Tight, o.Tight) && maps.Equal(w.Measured, o.Measured) && slices.Equal(w.Leaks, o.Leaks)
 }
 
 // known says whether the GPUs can be read.
@@ -59,14 +61,17 @@ func (w gpuWord) fits(model string) (replicas int, ok bool) {
 func wordOf(models []modelState, g gpuFacts, leaks []LeakStatus) gpuWord {
 	w := gpuWord{
 		Count: unknown, Idle: unknown, FreeGiB: unknown, Unallocated: unknown,
-		Reason: g.Reason, trouble: g.trouble, Fits: map[string]int{}, Tight: map[string]int{},
+		Reason: g.Reason, trouble: g.trouble, Fits: map[string]int{}, Tight: map[string]int{}, Measured: map[string]sizing.Measured{},
 	}
 	for _, m := range models {
 		if m.Warm {
-			fits, tight := g.fits(m.Size, m.Model.Serving)
+			fits, tight, took := g.fits(m)
 			w.Fits[m.Name] = fits
 			if tight > 0 {
 				w.Tight[m.Name] = tight
+			}
+			if took.BesideBytes > 0 {
+				w.Measured[m.Name] = took
 			}
 		}
 	}
@@ -87,24 +92,30 @@ func wordOf(models []modelState, g gpuFacts, leaks []LeakStatus) gpuWord {
 	return w
 }
 
-// fits returns how many replicas could start now for certain, the least of what
+// fits returns how many replicas of a model could start now for certain, the least of what
 // free memory and what unallocated GPUs allow, and how many more may start, or
-// not; unknown where that cannot be told.
-func (g gpuFacts) fits(size *sizing.Model, s sizing.Serving) (fits, tight int) {
-	if !g.Known || !g.FreeKnown || size == nil {
-		return unknown, 0
+// not; unknown where that cannot be told. Took is the most that replicas here were
+// measured to take beside weights and cache.
+func (g gpuFacts) fits(m modelState) (fits, tight int, took sizing.Measured) {
+	if !g.Known || !g.FreeKnown || m.Size == nil {
+		return unknown, 0, took
 	}
-	need, err := size.Need(s)
+	s := m.Model.Serving
+	need, err := m.Size.Need(s)
 	if err != nil {
-		return unknown, 0
+		return unknown, 0, took
 	}
 	if g.Slices && need.TensorParallel > 1 {
-		return 0, 0 // MIG devices do not work together
+		return 0, 0, took // MIG devices do not work together
 	}
 	ready, perhaps := 0, 0
 	for _, d := range g.whole() {
-		verdict, _ := need.On(sizing.DeviceMemory{Name: d.Name, TotalBytes: d.TotalBytes}).Verdict(d.UsableBytes, d.FreeBytes)
-		switch verdict {
+		memory := sizing.DeviceMemory{Name: d.Name, TotalBytes: d.TotalBytes, UsableBytes: d.UsableBytes}
+		seen := g.Measured.Beside(m.Name, m.Revision, memory, need.TensorParallel)
+		if seen.BesideBytes > took.BesideBytes {
+			took = seen
+		}
+		switch verdict, _ := need.On(memory).VerdictMeasured(d.UsableBytes, d.FreeBytes, seen); verdict {
 		case sizing.Fits:
 			ready++
 		case sizing.Tight:
@@ -114,5 +125,5 @@ func (g gpuFacts) fits(size *sizing.Model, s sizing.Serving) (fits, tight int) {
 	}
 	free, each := max(0, g.Free), max(1, s.TensorParallel)
 	fits = min(ready, free) / each
-	return fits, min(ready+perhaps, free)/each - fits
+	return fits, min(ready+perhaps, free)/each - fits, took
 }

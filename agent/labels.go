@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/stoker-project/stoker/agent/measure"
 	"github.com/stoker-project/stoker/gpu"
 )
 
@@ -29,6 +30,10 @@ type gpuFacts struct {
 	Free      int
 	Held      bool
 	FreeKnown bool
+	// Divided: nvidia.com/gpu stands for shares of GPUs, which several pods may have of one.
+	Divided bool
+	// Measured is what replicas on these GPUs took beside weights and cache.
+	Measured measure.Book
 }
 
 // counts reports whether a device is one of those that nvidia.com/gpu stands for.
@@ -45,6 +50,17 @@ func (g gpuFacts) whole() []gpu.Device {
 		}
 	}
 	return out
+}
+
+// there counts the GPUs, or slices, whatever their state.
+func (g gpuFacts) there() int {
+	n := 0
+	for _, d := range g.Devices {
+		if g.counts(d) {
+			n++
+		}
+	}
+	return n
 }
 
 // sound counts those that can take work, or could if the process on

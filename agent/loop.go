@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/stoker-project/stoker/agent/measure"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -51,6 +52,8 @@ type loopState struct {
 
 	gpus  steady
 	leaks leaks
+	// measured is what replicas here took beside weights and cache, and kept what of that is written down.
+	measured, measuredKept measure.Book
 	// gpusWorked: NVML has listed GPUs in this container.
 	gpusWorked bool
 	// leaksRestored: what an earlier run reported was taken over.
@@ -114,6 +117,7 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 	if !f.Shared.follows() {
 		a.writeStatuses(now, d)
 		a.keepMemory(f, d)
+		a.keepMeasured()
 		a.keepLastGood()
 		a.scribe.retry(now, l.cfg.Intervals.RetryMin)
 	}
@@ -282,6 +286,12 @@ func (a *Agent) remember(now time.Time, st answer[storeView]) {
 	if err := st.Value.Memory.err; err != nil {
 		// Models that are no longer listed then stay where they are.
 		a.logger.Warn("go on without memory", "error", errText(err))
+	}
+	if l.cfg.Volume.own() { // else of another node's GPUs
+		l.measured, l.measuredKept = st.Value.Memory.measured, st.Value.Memory.measured
+		if err := st.Value.Memory.measuredErr; err != nil {
+			a.logger.Warn("measure replicas anew", "error", errText(err))
+		}
 	}
 	if cold := st.Value.Memory.coldSince; !cold.IsZero() && l.cfg.Volume.own() { // else another node's
 		l.coldSince = notAfter(cold, now)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/stoker-project/stoker/agent/measure"
 	"github.com/stoker-project/stoker/fetcher/secrets"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/gpu"
@@ -100,6 +101,9 @@ type agentMemory struct {
 	models    map[string]modelMemory
 	coldSince time.Time
 	err       error
+	// measured is what replicas took, and measuredErr why that is not known.
+	measured    measure.Book
+	measuredErr error
 }
 
 type sized struct {
@@ -152,6 +156,7 @@ func (o *storeObserver) look(ctx context.Context, beat func()) (storeView, error
 	case o.forget.Swap(false) || o.memory == nil:
 		m, err := readMemory(o.store.AgentFile(memoryFile))
 		o.memory = &agentMemory{models: m.Models, coldSince: m.ColdSince, err: err}
+		o.memory.measured, o.memory.measuredErr = readMeasured(o.store.AgentFile(measure.File))
 	}
 	view.Memory = o.memory
 	if view.Leaving, err = o.store.Leaving(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -355,6 +356,11 @@ func TestStatusGolden(t *testing.T) {
 	golden(t, "status.json", indented.String())
 }
 
+// addresses are compared as values.
+var addresses = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+}
+
 func TestPodsKeepLittle(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	gpus := func(n string) corev1.ResourceRequirements {
@@ -370,7 +376,11 @@ func TestPodsKeepLittle(t *testing.T) {
 		},
 		Spec: corev1.PodSpec{
 			Containers: []corev1.Container{
-				{Name: "a", Env: []corev1.EnvVar{{Name: "TOKEN", Value: "x"}}, Resources: gpus("2")},
+				{
+					Name: "a", Env: []corev1.EnvVar{{Name: "TOKEN", Value: "x"}}, Resources: gpus("2"), Image: "registry.example/hidden:v0.33.1-cu130",
+					Command: []string{"vllm", "serve"}, Args: []string{"/stoker/model", "--api-key=KEY", "-tp", "2"},
+					Ports: []corev1.ContainerPort{{Name: "grpc", ContainerPort: 1}, {Name: "http", ContainerPort: 8080}},
+				},
 				{Name: "b", Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{"nvidia.com/mig-1g.5gb": resource.MustParse("1")}}},
 			},
 			InitContainers: []corev1.Container{
@@ -383,7 +393,13 @@ func TestPodsKeepLittle(t *testing.T) {
 				{Name: "v", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claimName}}},
 			},
 		},
-		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.0.0.1"},
+		Status: corev1.PodStatus{
+			Phase: corev1.PodRunning, PodIP: "10.0.0.1", HostIP: "192.0.2.1", Message: "hidden",
+			Conditions: []corev1.PodCondition{
+				{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(noon), Message: "hidden"},
+				{Type: corev1.PodInitialized, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(noon.Add(-time.Minute))},
+			},
+		},
 	}
 	kept, err := keepLittle(full)
 	if err != nil {
@@ -397,17 +413,38 @@ func TestPodsKeepLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, no := range []string{"TOKEN", "secret", "10.0.0.1", "managedFields"} {
+	for _, no := range []string{"TOKEN", "secret", "KEY", "hidden", "grpc", "managedFields"} {
 		if strings.Contains(string(b), no) {
 			t.Errorf("%s is kept: %s", no, b)
 		}
 	}
 	want := pod{UID: "u", Phase: corev1.PodRunning, Labels: map[string]string{ModelLabel: "m"}, GPUs: 5, Memory: 5<<30 + 1<<20, Claims: []string{claimName}, GPUParts: true}
-	if diff := cmp.Diff(want, podOf(small)); diff != "" {
+	want.Replica = &replicaPod{
+		Namespace: "ns", Address: netip.MustParseAddrPort("10.0.0.1:8080"), NodeAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+		ReadyAt: noon, InitializedAt: noon.Add(-time.Minute), Split: []string{"--tensor-parallel-size=2"}, VLLMVersion: "0.33.1",
+	}
+	if diff := cmp.Diff(want, podOf(small), addresses); diff != "" {
 		t.Errorf("what is kept differs (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(podOf(full), podOf(small)); diff != "" {
+	if diff := cmp.Diff(podOf(full), podOf(small), addresses); diff != "" {
 		t.Errorf("keeping little changed what is read (-full +small):\n%s", diff)
+	}
+	for name, change := range map[string]func(p *corev1.Pod){
+		"no model":             func(p *corev1.Pod) { p.Labels = nil },
+		"the node's network":   func(p *corev1.Pod) { p.Spec.HostNetwork = true },
+		"pending":              func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending },
+		"not ready":            func(p *corev1.Pod) { p.Status.Conditions[0].Status = corev1.ConditionFalse },
+		"not initialized":      func(p *corev1.Pod) { p.Status.Conditions = p.Status.Conditions[:1] },
+		"no address":           func(p *corev1.Pod) { p.Status.PodIP = "" },
+		"two of GPUs":          func(p *corev1.Pod) { p.Spec.Containers[1].Resources = gpus("1") },
+		"none with whole GPUs": func(p *corev1.Pod) { p.Spec.Containers = p.Spec.Containers[1:] },
+	} {
+		p := full.DeepCopy()
+		change(p)
+		kept, err := keepLittle(p)
+		if small, ok := kept.(*corev1.Pod); err != nil || !ok || podOf(small).Replica != nil || podOf(p).Replica != nil {
+			t.Errorf("%s: it is a replica to ask", name)
+		}
 	}
 	full.Spec.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("9Gi")}}
 	whole, err := keepLittle(full)

@@ -14,6 +14,7 @@ func podOf(p *corev1.Pod) pod {
 			out.Claims = append(out.Claims, v.PersistentVolumeClaim.ClaimName)
 		}
 	}
+	out.Replica = replicaOf(p)
 	return out
 }
 

@@ -44,6 +44,9 @@ type pod struct {
 	// Created is when the API server took it: it cannot have pinned a revision
 	// that was published before then and has been superseded since.
 	Created time.Time
+	// Replica is what is needed to measure it; nil: it cannot be a replica of vLLM
+	// that is ready.
+	Replica *replicaPod
 }
 
 // model is the name of the model that the pod says it serves, or "".
@@ -173,10 +176,17 @@ func keepLittle(o any) (any, error) {
 		var out []corev1.Container
 		for _, c := range containers {
 			if asks := keptRequests(c); len(asks) > 0 {
-				out = append(out, corev1.Container{RestartPolicy: c.RestartPolicy, Resources: corev1.ResourceRequirements{Requests: asks}})
+				kept := corev1.Container{RestartPolicy: c.RestartPolicy, Resources: corev1.ResourceRequirements{Requests: asks}}
+				if isReplica(p, c) {
+					keepReplica(c, &kept)
+				}
+				out = append(out, kept)
 			}
 		}
 		return out
+	}
+	if p.Labels[ModelLabel] != "" {
+		small.Spec.HostNetwork, small.Status = p.Spec.HostNetwork, keptStatus(p.Status)
 	}
 	if r := p.Spec.Resources; r != nil {
 		small.Spec.Resources = &corev1.ResourceRequirements{Requests: onlyMemory(r.Requests)}

@@ -79,6 +79,8 @@ type ModelStatus struct {
 	// say why.
 	Need        *ReplicaNeed `json:"need,omitempty"`
 	NeedUnknown string       `json:"needUnknown,omitempty"`
+	// Measured is what replicas that run here took; nil: none was measured.
+	Measured *MeasuredStatus `json:"measured,omitempty"`
 	// Reason says why it is not warm, Hint what to do.
 	Reason string `json:"reason,omitempty"`
 	Hint   string `json:"hint,omitempty"`
@@ -102,6 +104,14 @@ type ReplicaNeed struct {
 	MostBytesPerGPU uint64 `json:"mostBytesPerGpu,omitempty"`
 	// Share of a GPU's memory that vLLM claims at the start.
 	Share float64 `json:"share"`
+}
+
+// MeasuredStatus is what replicas of a model that run on this node took.
+type MeasuredStatus struct {
+	// BesideBytes is the most that one took on a GPU beside weights and cache.
+	BesideBytes uint64 `json:"besideBytes"`
+	// Trusted says that its namespace is; else this can make a fit tight, and no more.
+	Trusted bool `json:"trusted,omitempty"`
 }
 
 // GPUStatus is what is known of the node's GPUs, in the labels' steps.
@@ -220,6 +230,9 @@ func describe(models []modelState, w gpuWord, st answer[storeView], speed measur
 				s.Tight = w.Tight[m.Name]
 			}
 			s.Need, s.NeedUnknown = needOf(m, w)
+			if took, ok := w.Measured[m.Name]; ok {
+				s.Measured = &MeasuredStatus{BesideBytes: took.BesideBytes, Trusted: took.Trusted}
+			}
 		}
 		if p := m.Progress; p != nil {
 			s.DoneBytes, s.TotalBytes, s.Rate = p.Done, p.Total, p.Rate

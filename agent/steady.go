@@ -77,7 +77,7 @@ func (s *steady) feed(now time.Time, w gpuWord, rise time.Duration) {
 	next := gpuWord{
 		Count: s.count.push(now, w.Count, rise), Idle: s.idle.push(now, w.Idle, rise),
 		FreeGiB: s.freeGiB.push(now, w.FreeGiB, rise), Unallocated: s.unallocated.push(now, w.Unallocated, rise),
-		Leaks: w.Leaks,
+		Leaks: w.Leaks, Measured: w.Measured,
 	}
 	s.fits, next.Fits = pushEach(s.fits, now, w.Fits, rise)
 	s.tight, next.Tight = pushEach(s.tight, now, w.Tight, rise)

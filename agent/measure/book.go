@@ -35,7 +35,7 @@ type Record struct {
 	// Namespace is the pod's, where that makes it trusted; else it is not written down.
 	Namespace string `json:"namespace,omitempty"`
 	// Trusted says that the record may add a yes; else it may only take one away.
-	Trusted bool `json:"trusted"`
+	Trusted bool   `json:"trusted"`
 	Model   string `json:"model"`
 	// Revision is the published one that the replica loaded.
 	Revision string `json:"revision"`

@@ -1,0 +1,83 @@
+package measure
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestSplitArgs(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		command []string
+		kept    []string
+		gpus    int
+		stated  bool
+	}{
+		{"nothing", nil, nil, 1, false},
+		{"no flag of ours", []string{"vllm", "serve", "/m", "--api-key", "KEY", "--max-model-len=8192"}, nil, 1, false},
+		{"long", []string{"--tensor-parallel-size", "4"}, []string{"--tensor-parallel-size=4"}, 4, true},
+		{"joined", []string{"--tensor-parallel-size=4"}, []string{"--tensor-parallel-size=4"}, 4, true},
+		{"short", []string{"-tp", "2"}, []string{"--tensor-parallel-size=2"}, 2, true},
+		{"short and joined", []string{"-tp=2"}, []string{"--tensor-parallel-size=2"}, 2, true},
+		{"underscores", []string{"--tensor_parallel_size=2"}, []string{"--tensor-parallel-size=2"}, 2, true},
+		{"a script", []string{"sh", "-c", "exec vllm serve /m --api-key 'KEY' \\\n  --tensor-parallel-size \"2\" && echo"}, []string{"--tensor-parallel-size=2"}, 2, true},
+		{"of the environment", []string{"--tensor-parallel-size=$(TP)"}, []string{"--tensor-parallel-size=?"}, 0, true},
+		{"nothing behind it", []string{"-tp"}, []string{"--tensor-parallel-size=?"}, 0, true},
+		{"zero", []string{"-tp=0"}, []string{"--tensor-parallel-size=?"}, 0, true},
+		{"pipeline too", []string{"-tp=2", "--pipeline-parallel-size=2"}, []string{"--tensor-parallel-size=2", "--pipeline-parallel-size=2"}, 0, true},
+		{"data too", []string{"-dp", "2"}, []string{"--data-parallel-size=2"}, 0, true},
+		{"context too", []string{"-dcp", "2"}, []string{"--decode-context-parallel-size=2"}, 0, true},
+		{"pipelines of one", []string{"-pp", "1", "-tp", "2"}, []string{"--pipeline-parallel-size=1", "--tensor-parallel-size=2"}, 2, true},
+		{"the last one counts", []string{"-tp", "2", "-tp", "4"}, []string{"--tensor-parallel-size=2", "--tensor-parallel-size=4"}, 4, true},
+	} {
+		kept := SplitArgs(tt.command...)
+		if !slices.Equal(kept, tt.kept) || !slices.Equal(SplitArgs(kept...), tt.kept) {
+			t.Errorf("%s: %q is kept, and %q of that; want %q", tt.name, kept, SplitArgs(kept...), tt.kept)
+		}
+		if gpus, stated := TensorParallel(kept); gpus != tt.gpus || stated != tt.stated {
+			t.Errorf("%s: %d GPUs, stated %t; want %d, %t", tt.name, gpus, stated, tt.gpus, tt.stated)
+		}
+	}
+}
+
+func TestImageVersion(t *testing.T) {
+	for image, want := range map[string]string{
+		"vllm/vllm-openai:v0.33.0":                        "0.33.0",
+		"registry.example:5000/vllm-openai:v0.32.1-cu130": "0.32.1",
+		"vllm/vllm-openai:v0.33.0@sha256:0123":            "0.33.0",
+		"vllm:0.29":                                       "0.29",
+		"vllm:0.33.1+cpu":                                 "0.33.1",
+		"0.33.0":                                          "0.33.0",
+		"vllm/vllm-openai:latest":                         "",
+		"vllm/vllm-openai":                                "",
+		"registry.example:5000/vllm-openai":               "",
+		"ours:25.01-py3":                                  "",
+		"ours:v0.33.0rc1":                                 "",
+		"ours:0.33.0.1":                                   "",
+		"ours:0..1":                                       "",
+		"ours:v0.":                                        "",
+		"":                                                "",
+	} {
+		got := ImageVersion(image)
+		if got != want || ImageVersion(got) != want {
+			t.Errorf("%q: %q, and of that %q; want %q", image, got, ImageVersion(got), want)
+		}
+	}
+}
+
+// FuzzSplitArgs: of a command line, nothing but flags of ours and numbers is kept.
+func FuzzSplitArgs(f *testing.F) {
+	f.Add("vllm serve /m --tensor-parallel-size 2 -pp=$(PP) --api-key KEY")
+	f.Fuzz(func(t *testing.T, text string) {
+		kept := SplitArgs(text)
+		if again := SplitArgs(kept...); !slices.Equal(kept, again) {
+			t.Errorf("%q: %q is kept, and %q of that", text, kept, again)
+		}
+		if gpus, _ := TensorParallel(kept); gpus < 0 || gpus > 1<<16 {
+			t.Errorf("%q: %d GPUs", text, gpus)
+		}
+		if v := ImageVersion(text); len(v) > 11 || ImageVersion(v) != v {
+			t.Errorf("%q: %q", text, v)
+		}
+	})
+}
