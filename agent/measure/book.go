@@ -199,9 +199,11 @@ func ParseBook(data []byte) (Book, error) {
 	if f.Version != bookVersion {
 		return Book{}, fmt.Errorf("read what was measured: it has version %d; want %d", f.Version, bookVersion)
 	}
-	var b Book
-	for _, r := range f.Records[:min(len(f.Records), maxRecords)] {
-		b = b.With(r)
-	}
-	return b, nil
+	pods := map[string]bool{}
+	records := slices.DeleteFunc(f.Records, func(r Record) bool {
+		twice := pods[r.Pod]
+		pods[r.Pod] = true
+		return twice || !r.valid()
+	})
+	return Book{bounded(records)}, nil
 }
