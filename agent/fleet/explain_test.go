@@ -111,6 +111,14 @@ func explained(t *testing.T) map[string]corev1.Node {
 		"fits-tight": fits(0, h200(8), func(m *agent.ModelStatus) {
 			m.Tight, m.Need = 8, &agent.ReplicaNeed{GPUs: 1, BytesPerGPU: 128 << 30, MostBytesPerGPU: 131 << 30, Share: 0.92}
 		}),
+		"fits-tight-measured": fits(0, h200(8), func(m *agent.ModelStatus) {
+			m.Tight, m.Need = 8, &agent.ReplicaNeed{GPUs: 1, BytesPerGPU: 120 << 30, MostBytesPerGPU: 123 << 30, Share: 0.92}
+			m.Measured = &agent.MeasuredStatus{BesideBytes: 11 << 30, Trusted: true}
+		}),
+		"fits-tight-claimed": fits(0, h200(8), func(m *agent.ModelStatus) {
+			m.Tight, m.Need = 8, &agent.ReplicaNeed{GPUs: 1, BytesPerGPU: 120 << 30, MostBytesPerGPU: 123 << 30, Share: 0.92}
+			m.Measured = &agent.MeasuredStatus{BesideBytes: 11 << 30}
+		}),
 		"fits-tight-unsaid": fits(0, h200(8), func(m *agent.ModelStatus) { m.Tight, m.Need = 8, nil }),
 		"fits-leak":         fits(0, leaking, unchanged),
 		"fits-busy":         fits(0, busy, unchanged),

@@ -64,6 +64,13 @@ func (x *explainer) modelFacts(add func(name, value string)) {
 		}
 		add("a replica takes", fmt.Sprintf("%s with %s on each; vLLM claims %.0f%% of its memory", count(m.Need.GPUs, "GPU"), takes, 100*m.Need.Share))
 	}
+	if took := m.Measured; took != nil {
+		whose := "a pod whose namespace is not trusted, so it may take a yes away and add none"
+		if took.Trusted {
+			whose = "a pod of a trusted namespace"
+		}
+		add("measured here", fmt.Sprintf("%s on each GPU beside weights and cache, at the most, by %s", size(took.BesideBytes), whose))
+	}
 	if m.Pods > 0 {
 		add("pods here", fmt.Sprint(m.Pods))
 	}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/fetcher"
 )
 
@@ -76,9 +77,20 @@ func (n *Node) tightAdvice(m ModelOnNode) advice {
 		"it is tight: the least that vLLM takes beside weights and cache leaves room, the most does not, and only vLLM's start tells",
 		"lower serving.maxModelLen a little or raise serving.tensorParallel of its list entry, to be certain", m.fitCommand(),
 	}
-	if need := m.Need; need != nil && need.MostBytesPerGPU > 0 && n.GPUs.UsableBytes > 0 {
-		a.why = fmt.Sprintf("it is tight: a replica needs %s to %s on each GPU, and vLLM may take %s of its %s",
-			size(need.BytesPerGPU), size(need.MostBytesPerGPU), size(uint64(math.Ceil(need.Share*float64(n.GPUs.UsableBytes)))), size(n.GPUs.TotalBytes))
+	need := m.Need
+	if need == nil || need.MostBytesPerGPU == 0 || n.GPUs.UsableBytes == 0 {
+		return a
+	}
+	budget := uint64(math.Ceil(need.Share * float64(n.GPUs.UsableBytes)))
+	a.why = fmt.Sprintf("it is tight: a replica needs %s to %s on each GPU, and vLLM may take %s of its %s",
+		size(need.BytesPerGPU), size(need.MostBytesPerGPU), size(budget), size(n.GPUs.TotalBytes))
+	if took := m.Measured; took != nil && need.MostBytesPerGPU <= budget {
+		a.why += fmt.Sprintf("; that would do, but a replica was measured here that took %s beside weights and cache", size(took.BesideBytes))
+		a.do = "see how replicas of it are started here, and make serving of its list entry match or lower serving.maxModelLen a little"
+		if !took.Trusted {
+			a.do = "see which pods serve it here: the measured one is of no namespace in agent.measure.trustedNamespaces; if it claims too much, delete it, and within about an hour it no longer counts"
+		}
+		a.run = "kubectl get pods -A -l " + agent.ModelLabel + "=" + m.Name + " --field-selector spec.nodeName=" + n.Name
 	}
 	return a
 }

@@ -176,7 +176,7 @@ func (n *Node) readModels(s agent.NodeStatus) {
 		on := ModelOnNode{
 			Name: m.Name, Source: m.Source, State: m.State, Tier: m.Tier, Revision: m.Revision,
 			Wanted: m.Wanted || m.Tier != "", Bytes: m.Bytes, DoneBytes: m.DoneBytes, TotalBytes: m.TotalBytes,
-			RateBytesPerSecond: m.Rate, SecondsLeft: m.SecondsLeft, Fits: m.Fits, Tight: max(0, m.Tight), Need: m.Need, NeedUnknown: m.NeedUnknown, Pods: m.Pods,
+			RateBytesPerSecond: m.Rate, SecondsLeft: m.SecondsLeft, Fits: m.Fits, Tight: max(0, m.Tight), Need: m.Need, NeedUnknown: m.NeedUnknown, Measured: m.Measured, Pods: m.Pods,
 			RAM: m.RAM, ResidentBytes: m.ResidentBytes, NotInRAM: m.NotInRAM, LoadSeconds: m.LoadSeconds,
 			Reason: m.Reason, Hint: m.Hint, Code: m.Code, NextAttempt: m.Next, said: true,
 		}

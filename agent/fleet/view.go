@@ -186,6 +186,8 @@ type ModelOnNode struct {
 	// Need is what one replica takes; nil: not known, and NeedUnknown may say why.
 	Need        *agent.ReplicaNeed `json:"need,omitempty"`
 	NeedUnknown string             `json:"needUnknown,omitempty"`
+	// Measured is what replicas that run there took; nil: none was measured.
+	Measured *agent.MeasuredStatus `json:"measured,omitempty"`
 	// Pods is how many pods on the node name the model.
 	Pods   int    `json:"pods"`
 	Reason string `json:"reason,omitempty"`
