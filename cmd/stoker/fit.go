@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stoker-project/stoker/agent/measure"
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/smallfile"
 	"github.com/stoker-project/stoker/fetcher/store"
@@ -32,8 +33,11 @@ type fitOutput struct {
 	Model    string `json:"model"`
 	Revision string `json:"revision,omitempty"`
 	sizing.Report
+	// Measured is what replicas of the model in the store took on GPUs like these, where the agent measures them.
+	Measured []measure.Record `json:"measured,omitempty"`
 
-	noGPUs string // why no GPU could be read
+	noGPUs      string // why no GPU could be read
+	measuredErr error  // why Measured is not known
 }
 
 func (c *cli) fitCommand() *cobra.Command {
@@ -60,7 +64,8 @@ be impossible. Then each GPU's line says which budget vLLM would claim, what
 weights and one request take of it, how many tokens of cache are left beside the
 weights (with the most and the least that vLLM takes beside them), and the
 longest request that would fit for certain. What is not exact is marked as
-estimated.
+estimated. Of a NAME whose replicas the agent of this node measures, what they
+took stands beside the sum.
 
 With --check, which is for scripts and init containers, it also fails where no
 replica could start: with 1 if it could once memory is free again or a GPU is
@@ -124,6 +129,10 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 	devices, partitioned := splitPartitioned(devices)
 	if out.Report, err = sized.Report(f.sizedServing(), deviceMemory(devices)); err != nil {
 		return usage(fmt.Errorf("fit %s: %w", model, err))
+	}
+	out.Measured = onThese(out.Measured, devices)
+	if out.measuredErr != nil {
+		c.logger(slog.LevelWarn).WarnContext(cmd.Context(), "leave out what replicas took here", "error", out.measuredErr)
 	}
 	f.noteUnsized(&out)
 	write := func() error { return c.printFit(out, devices) }
@@ -215,13 +224,14 @@ func sizePublished(out *fitOutput, dir string) (sized sizing.Model, found bool, 
 	for {
 		m, s, err := published(dir, out.Model)
 		if errors.Is(err, store.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-			out.Revision = ""
+			out.Revision, out.Measured, out.measuredErr = "", nil, nil
 			return sizing.Model{}, false, nil
 		}
 		if err != nil {
 			return sizing.Model{}, false, fmt.Errorf("fit %s: %w", out.Model, err)
 		}
 		out.Revision = m.Revision
+		out.Measured, out.measuredErr = readMeasured(s, m)
 		sized, err := readModel(out.Model, s.Files(m.Name, m.Revision))
 		if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ESTALE) || stillPublished(s, m) {
 			return sized, true, err

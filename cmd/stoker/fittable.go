@@ -24,6 +24,7 @@ func (c *cli) printFit(out fitOutput, devices []gpu.Device) error {
 		fmt.Fprintln(c.stdout)
 	}
 	fmt.Fprintln(c.stdout, fitVerdict(out))
+	printMeasured(c.stdout, out.Measured)
 	printNotes(c.stdout, out)
 	return nil
 }
@@ -124,7 +125,11 @@ func fitTerms(out fitOutput) [][]string {
 		beside = append(beside, size(n.OverheadMinBytes)+" to "+size(n.OverheadMaxBytes))
 		thumb = append(thumb, size(out.RuleOfThumbBytes/uint64(n.TensorParallel))+estimated(out.Weights.Estimated))
 	}
-	return append(rows, beside, thumb)
+	rows = append(rows, beside)
+	if took := measuredRow(out.Measured, needs); took != nil {
+		rows = append(rows, took)
+	}
+	return append(rows, thumb)
 }
 
 // fitGPUs has a line for each GPU and number of GPUs; GPUs that are alike share
