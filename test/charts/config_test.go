@@ -69,6 +69,9 @@ func TestFullConfigReachesTheAgent(t *testing.T) {
 	if got.Store.Quota != 500<<30 || got.Store.Reserve.Bytes != 100<<30 || got.Pull.MaxRate != 500<<20 || got.Pull.Jobs != 12 || got.Pull.ConcurrentModels != 1 || got.GPU.LeakAbove.Bytes != 4<<30 {
 		t.Errorf("limits reached the agent as %+v, %+v and %+v", got.Store, got.Pull, got.GPU)
 	}
+	if s := got.Measure; !s.Enabled || s.Port != 9000 || !slices.Equal(s.TrustedNamespaces, []string{"serving"}) {
+		t.Errorf("how replicas are measured reached the agent as %+v", s)
+	}
 	if !m.RAM || got.Models[1].RAM || got.RAM.Budget.Bytes != 64<<30 || got.RAM.Rate != 1<<30 {
 		t.Errorf("what is held in memory reached the agent as %t and %+v", m.RAM, got.RAM)
 	}
@@ -189,18 +192,21 @@ func TestGPUSpecsAreTheAgents(t *testing.T) {
 // relate (retryMin and retryMax) only the agent checks.
 func TestSettingsAreTheAgents(t *testing.T) {
 	for path, candidates := range map[string][]any{
-		"store.quota":           {"", "1", "500Gi", "1.5Ti", "100G", "5k", "0", "0.5Gi", "1e3", "1m", "-1", "10%"},
-		"store.reserve":         {"0%", "20%", "99.5%", "100%", "100Gi", "0", "5", "", "-1%", "150%"},
-		"gpu.leakAbove":         {"0%", "5%", "99.5%", "100%", "2Gi", "0", "5", "", "-1%", "x"},
-		"scrub.rate":            {"50Mi", "1G", "1", "0", "", "fast"},
-		"scrub.cycle":           {"24h", "168h", "7d", "0s", ""},
-		"ram.budget":            {"", "0%", "25%", "99.5%", "100%", "64Gi", "1.5Ti", "0", "-1Gi", "half"},
-		"ram.rate":              {"200Mi", "1G", "0", "", "fast"},
-		"pull.maxRate":          {"", "500Mi", "1G", "0", "fast"},
-		"pull.jobs":             {1, 8, 0, -1, "8"},
-		"pull.concurrentModels": {1, 0},
-		"intervals.observe":     {"1s", "500ms", "1h30m", "1.5s", "0s", "0.5s", "1", "1d", "-1s", ""},
-		"intervals.retryMax":    {"10m", "5s"},
+		"store.quota":               {"", "1", "500Gi", "1.5Ti", "100G", "5k", "0", "0.5Gi", "1e3", "1m", "-1", "10%"},
+		"store.reserve":             {"0%", "20%", "99.5%", "100%", "100Gi", "0", "5", "", "-1%", "150%"},
+		"gpu.leakAbove":             {"0%", "5%", "99.5%", "100%", "2Gi", "0", "5", "", "-1%", "x"},
+		"measure.enabled":           {true, false, "true"},
+		"measure.port":              {1, 8000, 65535, 0, 65536, "8000"},
+		"measure.trustedNamespaces": {[]string{}, []string{"a"}, []string{"a", "a"}, []string{""}, []string{"A"}, []string{"-a"}, []string{"a.b"}, "a"},
+		"scrub.rate":                {"50Mi", "1G", "1", "0", "", "fast"},
+		"scrub.cycle":               {"24h", "168h", "7d", "0s", ""},
+		"ram.budget":                {"", "0%", "25%", "99.5%", "100%", "64Gi", "1.5Ti", "0", "-1Gi", "half"},
+		"ram.rate":                  {"200Mi", "1G", "0", "", "fast"},
+		"pull.maxRate":              {"", "500Mi", "1G", "0", "fast"},
+		"pull.jobs":                 {1, 8, 0, -1, "8"},
+		"pull.concurrentModels":     {1, 0},
+		"intervals.observe":         {"1s", "500ms", "1h30m", "1.5s", "0s", "0.5s", "1", "1d", "-1s", ""},
+		"intervals.retryMax":        {"10m", "5s"},
 	} {
 		section, key, _ := strings.Cut(path, ".")
 		for _, candidate := range candidates {
