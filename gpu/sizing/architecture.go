@@ -1,6 +1,7 @@
 package sizing
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -161,7 +162,7 @@ func readHeads(a *Architecture, c config) error {
 	err := readNumbers(c,
 		numberInto{&a.Heads, []string{"num_attention_heads", "n_head", "n_heads", "num_heads"}},
 		numberInto{&a.KVHeads, []string{"n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num"}},
-		numberInto{&a.KeyHeadDim, []string{"head_dim", "kv_channels", "hidden_size_per_head", "attention_head_dim"}},
+		numberInto{&a.KeyHeadDim, []string{"head_dim", "attention_head_dim", "kv_channels", "hidden_size_per_head"}},
 		numberInto{&a.ValueHeadDim, []string{"v_head_dim"}},
 		numberInto{&rank, []string{"kv_lora_rank"}},
 		numberInto{&rope, []string{"qk_rope_head_dim"}},
@@ -222,17 +223,25 @@ func readGroups(a *Architecture, c config) error {
 }
 
 func readExperts(a *Architecture, c config) error {
-	var dense, expert, used, shared uint64
+	if ffn, err := c.object("ffn_config"); err == nil && ffn != nil { // DBRX
+		c.levels = append([]map[string]json.RawMessage{ffn}, c.levels...)
+	}
+	var dense, expert, used, shared, experts uint64
 	err := readNumbers(c,
 		numberInto{&dense, []string{"intermediate_size", "ffn_hidden_size", "n_inner", "d_ff"}},
-		numberInto{&expert, []string{"moe_intermediate_size", "intermediate_size"}},
-		numberInto{&used, []string{"num_experts_per_tok", "num_experts_per_token", "moe_top_k", "experts_per_token"}},
+		numberInto{&expert, []string{"moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size", "ffn_hidden_size"}},
+		numberInto{&used, []string{
+			"num_experts_per_tok", "num_experts_per_token", "moe_top_k", "experts_per_token", "moe_topk", "moe_k", "top_k_experts",
+		}},
+		numberInto{&experts, []string{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}},
 		numberInto{&shared, []string{"n_shared_experts"}},
 	)
 	a.Intermediate, a.DenseIntermediate = dense, dense
 	if used > 0 {
 		a.ExpertIntermediate, a.ExpertsPerToken = expert, used
 		a.Intermediate = max(dense, mul(expert, add(used, shared)))
+	} else if experts > 1 {
+		a.estimate("%s does not say how many of its %d experts a token goes through, so their workspace is not counted", c.file, experts)
 	}
 	return err
 }

@@ -112,6 +112,13 @@ func layersByRule(a *Architecture, c config) (bool, error) {
 		a.StateLayers = a.Layers
 		return true, nil
 	}
+	if a.ModelType == "longcat_flash" { // num_layers layers, with two attentions each
+		n, err := c.number("num_layers")
+		if n > 0 {
+			a.Layers, a.FullLayers = n, mul(2, n)
+		}
+		return n > 0, err
+	}
 	if a.ModelType == "falcon_h1" { // attention and a state side by side in each
 		a.FullLayers, a.StateLayers = a.Layers, a.Layers
 		return true, nil

@@ -55,6 +55,86 @@ func TestOddConfigs(t *testing.T) {
 	}
 }
 
+// TestFieldsOfFamilies: what families of models call what all have.
+func TestFieldsOfFamilies(t *testing.T) {
+	type found struct{ full, keys, latent, recurrent, used, width uint64 }
+	for _, tt := range []struct {
+		name, config string
+		want         found
+		note         string
+	}{
+		{
+			"LongCat: two attentions a layer", // vllm/model_executor/models/longcat_flash.py
+			`{"model_type": "longcat_flash", "hidden_size": 6144, "num_layers": 28, "num_attention_heads": 64, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
+			"qk_nope_head_dim": 128, "v_head_dim": 128, "ffn_hidden_size": 12288, "expert_ffn_hidden_size": 2048, "n_routed_experts": 512, "moe_topk": 12}`,
+			found{full: 56, latent: 576, used: 12, width: 2048},
+			"",
+		},
+		{
+			"LongCat as transformers writes it",
+			`{"model_type": "longcat_flash", "num_hidden_layers": 56, "num_layers": 28, "kv_lora_rank": 512, "qk_rope_head_dim": 64}`,
+			found{full: 56, latent: 576, used: 12, width: 2048},
+			"",
+		},
+		{
+			"Zamba 2: heads of twice the width",
+			`{"model_type": "zamba2", "hidden_size": 2560, "num_attention_heads": 32, "attention_head_dim": 160, "kv_channels": 80, "num_hidden_layers": 3,
+			"layers_block_type": ["mamba", "hybrid", "mamba"], "mamba_d_state": 64, "mamba_expand": 2, "mamba_d_conv": 4}`,
+			found{full: 1, keys: 160, recurrent: 2 * 2560 * 64},
+			"3 layers keep a state",
+		},
+		{
+			"MiniMax without head_dim",
+			`{"model_type": "minimax", "hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 2, "head_dim": null,
+			"layer_types": ["full_attention", "linear_attention"], "num_experts_per_tok": 2, "intermediate_size": 14336}`,
+			found{full: 1, keys: 128, recurrent: 32 * 128 * 128, used: 2, width: 14336},
+			"1 layers keep a state",
+		},
+		{
+			"Kimi Linear as transformers writes it",
+			`{"model_type": "kimi_linear", "hidden_size": 2304, "num_hidden_layers": 2, "layer_types": ["full_attention", "linear_attention"],
+			"linear_head_dim": 128, "linear_num_heads": 32, "linear_conv_kernel_dim": 4, "kv_lora_rank": 512, "qk_rope_head_dim": 64}`,
+			found{full: 1, latent: 576, recurrent: 32 * 128 * 128, used: 8, width: 1024},
+			"1 layers keep a state",
+		},
+		{
+			"ERNIE",
+			`{"model_type": "ernie4_5_moe", "hidden_size": 2560, "num_hidden_layers": 28, "num_attention_heads": 20, "num_key_value_heads": 4, "moe_k": 6,
+			"moe_num_experts": 64, "moe_intermediate_size": 1536}`,
+			found{full: 28, keys: 128, used: 6, width: 1536},
+			"",
+		},
+		{
+			"Hunyuan, by layer",
+			`{"model_type": "hunyuan_v1_moe", "hidden_size": 4096, "num_hidden_layers": 2, "num_attention_heads": 32, "num_experts": 64,
+			"moe_topk": [8, 8], "moe_intermediate_size": [3072, 3072]}`,
+			found{full: 2, keys: 128, used: 8, width: 3072},
+			"",
+		},
+		{
+			"DBRX, nested",
+			`{"model_type": "dbrx", "d_model": 6144, "n_heads": 48, "n_layers": 40, "attn_config": {"kv_n_heads": 8},
+			"ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4}}`,
+			found{full: 40, keys: 128, used: 4, width: 10752},
+			"",
+		},
+		{
+			"experts by another name",
+			`{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_experts": 16, "experts_at_once": 2}`,
+			found{full: 2, keys: 16},
+			"how many of its 16 experts a token goes through",
+		},
+	} {
+		a := read(t, tiny(t, tt.config)).Architecture
+		if got := (found{a.FullLayers, a.KeyHeadDim, a.LatentDim, a.State.Recurrent, a.ExpertsPerToken, a.ExpertIntermediate}); got != tt.want {
+			t.Errorf("%s: %+v; want %+v", tt.name, got, tt.want)
+		}
+		if tt.note != "" && !hasNote(a.Notes, tt.note) || tt.note == "" && slices.ContainsFunc(a.Notes, func(n string) bool { return strings.Contains(n, "experts") }) {
+			t.Errorf("%s: notes %q; want %q", tt.name, a.Notes, tt.note)
+		}
+	}
+}
+
 // TestQuantMethodsOfVLLM holds the list against vLLM's own.
 func TestQuantMethodsOfVLLM(t *testing.T) {
 	root := os.Getenv("STOKER_TEST_VLLM")

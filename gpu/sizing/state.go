@@ -49,8 +49,8 @@ func readState(a *Architecture, c config) error {
 		numberInto{&f.size, []string{"ssm_state_size", "mamba_d_state", "state_size"}},
 		numberInto{&f.kernel, []string{"conv_kernel", "mamba_d_conv", "linear_conv_kernel_dim", "short_conv_kernel_size", "conv_L_cache"}},
 		numberInto{&f.groups, []string{"n_groups", "mamba_n_groups", "mamba_ngroups"}},
-		numberInto{&f.heads, []string{"mamba_num_heads", "mamba_n_heads", "num_heads", "num_attention_heads"}},
-		numberInto{&f.headDim, []string{"mamba_head_dim", "mamba_d_head", "mamba_headdim", "head_dim"}},
+		numberInto{&f.heads, []string{"mamba_num_heads", "mamba_n_heads", "linear_num_heads", "num_heads", "num_attention_heads"}},
+		numberInto{&f.headDim, []string{"mamba_head_dim", "mamba_d_head", "mamba_headdim", "linear_head_dim", "head_dim"}},
 		numberInto{&f.keyHeads, []string{"linear_num_key_heads"}},
 		numberInto{&f.keyDim, []string{"linear_key_head_dim"}},
 		numberInto{&f.valueHeads, []string{"linear_num_value_heads"}},
@@ -59,13 +59,17 @@ func readState(a *Architecture, c config) error {
 	if err != nil {
 		return err
 	}
-	a.State = f.state(a, len(linear) > 0)
+	if f.headDim == 0 {
+		f.headDim = a.KeyHeadDim
+	}
+	delta := len(linear) > 0 || c.has("linear_head_dim") // as transformers writes it
+	a.State = f.state(a, delta)
 	a.State.RecurrentBytes = 2
 	dtype, err := c.text("mamba_ssm_cache_dtype")
 	if dtype == "" && err == nil {
 		dtype, err = c.text("mamba_ssm_dtype")
 	}
-	if dtype == "float32" || len(linear) > 0 {
+	if dtype == "float32" || delta {
 		a.State.RecurrentBytes = 4
 	}
 	a.estimate("%d layers keep a state of constant size; it is counted as vLLM lays it out by default", a.StateLayers)
