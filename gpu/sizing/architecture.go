@@ -161,7 +161,7 @@ func readHeads(a *Architecture, c config) error {
 	var rank, rope, nope uint64
 	err := readNumbers(c,
 		numberInto{&a.Heads, []string{"num_attention_heads", "n_head", "n_heads", "num_heads"}},
-		numberInto{&a.KVHeads, []string{"n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num"}},
+		numberInto{&a.KVHeads, []string{"n_head_kv", "num_kv_heads", "num_key_value_heads", "multi_query_group_num", "num_attention_groups"}},
 		numberInto{&a.KeyHeadDim, []string{"head_dim", "attention_head_dim", "kv_channels", "hidden_size_per_head"}},
 		numberInto{&a.ValueHeadDim, []string{"v_head_dim"}},
 		numberInto{&rank, []string{"kv_lora_rank"}},
@@ -228,7 +228,7 @@ func readExperts(a *Architecture, c config) error {
 	}
 	var dense, expert, used, shared, experts uint64
 	err := readNumbers(c,
-		numberInto{&dense, []string{"intermediate_size", "ffn_hidden_size", "n_inner", "d_ff"}},
+		numberInto{&dense, []string{"intermediate_size", "ffn_hidden_size", "n_inner", "d_ff", "ffn_dim"}},
 		numberInto{&expert, []string{"moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size", "ffn_hidden_size"}},
 		numberInto{&used, []string{
 			"num_experts_per_tok", "num_experts_per_token", "moe_top_k", "experts_per_token", "moe_topk", "moe_k", "top_k_experts",
@@ -236,6 +236,12 @@ func readExperts(a *Architecture, c config) error {
 		numberInto{&experts, []string{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}},
 		numberInto{&shared, []string{"n_shared_experts"}},
 	)
+	if dense == 0 && hasImpliedWidth(a.ModelType) {
+		dense = mul(4, a.HiddenSize)
+	}
+	if pattern, patternErr := c.text("hybrid_override_pattern"); patternErr == nil && pattern != "" && !strings.Contains(pattern, "E") {
+		used, experts = 0, 0 // Nemotron-H without experts, for which its class has numbers
+	}
 	a.Intermediate, a.DenseIntermediate = dense, dense
 	if used > 0 {
 		a.ExpertIntermediate, a.ExpertsPerToken = expert, used
@@ -246,13 +252,21 @@ func readExperts(a *Architecture, c config) error {
 	return err
 }
 
+// hasImpliedWidth reports whether a model's layers are four times as wide as it is where config.json leaves their width out.
+func hasImpliedWidth(modelType string) bool {
+	switch modelType {
+	case "gpt2", "gptj", "gpt_bigcode", "gpt_neo", "bloom", "mpt", "falcon", "RefinedWeb", "RefinedWebModel":
+		return true
+	}
+	return false
+}
+
 // noteUnknown tells where the file says something that the sums leave out, or
 // not enough.
 func noteUnknown(a *Architecture, c config) {
 	for _, left := range []struct{ field, what string }{
 		{"num_kv_shared_layers", "layers that share a cache are counted one by one, so the KV cache is an upper bound"},
 		{"index_head_dim", "the cache of the sparse-attention indexer is not counted"},
-		{"block_configs", "layers differ in shape; the KV cache is counted as if all were like the config's general fields"},
 		{"swa_num_key_value_heads", "windowed layers have heads of their own; they are counted like the others"},
 		{"global_head_dim", "full layers have head sizes of their own; they are counted like the others"},
 		{"compress_ratios", "layers with compressed attention are counted in full"},
@@ -264,6 +278,9 @@ func noteUnknown(a *Architecture, c config) {
 		if c.has(left.field) {
 			a.estimate("%s: %s", left.field, left.what)
 		}
+	}
+	if understood, err := layersByBlocks(&Architecture{Heads: a.Heads}, c); c.has("block_configs") && !understood && err == nil {
+		a.estimate("block_configs: layers differ in shape; the KV cache is counted as if all were like the config's general fields")
 	}
 	if multimodal, err := c.object("multimodal"); err == nil && in(multimodal).has("whisper_model_args") {
 		a.estimate("multimodal.whisper_model_args: the cache of the audio encoder is not counted")

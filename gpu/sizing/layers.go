@@ -123,7 +123,7 @@ func layersByRule(a *Architecture, c config) (bool, error) {
 		a.FullLayers, a.StateLayers = a.Layers, a.Layers
 		return true, nil
 	}
-	for _, rule := range []func(*Architecture, config) (bool, error){attentionLists, attentionPeriods, windowRules} {
+	for _, rule := range []func(*Architecture, config) (bool, error){layersByBlocks, attentionLists, attentionPeriods, windowRules} {
 		if done, err := rule(a, c); done || err != nil {
 			return done, err
 		}

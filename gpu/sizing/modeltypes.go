@@ -16,7 +16,7 @@ func knownAttention(modelType string) bool {
 		"glm", "glm4", "glm4v", "chatglm", "gpt2", "gpt_neox", "gptj", "gpt_bigcode", "gpt_oss", "opt", "bloom", "mpt", "dbrx",
 		"falcon", "RefinedWeb", "RefinedWebModel", "starcoder2", "stablelm", "cohere", "cohere2",
 		"olmo", "olmo2", "olmo3", "olmoe", "internlm", "internlm2", "internlm3", "baichuan", "minicpm", "minicpm3",
-		"exaone", "exaone4", "nemotron", "granite", "granitemoe", "granitemoeshared", "smollm3", "arcee", "apertus",
+		"exaone", "exaone4", "nemotron", "nemotron-nas", "granite", "granitemoe", "granitemoeshared", "smollm3", "arcee", "apertus",
 		"dots1", "ernie4_5", "seed_oss", "hunyuan_v1_dense", "hunyuan_v1", "minimax", "minimax_m2", "minimax_text_01", "grok-1",
 		"mamba", "mamba2", "falcon_mamba", "falcon_h1", "jamba", "bamba", "granitemoehybrid", "nemotron_h", "zamba2", "lfm2":
 		return true
