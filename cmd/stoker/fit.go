@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/stoker-project/stoker/agent/inject"
 	"github.com/stoker-project/stoker/agent/measure"
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/smallfile"
@@ -56,7 +58,8 @@ The model is a NAME in the store, a SOURCE like hf://ORG/NAME (only config.json
 and the first bytes of the weight files are read), or a DIR that holds a model;
 write ./NAME for a directory that is called like a model. Where the flags say
 nothing, vLLM's defaults and the model's own length are meant, of the release
-that --vllm-version names: releases differ.
+that --vllm-version names: releases differ. A --max-model-len above the model's own
+length is refused, as by vLLM, unless VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 is set.
 
 The sum is printed for each number of GPUs that one replica may take here (1, 2,
 4 and so on), or for --tensor-parallel only; sizes that vLLM refuses are said to
@@ -115,6 +118,9 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := sized.CheckLength(f.serving); err != nil && !allowsLongRequests() {
+		return usage(fmt.Errorf("fit %s: %w; ask for less, or set %s=1 here and for vLLM, where the model can take more", model, err, allowLongRequests))
+	}
 	devices, err := readGPUs(cmd.Context(), reader, f.gpus)
 	if cmd.Context().Err() != nil {
 		return err
@@ -143,6 +149,19 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 		return err
 	}
 	return c.checkFit(out, devices, partitioned)
+}
+
+// allowLongRequests is the variable by which vLLM takes a --max-model-len above the
+// model's own length. It means the same here.
+const allowLongRequests = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+
+// allowsLongRequests reads that variable as vLLM does.
+func allowsLongRequests() bool {
+	switch strings.ToLower(strings.TrimSpace(os.Getenv(allowLongRequests))) {
+	case "1", "true":
+		return true
+	}
+	return false
 }
 
 // splitPartitioned takes the GPUs in MIG mode out of a list.
@@ -194,6 +213,9 @@ func deviceMemory(devices []gpu.Device) []sizing.DeviceMemory {
 	return list
 }
 
+// pinnedModel is where pods have the link to the pinned revision.
+const pinnedModel = inject.PinPath + "/" + pinName
+
 // sizeModel reads what a model needs from wherever it is.
 func (c *cli) sizeModel(ctx context.Context, out *fitOutput, storeDir string, access fetcher.Access) (sizing.Model, error) {
 	model := out.Model
@@ -213,9 +235,21 @@ func (c *cli) sizeModel(ctx context.Context, out *fitOutput, storeDir string, ac
 	case err == nil:
 		return sizing.Model{}, usage(fmt.Errorf("fit %s: it is not a directory; name the one that holds the model", model))
 	case errors.Is(err, fs.ErrNotExist):
-		return sizing.Model{}, usage(fmt.Errorf("there is no model %q in the store %s and no directory of that name; stoker ls shows what is", model, storeDir))
+		return sizing.Model{}, usage(noSuchModel(model, storeDir))
 	}
 	return sizing.Model{}, fmt.Errorf("fit %s: %w", model, err)
+}
+
+// noSuchModel is what to say of an argument that is nothing here.
+func noSuchModel(model, storeDir string) error {
+	if target, err := os.Readlink(model); err == nil {
+		return fmt.Errorf("fit %s: it is a link to %s, which is not here; mount what holds that at its place", model, target)
+	}
+	if filepath.Clean(model) == pinnedModel {
+		return fmt.Errorf("there is no %s: the init container %s makes it, and none has run in this pod; "+
+			"where Stoker's admission policy is not in force, let the chart (stoker.inject: chart) or stoker inject add it", model, inject.Waiter)
+	}
+	return fmt.Errorf("there is no model %q in the store %s and no directory of that name; stoker ls shows what is", model, storeDir)
 }
 
 // sizePublished reads what a model in the store needs. One that is removed while it

@@ -32,6 +32,8 @@ type Architecture struct {
 	LongestModelLen int64 `json:"longestModelLen"`
 	// yarnLength is MaxModelLen by the rule of releases that scale YaRN.
 	yarnLength int64
+	// namesLength is false where the files name no length: then MaxModelLen is vLLM's default, and no limit.
+	namesLength bool
 
 	Layers       uint64 `json:"layers"`
 	HiddenSize   uint64 `json:"hiddenSize"`

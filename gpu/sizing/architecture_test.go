@@ -1,6 +1,7 @@
 package sizing
 
 import (
+	"strings"
 	"testing"
 )
 
@@ -194,6 +195,8 @@ func TestMaximalLength(t *testing.T) {
 		`{}`:                                2048,
 		`{"max_position_embeddings": null}`: 2048,
 		`{"max_position_embeddings": 4096.0, "seq_length": 2048}`:                                                                                 2048,
+		`{"max_position_embeddings": 8192, "model_max_length": 131072}`:                                                                           131072, // Command-R
+		`{"max_position_embeddings": 8192, "model_max_length": 4096}`:                                                                             4096,
 		`{"max_position_embeddings": 4096, "rope_scaling": null}`:                                                                                 4096,
 		`{"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 2.5}}`:                                                    10240,
 		`{"max_position_embeddings": 4096, "rope_scaling": {"rope_type": "dynamic", "factor": 2}}`:                                                8192,
@@ -209,6 +212,32 @@ func TestMaximalLength(t *testing.T) {
 	} {
 		if got := read(t, tiny(t, config)).Architecture.MaxModelLen; got != want {
 			t.Errorf("%s: %d; want %d", config, got, want)
+		}
+	}
+}
+
+// vLLM refuses requests that are longer than the model, where the model names a length.
+func TestCheckLength(t *testing.T) {
+	for _, tt := range []struct {
+		config  string
+		serving Serving
+		refused string
+	}{
+		{`{"max_position_embeddings": 4096}`, Serving{}, ""},
+		{`{"max_position_embeddings": 4096}`, Serving{MaxModelLen: 4096}, ""},
+		{`{"max_position_embeddings": 4096}`, Serving{MaxModelLen: 4097}, "maxModelLen 4097 is beyond the model's own 4096, which vLLM refuses"},
+		{`{"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 2}}`, Serving{MaxModelLen: 8192}, ""},
+		{`{"max_position_embeddings": 131072, "original_max_position_embeddings": 4096, "rope_scaling": {"rope_type": "longrope"}}`, Serving{MaxModelLen: 131072}, ""},
+		{`{"max_position_embeddings": 8192, "model_max_length": 131072}`, Serving{MaxModelLen: 131072}, ""},
+		{`{"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 131072}}`, Serving{MaxModelLen: 524288}, "131072"},
+		{`{"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 131072}}`, Serving{MaxModelLen: 524288, VLLMVersion: "0.19"}, ""},
+		{`{}`, Serving{MaxModelLen: 1 << 20}, ""},
+		{`{"max_position_embeddings": "many"}`, Serving{MaxModelLen: 1 << 20}, ""},
+		{`{"max_position_embeddings": 4096}`, Serving{VLLMVersion: "0.1"}, "0.1"},
+	} {
+		err := read(t, tiny(t, tt.config)).CheckLength(tt.serving)
+		if (err != nil) != (tt.refused != "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
+			t.Errorf("%s, %+v: %v; want %q", tt.config, tt.serving, err, tt.refused)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package sizing
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -11,12 +12,13 @@ import (
 // defaultLength is what vLLM takes where config.json names no length.
 const defaultLength = 2048
 
-// readLength derives the maximal length as vLLM does: the least of the fields of
-// config.json that name one, times the factor of RoPE scaling. The tokenizer's
-// own model_max_length plays no part.
+// readLength derives the maximal length as vLLM does: model_max_length of
+// config.json, else the least of the other fields that name one, times the factor of
+// RoPE scaling. The tokenizer's own model_max_length plays no part. vLLM 0.33:
+// derive_max_model_len_and_key, _get_and_verify_max_len.
 func readLength(a *Architecture, c config) error {
 	a.MaxModelLen = defaultLength
-	var length uint64
+	var length, stated uint64
 	var errs []error
 	for _, name := range []string{
 		"max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length",
@@ -30,6 +32,12 @@ func readLength(a *Architecture, c config) error {
 		if n > 0 && (length == 0 || n < length) {
 			length = n
 		}
+		if name == "model_max_length" {
+			stated = n
+		}
+	}
+	if stated > 0 {
+		length = stated // of Command-R, whose other fields state less
 	}
 	if err := errors.Join(errs...); err != nil {
 		a.estimate("%s is not understood: %s", c.file, strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -48,7 +56,7 @@ func readLength(a *Architecture, c config) error {
 			return err
 		}
 	}
-	a.MaxModelLen = a.LongestModelLen
+	a.MaxModelLen, a.namesLength = a.LongestModelLen, true
 	params, err := ropeParameters(c)
 	if err != nil {
 		return err
@@ -77,6 +85,21 @@ func (a Architecture) defaultLength(r release) int64 {
 
 // longest is the longest request that a release takes without being told to.
 func (a Architecture) longest(r release) int64 { return max(a.defaultLength(r), a.LongestModelLen) }
+
+// CheckLength returns an error where vLLM refuses requests as long as Serving asks for,
+// because the model's own length is less. A model that names no length takes any. vLLM
+// lets itself be overruled by VLLM_ALLOW_LONG_MAX_MODEL_LEN and by another RoPE scaling
+// (--hf-overrides), of which Serving knows nothing.
+func (m Model) CheckLength(s Serving) error {
+	r, err := parseRelease(s.VLLMVersion)
+	if err != nil {
+		return err
+	}
+	if own := m.Architecture.longest(r); m.Architecture.namesLength && s.MaxModelLen > own {
+		return fmt.Errorf("maxModelLen %d is beyond the model's own %d, which vLLM refuses", s.MaxModelLen, own)
+	}
+	return nil
+}
 
 // scaledLength applies RoPE scaling. Gemma 3 states its length scaled already, and
 // so do models with YaRN to vLLM since 0.30; before, yarn is true.

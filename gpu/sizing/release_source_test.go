@@ -78,6 +78,8 @@ func rulesInSource() []sourceRule {
 		{"prefixes of hybrids", model, `attn_type == "hybrid":\s+logger\.debug\([^)]*\)\s+return True`, release.cachesPrefixesOfHybrids},
 		{"two blocks a state", []string{"v1/kv_cache_interface.py"}, `mamba_cache_mode == "align":\s+return self\.page_size_bytes \* \(\s*2 \+ self\.num_speculative_blocks`, always},
 		{"a scaled YaRN", model, `if rope_type == "yarn":\s+derived_max_model_len = rp\["original_max_position_embeddings"\]`, release.scalesYaRN},
+		{"no length beyond the model's own", model, `elif max_model_len > derived_max_model_len:`, always},
+		{"a length that overrules the others", []string{"transformers_utils/model_arch_config_convertor.py"}, `(?s)getattr\(self\.hf_text_config, "model_max_length", None\):.{0,100}derived_max_model_len = tmp_max_len`, always},
 		{"LongRoPE's original length", model, `(?s)"longrope".{0,300}"original_max_position_embeddings", derived_max_model_len`, always},
 		{"batches from 70 GiB on", args, `device_memory >= 70 \* GiB_bytes`, always},
 		{"batches of A100", args, `"a100" not in device_name`, always},

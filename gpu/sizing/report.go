@@ -1,7 +1,6 @@
 package sizing
 
 import (
-	"fmt"
 	"slices"
 )
 
@@ -169,9 +168,8 @@ func (m Model) reportedNeed(s Serving) (Need, error) {
 	if err != nil {
 		return Need{}, err
 	}
-	if own := m.Architecture.longest(n.release); n.MaxModelLen > own {
-		n.Notes = append(slices.Clone(n.Notes),
-			fmt.Sprintf("maxModelLen %d is beyond the model's own %d: vLLM refuses that unless RoPE scaling is given", n.MaxModelLen, own))
+	if err := m.CheckLength(s); err != nil {
+		n.Notes = append(slices.Clone(n.Notes), err.Error()+" unless VLLM_ALLOW_LONG_MAX_MODEL_LEN is set or --hf-overrides scale its RoPE")
 	}
 	return n, nil
 }

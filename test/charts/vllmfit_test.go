@@ -8,9 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // tinyModel writes a model that can be sized: two layers, 64 wide, in bfloat16.
@@ -58,13 +59,17 @@ func TestVLLMFitCheck(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	inside := strings.NewReplacer("--store=/models", "--store="+store, "--pin=/stoker", "--pin="+pin, "/stoker/model", filepath.Join(pin, "model"))
-	run := func(args []string, further ...string) (string, int) {
+	run := func(c corev1.Container, further ...string) (string, int) {
 		t.Helper()
 		var moved []string
-		for _, arg := range args {
+		for _, arg := range c.Args {
 			moved = append(moved, inside.Replace(arg))
 		}
-		out, err := exec.CommandContext(t.Context(), binary, append(moved, further...)...).CombinedOutput()
+		cmd := exec.CommandContext(t.Context(), binary, append(moved, further...)...)
+		for _, e := range c.Env {
+			cmd.Env = append(cmd.Environ(), e.Name+"="+e.Value)
+		}
+		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
 		if err != nil && !errors.As(err, &exit) {
 			t.Fatal(err)
@@ -85,14 +90,17 @@ func TestVLLMFitCheck(t *testing.T) {
 		"the share is too small":  {"vllm: {gpuMemoryUtilization: 0.00001, maxModelLen: 2048}", "simulated:dgxa100", 2, "raise --gpu-memory-utilization"},
 		"it is tight":             {"vllm: {gpuMemoryUtilization: 0.02, maxModelLen: 2048}", "simulated:dgxa100", 0, "it is tight: "},
 		"the memory is held":      {"", "simulated:dgxa100,free=1GiB", 1, "find what holds the memory"},
+		"longer than the model":   {"vllm: {maxModelLen: 1000000}", "simulated:dgxa100", 2, "is beyond the model's own"},
+		"longer, as vLLM is told": {"vllm: {maxModelLen: 1000000, extraEnv: [{name: VLLM_ALLOW_LONG_MAX_MODEL_LEN, value: '1'}]}", "simulated:dgxa100", 0, "It fits"},
+		"longer by another RoPE":  {"vllm: {maxModelLen: 1000000, extraArgs: ['--hf-overrides={}']}", "simulated:dgxa100", 0, "It fits"},
 		"heads cannot be divided": {"vllm: {tensorParallel: 3}", "simulated:dgxa100", 2, "does not divide"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := vllmDeployment(t, vllmObjects(t, model+tc.values)).Spec.Template.Spec
-			if out, code := run(slices.Clone(pod.InitContainers[0].Args)); code != 0 {
+			if out, code := run(pod.InitContainers[0]); code != 0 {
 				t.Fatalf("stoker-wait ended with %d: %s", code, out)
 			}
-			out, code := run(pod.InitContainers[1].Args, "--gpus="+tc.gpus)
+			out, code := run(pod.InitContainers[1], "--gpus="+tc.gpus)
 			if code != tc.code || !strings.Contains(out, tc.says) {
 				t.Errorf("stoker-fit ended with %d, want %d and %q:\n%s", code, tc.code, tc.says, out)
 			}

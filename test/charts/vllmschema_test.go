@@ -31,6 +31,8 @@ func TestVLLMRefuses(t *testing.T) {
 		{"utilization as a percentage", leastVLLM + "vllm: {gpuMemoryUtilization: 92}", "'/vllm/gpuMemoryUtilization': maximum"},
 		{"no GPU", leastVLLM + "vllm: {tensorParallel: 0}", "'/vllm/tensorParallel': minimum"},
 		{"an argument that has a value", leastVLLM + "vllm: {extraArgs: [--max-model-len=4096]}", "'/vllm/extraArgs/0'"},
+		{"an argument by its other name", leastVLLM + "vllm: {extraArgs: [--device-memory-utilization=0.5]}", "'/vllm/extraArgs/0'"},
+		{"an argument with underscores", leastVLLM + "vllm: {extraArgs: [--gpu_memory_utilization, '0.5']}", "'/vllm/extraArgs/0'"},
 		{"an argument in two", leastVLLM + "vllm: {extraArgs: [--tensor-parallel-size, '2']}", "'/vllm/extraArgs/0'"},
 		{"a variable that Stoker sets", leastVLLM + "vllm: {extraEnv: [{name: HF_HUB_CACHE, value: /x}]}", "'/vllm/extraEnv/0/name'"},
 		{"GPUs twice", leastVLLM + "resources: {limits: {nvidia.com/gpu: 2}}", "nvidia.com/gpu"},
