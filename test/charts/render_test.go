@@ -2,6 +2,7 @@ package charts
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -173,7 +174,7 @@ func testKubeVersion(t *testing.T, chart string) {
 	}
 }
 
-// Before 1.36 the policy's kind does not exist, and no object of it is rendered.
+// Before 1.36 the policy's kind does not exist, and neither it nor what warns beside it is rendered.
 func TestPolicyNeedsItsVersion(t *testing.T) {
 	const spaces = "namespaces: [serving]\n"
 	for _, tc := range []struct {
@@ -193,14 +194,19 @@ func TestPolicyNeedsItsVersion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		kinds := 0
+		var kinds []string
 		for _, obj := range objs {
-			if strings.HasPrefix(obj.GetKind(), "MutatingAdmissionPolicy") {
-				kinds++
+			if strings.Contains(obj.GetName(), "-inject") {
+				kinds = append(kinds, obj.GetKind())
 			}
 		}
-		if want := map[bool]int{true: 2}[tc.want]; kinds != want {
-			t.Errorf("%s with %q: %d objects, want %d", tc.version, tc.values, kinds, want)
+		slices.Sort(kinds)
+		want := []string{"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+		if !tc.want {
+			want = nil
+		}
+		if !slices.Equal(kinds, want) {
+			t.Errorf("%s with %q: %q, want %q", tc.version, tc.values, kinds, want)
 		}
 	}
 }
