@@ -55,6 +55,7 @@ func TestAgent(t *testing.T) {
 		"lifts the startup taint when warm":      testStartupTaint,
 		"lifts the startup taint in the end":     testStartupTaintTimeout,
 		"finds what rotted":                      testRot,
+		"measures replicas":                      testMeasures,
 		"holds models in memory":                 testRAM,
 		"estimates how long loading takes":       testLoadEstimate,
 		"shows files to every pod":               testModes,

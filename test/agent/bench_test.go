@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,6 +87,8 @@ type bench struct {
 	attempts int
 	patience time.Duration
 	bounds   httpsource.Bounds
+	// dial leads to pods; nil: there are none to ask.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	stop func()
 	// onRemove is called before a model leaves the store.
@@ -209,7 +212,7 @@ func (b *bench) start() *agent.Agent {
 	admission := agent.NewAdmission(s.Usage, cfg.Store)
 	a, err := agent.New(agent.Options{
 		Config: cfg, ConfigPath: b.configPath(), NodeName: b.node, Version: "test", Kube: kube,
-		Store: checkedStore{Store: s, onRemove: b.onRemove}, Admission: admission, Devices: devices, Logger: logger,
+		Store: checkedStore{Store: s, onRemove: b.onRemove}, Admission: admission, Devices: devices, Logger: logger, Dial: b.dial,
 		Puller: fetcher.New(fetcher.Options{Store: s, Drivers: fetcher.Drivers{
 			fetcher.SchemeFile: func(fetcher.Access) (fetcher.Driver, error) { return file.New(), nil },
 			fetcher.SchemeHub:  b.hubDriver,
