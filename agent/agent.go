@@ -220,6 +220,7 @@ func (a *Agent) adopt(cfg Config) {
 		cfg.Volume = a.loop.cfg.Volume
 	}
 	a.loop.cfg = cfg
+	a.warnServing(cfg.Models)
 	a.o.Admission.configure(cfg.Store)
 	a.scrub.configure(cfg.Scrub)
 	if a.inspect != nil {

@@ -181,6 +181,21 @@ func (f *fields) fraction(key string) float64 {
 	return 0
 }
 
+// notNegative reads a number, 0 or more; 0 if it is not given.
+func (f *fields) notNegative(key string) float64 {
+	v, ok := f.take(key)
+	if !ok {
+		return 0
+	}
+	if n, isNumber := v.(json.Number); isNumber {
+		if x, err := n.Float64(); err == nil && x >= 0 {
+			return x
+		}
+	}
+	f.complain(key, v, "write a number, 0 or more")
+	return 0
+}
+
 // duration reads a span of time above zero; fallback if it is not given.
 func (f *fields) duration(key string, fallback time.Duration) time.Duration {
 	v, ok := f.take(key)

@@ -105,7 +105,7 @@ func (g gpuFacts) fits(m modelState) (fits, tight int, took sizing.Measured) {
 	if err != nil {
 		return unknown, 0, took
 	}
-	if g.Slices && need.TensorParallel > 1 {
+	if g.Slices && need.GPUsPerReplica() > 1 {
 		return 0, 0, took // MIG devices do not work together
 	}
 	ready, perhaps := 0, 0
@@ -123,7 +123,7 @@ func (g gpuFacts) fits(m modelState) (fits, tight int, took sizing.Measured) {
 		case sizing.No, sizing.Unknown:
 		}
 	}
-	free, each := max(0, g.Free), max(1, s.TensorParallel)
+	free, each := max(0, g.Free), need.GPUsPerReplica()
 	fits = min(ready, free) / each
 	return fits, min(ready+perhaps, free)/each - fits, took
 }

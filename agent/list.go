@@ -193,19 +193,3 @@ func parseSource(f *fields) fetcher.Source {
 	}
 	return src
 }
-
-func parseServing(parent *fields) sizing.Serving {
-	v, _ := parent.take("serving")
-	f := asFields(parent.name("serving"), v, parent.errs)
-	s := sizing.Serving{
-		TensorParallel:       int(f.integer("tensorParallel", 0, 1)),
-		MaxModelLen:          f.integer("maxModelLen", 0, 1),
-		GPUMemoryUtilization: f.fraction("gpuMemoryUtilization"),
-		KVCacheDtype:         f.str("kvCacheDtype"),
-	}
-	if err := sizing.CheckListedKVCacheDtype(s.KVCacheDtype); err != nil {
-		f.mistake("kvCacheDtype", err)
-	}
-	f.done()
-	return s
-}

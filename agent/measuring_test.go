@@ -256,7 +256,7 @@ func TestMeasurePages(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"a cache beyond the GPU":   page(`num_gpu_blocks="`, `num_gpu_blocks="9`),
 		"another share":            page(`utilization="0.9"`, `utilization="0.5"`),
-		"a type of unknown size":   page(`cache_dtype="auto"`, `cache_dtype="nvfp4"`),
+		"a type of unknown size":   page(`cache_dtype="auto"`, `cache_dtype="turboquant_k8v4"`),
 		"longer requests than any": page(`} 1.0`, `,kv_cache_size_tokens="1099511627776",kv_cache_max_concurrency="1.0"} 1.0`),
 		"nothing":                  nil,
 	} {

@@ -289,7 +289,7 @@ func needOf(m modelState, w gpuWord) (*ReplicaNeed, string) {
 	}
 	n = n.On(sizing.DeviceMemory{Name: w.Name, TotalBytes: w.TotalBytes})
 	return &ReplicaNeed{
-		GPUs: max(1, n.TensorParallel), Share: n.GPUMemoryUtilization,
+		GPUs: n.GPUsPerReplica(), Share: n.GPUMemoryUtilization,
 		BytesPerGPU: n.LeastBytes(), MostBytesPerGPU: n.MostBytes(),
 	}, ""
 }

@@ -37,7 +37,7 @@ type Page struct {
 	Blocks, BlockTokens uint64
 	// GPUMemoryUtilization is gpu_memory_utilization, above 0 and at most 1.
 	GPUMemoryUtilization float64
-	// CacheDtype is cache_dtype: auto, or a type whose size is known to [sizing.CheckKVCacheDtype].
+	// CacheDtype is cache_dtype: auto, or a type whose size is known: [sizing.DoubtKVCacheDtype] has no doubt.
 	CacheDtype string
 	// MaxModelLen is the longest request in tokens, and RequestBlocks how many blocks it takes: from
 	// kv_cache_size_tokens and kv_cache_max_concurrency (v1/core/kv_cache_utils.py, get_kv_cache_capacity). 0: not stated,
@@ -112,7 +112,7 @@ func pageOf(labels map[string]string) (Page, error) {
 		return Page{}, fmt.Errorf("%w: its gpu_memory_utilization is no share of a memory", ErrPage)
 	}
 	p.GPUMemoryUtilization, p.CacheDtype = share, labels["cache_dtype"]
-	if sizing.CheckKVCacheDtype(p.CacheDtype) != nil {
+	if sizing.DoubtKVCacheDtype(p.CacheDtype) != "" {
 		return Page{}, fmt.Errorf("%w: the size of its cache's type is not known", ErrNotMeasurable)
 	}
 	p.addLength(labels)

@@ -81,7 +81,7 @@ func TestParsePage(t *testing.T) {
 		{"no cache", cache("is_attention_free", "True"), Page{}, ErrNotMeasurable, "no KV cache"},
 		{"context parallel", cache("effective_attention_block_size", "32"), Page{}, ErrNotMeasurable, "context"},
 		{"layers of another type", cache("kv_cache_dtype_skip_layers", "['0']"), Page{}, ErrNotMeasurable, "type"},
-		{"a type of no known size", cache("cache_dtype", "nvfp4"), Page{}, ErrNotMeasurable, "type"},
+		{"a type of no known size", cache("cache_dtype", "turboquant_k8v4"), Page{}, ErrNotMeasurable, "type"},
 		{"a type that does not exist", cache("cache_dtype", strings.Repeat("y", 4000)), Page{}, ErrNotMeasurable, "type"},
 		{"no blocks", cache("num_gpu_blocks", "None"), Page{}, ErrPage, "num_gpu_blocks"},
 		{"zero blocks", cache("num_gpu_blocks", "0"), Page{}, ErrPage, "num_gpu_blocks"},

@@ -1,9 +1,13 @@
 package measure
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/stoker-project/stoker/gpu/sizing"
+	"github.com/stoker-project/stoker/gpu/sizing/serveline"
 )
 
 // vLLM's arguments that split a model over GPUs, the long name first (engine/arg_utils.py).
@@ -20,10 +24,14 @@ func splitFlags() [][]string {
 // unclear stands for a value that is no number, as one from the environment.
 const unclear = "?"
 
-// SplitArgs keeps of a container's command line how vLLM splits the model over GPUs, and nothing else: a command line may
-// hold keys. It may be a shell's script, so words are taken as they come. Applied to its own result, it changes nothing.
+// otherwise stands for every argument that changes what vLLM takes, or may. vLLM has no such option.
+const otherwise = "--takes-otherwise=" + unclear
+
+// SplitArgs keeps of a container's command line how vLLM splits the model over GPUs, whether anything else in it changes
+// what vLLM takes, and nothing more: a command line may hold keys. It may be a shell's script, so words are taken as they
+// come. Applied to its own result, it changes nothing.
 func SplitArgs(command ...string) []string {
-	var words, out []string
+	var words, rest, out []string
 	for _, c := range command {
 		words = append(words, strings.FieldsFunc(c, func(r rune) bool { return strings.ContainsRune(" \t\n\r\\\"';&|", r) })...)
 	}
@@ -34,6 +42,7 @@ func SplitArgs(command ...string) []string {
 		}
 		at := slices.IndexFunc(splitFlags(), func(names []string) bool { return slices.Contains(names, flag) })
 		if at < 0 {
+			rest = append(rest, w)
 			continue
 		}
 		if !joined && i+1 < len(words) {
@@ -44,11 +53,17 @@ func SplitArgs(command ...string) []string {
 		}
 		out = append(out, splitFlags()[at][0]+"="+value)
 	}
+	if s, err := serveline.Read(sizing.Serving{}, rest, openNothing); err != nil || s.TakesOtherwise() {
+		out = append(out, otherwise)
+	}
 	return out
 }
 
-// TensorParallel is over how many GPUs the arguments that SplitArgs kept split a model, if they split it in no other way;
-// 0 if they do, or if that is unclear. Without arguments it is vLLM's default, 1, unless the caller knows better: stated
+// openNothing is for the files that --config names: they are the replica's own.
+func openNothing(string) ([]byte, error) { return nil, errors.New("it is in the replica") }
+
+// TensorParallel is over how many GPUs the arguments that SplitArgs kept split a model, if they split it in no other way
+// and change nothing else of what vLLM takes; 0 if they do, or if that is unclear. Without arguments it is vLLM's default, 1, unless the caller knows better: stated
 // is false.
 func TensorParallel(kept []string) (gpus int, stated bool) {
 	gpus = 1

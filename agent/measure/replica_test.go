@@ -27,6 +27,11 @@ func TestSplitArgs(t *testing.T) {
 		{"pipeline too", []string{"-tp=2", "--pipeline-parallel-size=2"}, []string{"--tensor-parallel-size=2", "--pipeline-parallel-size=2"}, 0, true},
 		{"data too", []string{"-dp", "2"}, []string{"--data-parallel-size=2"}, 0, true},
 		{"context too", []string{"-dcp", "2"}, []string{"--decode-context-parallel-size=2"}, 0, true},
+		{"another batch", []string{"vllm", "serve", "/m", "-tp", "2", "--max-num-seqs", "8"}, []string{"--tensor-parallel-size=2", otherwise}, 0, true},
+		{"no graphs", []string{"sh", "-c", "vllm serve /m --enforce-eager --port 80"}, []string{otherwise}, 0, true},
+		{"what is not counted", []string{"--enable-lora", "--api-key", "KEY"}, []string{otherwise}, 0, true},
+		{"a file of further ones", []string{"--config", "/etc/vllm.yaml"}, []string{otherwise}, 0, true},
+		{"what the page states", []string{"--gpu-memory-utilization", "0.8", "--kv-cache-dtype=fp8", "--max-model-len=auto"}, nil, 1, false},
 		{"pipelines of one", []string{"-pp", "1", "-tp", "2"}, []string{"--pipeline-parallel-size=1", "--tensor-parallel-size=2"}, 2, true},
 		{"the last one counts", []string{"-tp", "2", "-tp", "4"}, []string{"--tensor-parallel-size=2", "--tensor-parallel-size=4"}, 4, true},
 	} {

@@ -26,7 +26,9 @@ type fitFlags struct {
 	store, gpus, output string
 	check               bool
 	serving             sizing.Serving
-	access              accessFlags
+	// maxModelLen and maxNumBatchedTokens are as they were given: vLLM has short forms of large numbers.
+	maxModelLen, maxNumBatchedTokens string
+	access                           accessFlags
 }
 
 // fitOutput is `stoker fit -o json`: all terms of the sum.
@@ -45,7 +47,10 @@ type fitOutput struct {
 func (c *cli) fitCommand() *cobra.Command {
 	var f fitFlags
 	cmd := &cobra.Command{
-		Use:   "fit NAME|SOURCE|DIR",
+		Use: "fit NAME|SOURCE|DIR [flags] [-- vllm serve ...]",
+
+		DisableFlagsInUseLine: true,
+
 		Short: "Tell whether a model fits on the GPUs here, with every term of the sum",
 		Long: `Tell whether vLLM could start a model on the GPUs of this machine now. The test
 is vLLM's own: a GPU's budget (its memory x --gpu-memory-utilization) must be
@@ -70,12 +75,20 @@ longest request that would fit for certain. What is not exact is marked as
 estimated. Of a NAME whose replicas the agent of this node measures, what they
 took stands beside the sum.
 
+The flags are vLLM's, and behind -- a whole command line of it may stand, as it
+is in a pod: its options are read as vLLM does, with the file that its --config
+names, and come before flags of the same name. What is known to change no memory
+is passed over. What may change it and is not counted (--enable-lora,
+--speculative-config and others, and options that are not known here) makes the
+answer an estimate, with a warning.
+
 With --check, which is for scripts and init containers, it also fails where no
 replica could start: with 1 if it could once memory is free again or a GPU is
 reset or mended, with 2 if it never could with these arguments. What is not
 certain is not refused: where it is tight (it warns then), where no GPU can be
 read, where one that is needed does not report its memory, or where the sum is
-an estimate, as it is with a --kv-cache-dtype whose size is not known here.
+an estimate, as it is with a --kv-cache-dtype whose size is not known here or an
+option that is not counted.
 
 Exit codes: 0 whenever it could compute, whether it fits or not; 1 the files
 could not be read, or (--check) it does not fit now; 2 wrong usage, no such
@@ -84,18 +97,20 @@ source refuses; 130 interrupted.`,
 		Example: `  stoker fit qwen2.5-7b-instruct
   stoker fit hf://Qwen/Qwen2.5-72B-Instruct --tensor-parallel 4 --gpus simulated:dgxh100
   stoker fit ./my-model --max-model-len 32768 --kv-cache-dtype fp8 -o json
-  stoker fit /stoker/model --tensor-parallel 2 --max-model-len 32768 --check`,
-		Args: exactArg("a model: a NAME in the store, a SOURCE like hf://ORG/NAME, or a DIR"),
-		RunE: func(cmd *cobra.Command, args []string) error { return c.fit(cmd, args[0], f) },
+  stoker fit /stoker/model --tensor-parallel 2 --max-model-len 32768 --check
+  stoker fit hf://Qwen/Qwen3-32B -- vllm serve /models/qwen -tp 2 --max-num-seqs 64`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			own, _ := serveLine(cmd, args)
+			return exactArg("a model: a NAME in the store, a SOURCE like hf://ORG/NAME, or a DIR")(cmd, own)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			own, line := serveLine(cmd, args)
+			return c.fit(cmd, own[0], line, f)
+		},
 	}
 	flags := cmd.Flags()
 	storeFlag(cmd, &f.store)
-	flags.IntVar(&f.serving.TensorParallel, "tensor-parallel", 0, "one replica takes `N` GPUs (default: every size that these GPUs allow)")
-	flags.Int64Var(&f.serving.MaxModelLen, "max-model-len", 0, "the longest request has `N` tokens (default: the model's own length)")
-	flags.Float64Var(&f.serving.GPUMemoryUtilization, "gpu-memory-utilization", 0,
-		"vLLM claims this `FRACTION` of a GPU's memory, above 0 and at most 1 (default: 0.92, and 0.9 of vLLM 0.19)")
-	flags.StringVar(&f.serving.KVCacheDtype, "kv-cache-dtype", "auto", "the KV cache has this `TYPE`, like auto, bfloat16 or fp8")
-	flags.StringVar(&f.serving.VLLMVersion, "vllm-version", sizing.DefaultVLLMVersion, "the rules are those of this `VERSION` of vLLM, from 0.19 on")
+	f.addServing(flags)
 	flags.BoolVar(&f.check, "check", false, "fail where no replica could start here")
 	f.access.add(flags)
 	gpusFlag(cmd, &f.gpus)
@@ -103,14 +118,14 @@ source refuses; 130 interrupted.`,
 	return cmd
 }
 
-func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
+func (c *cli) fit(cmd *cobra.Command, model string, line []string, f fitFlags) error {
 	reader, gpusErr := openGPUs(f.gpus)
 	scheme, _, isSource := strings.Cut(model, "://")
 	if !isSource {
 		scheme = fetcher.SchemeFile // what is here has links at most
 	}
 	access, accessErr := f.access.access(scheme)
-	if err := c.check(f.checkServing(cmd), gpusErr, accessErr, checkOutput(f.output), checkStore(f.store)); err != nil {
+	if err := c.check(f.checkServing(cmd, line), gpusErr, accessErr, checkOutput(f.output), checkStore(f.store)); err != nil {
 		return err
 	}
 	out := fitOutput{Model: model}
@@ -133,14 +148,14 @@ func (c *cli) fit(cmd *cobra.Command, model string, f fitFlags) error {
 	}
 	// Nothing runs on a GPU that is split into parts, only on those.
 	devices, partitioned := splitPartitioned(devices)
-	if out.Report, err = sized.Report(f.sizedServing(), deviceMemory(devices)); err != nil {
+	if out.Report, err = sized.Report(f.serving, deviceMemory(devices)); err != nil {
 		return usage(fmt.Errorf("fit %s: %w", model, err))
 	}
 	out.Measured = onThese(out.Measured, devices)
 	if out.measuredErr != nil {
 		c.logger(slog.LevelWarn).WarnContext(cmd.Context(), "leave out what replicas took here", "error", out.measuredErr)
 	}
-	f.noteUnsized(&out)
+	c.warnUncounted(out)
 	write := func() error { return c.printFit(out, devices) }
 	if f.output == "json" {
 		write = func() error { return printJSON(c.secrets.Writer(c.json, true), out) }
@@ -174,27 +189,6 @@ func splitPartitioned(all []gpu.Device) (devices, partitioned []gpu.Device) {
 		}
 	}
 	return devices, partitioned
-}
-
-// checkServing refuses what would otherwise mean the default.
-func (f fitFlags) checkServing(cmd *cobra.Command) error {
-	var errs []error
-	if cmd.Flags().Changed("tensor-parallel") && f.serving.TensorParallel < 1 {
-		errs = append(errs, fmt.Errorf("--tensor-parallel %d is too few; it takes at least one GPU", f.serving.TensorParallel))
-	}
-	if cmd.Flags().Changed("max-model-len") && f.serving.MaxModelLen < 1 {
-		errs = append(errs, fmt.Errorf("--max-model-len %d is too short; it takes at least one token", f.serving.MaxModelLen))
-	}
-	if u := f.serving.GPUMemoryUtilization; cmd.Flags().Changed("gpu-memory-utilization") && !(u > 0 && u <= 1) { // so that NaN is refused
-		errs = append(errs, fmt.Errorf("--gpu-memory-utilization %v is no such part; it takes a fraction above 0 and at most 1", u))
-	}
-	if err := sizing.CheckKVCacheDtype(f.serving.KVCacheDtype); err != nil && !f.unsized() {
-		errs = append(errs, fmt.Errorf("--kv-cache-dtype: %w", err))
-	}
-	if err := sizing.CheckVLLMVersion(f.serving.VLLMVersion); err != nil {
-		errs = append(errs, fmt.Errorf("--vllm-version: %w", err))
-	}
-	return errors.Join(errs...)
 }
 
 // deviceMemory is what sizing needs to know of devices.

@@ -31,10 +31,10 @@ func (c *cli) checkFit(out fitOutput, devices, partitioned []gpu.Device) error {
 		largest = &out.TensorParallelSizes[i]
 		p := prospectsOf(s, devices)
 		switch {
-		case p.possible >= s.TensorParallel:
+		case p.possible >= s.GPUsPerReplica:
 			uncertain = cmp.Or(uncertain, largest)
-		case notNow == nil && p.possible+p.later >= s.TensorParallel:
-			notNow = fmt.Errorf("start %s on %s now: %s; %s", out.Model, count(s.TensorParallel, "GPU"), p.why, p.mend)
+		case notNow == nil && p.possible+p.later >= s.GPUsPerReplica:
+			notNow = fmt.Errorf("start %s on %s now: %s; %s", out.Model, count(s.GPUsPerReplica, "GPU"), p.why, p.mend)
 		}
 	}
 	switch {
@@ -54,7 +54,7 @@ func (c *cli) warnTight(model string, s sizing.SizeReport) {
 	for _, g := range s.GPUs {
 		if s.Verdict == sizing.Tight && g.Verdict == sizing.Tight {
 			fmt.Fprintf(c.stderr, "stoker: warning: start %s on %s: it is tight: %s; vLLM itself decides\n",
-				model, count(s.TensorParallel, "GPU"), g.Reason)
+				model, count(s.GPUsPerReplica, "GPU"), g.Reason)
 			return
 		}
 	}
@@ -110,7 +110,7 @@ func memoryUnknown(d gpu.Device) bool { return d.State != gpu.StateOK || d.Total
 // where it could, or where that is not known.
 func obstacle(s sizing.SizeReport, g sizing.GPUReport, d gpu.Device) string {
 	switch {
-	case d.MIG != nil && s.TensorParallel > 1:
+	case d.MIG != nil && s.GPUsPerReplica > 1:
 		return fmt.Sprintf("GPU %d is in MIG mode, and MIG devices do not work together", d.Index)
 	case memoryUnknown(d):
 		return ""
@@ -121,25 +121,28 @@ func obstacle(s sizing.SizeReport, g sizing.GPUReport, d gpu.Device) string {
 // never says why a replica of that size can never start on these GPUs, and what
 // to change.
 func never(model string, s sizing.SizeReport, devices []gpu.Device) error {
-	why, tooSmall := "", false
+	why, tooSmall, refused := "", false, false
 	var lengths []int64
 	for i, d := range devices {
 		g := s.GPUs[i]
 		if o := obstacle(s, g, d); o != "" {
 			why = o
-			tooSmall = tooSmall || d.MIG == nil || s.TensorParallel == 1
+			refused = refused || g.Refused != ""
+			tooSmall = tooSmall || d.MIG == nil || s.GPUsPerReplica == 1
 		}
-		if d.MIG == nil || s.TensorParallel == 1 {
+		if d.MIG == nil || s.GPUsPerReplica == 1 {
 			lengths = append(lengths, g.LargestMaxModelLen)
 		}
 	}
-	start := fmt.Sprintf("start %s on %s", model, count(s.TensorParallel, "GPU"))
+	start := fmt.Sprintf("start %s on %s", model, count(s.GPUsPerReplica, "GPU"))
 	switch {
 	case why == "":
-		return fmt.Errorf("start %s here: a replica takes %s, and here are %d; give a smaller --tensor-parallel",
-			model, count(s.TensorParallel, "GPU"), len(devices))
+		return fmt.Errorf("start %s here: a replica takes %s, and here are %d; give a smaller --tensor-parallel%s",
+			model, count(s.GPUsPerReplica, "GPU"), len(devices), orStages(s))
+	case refused:
+		return fmt.Errorf("%s: %s; raise --max-num-batched-tokens, or lower --max-num-seqs", start, why)
 	case !tooSmall:
-		return fmt.Errorf("%s: %s; take GPUs that are not in MIG mode, or give --tensor-parallel 1", start, why)
+		return fmt.Errorf("%s: %s; take GPUs that are not in MIG mode, or give --tensor-parallel%s 1", start, why, orStages(s))
 	}
 	mend := "take more GPUs (--tensor-parallel) or larger ones"
 	if s.Need.GPUMemoryUtilization < highUtilization {
@@ -147,12 +150,20 @@ func never(model string, s sizing.SizeReport, devices []gpu.Device) error {
 	}
 	// As many GPUs as a replica takes must serve that length.
 	slices.SortFunc(lengths, func(a, b int64) int { return cmp.Compare(b, a) })
-	if len(lengths) >= s.TensorParallel {
-		if longest := lengths[s.TensorParallel-1]; longest > 0 && longest < s.Need.MaxModelLen {
+	if len(lengths) >= s.GPUsPerReplica {
+		if longest := lengths[s.GPUsPerReplica-1]; longest > 0 && longest < s.Need.MaxModelLen {
 			mend = fmt.Sprintf("lower --max-model-len to %d or less, %s", longest, mend)
 		}
 	}
 	return fmt.Errorf("%s: %s; %s", start, why, mend)
+}
+
+// orStages names the stages of a pipeline, where there are some.
+func orStages(s sizing.SizeReport) string {
+	if s.GPUsPerReplica == s.TensorParallel {
+		return ""
+	}
+	return " and --pipeline-parallel-size"
 }
 
 // highUtilization is a share of a GPU's memory that is no longer worth raising.

@@ -63,8 +63,30 @@ func fitModel(out fitOutput) [][]string {
 		{"Model", model},
 		{"Weights", weights + estimated(w.Estimated)},
 		{"KV cache", "in " + out.KVCacheDtype + "; layers: " + strings.Join(layers, ", ") + estimated(a.Estimated)},
-		{"Serving", fmt.Sprintf("requests of %d tokens at most, %v of the memory, by the rules of vLLM %s", out.MaxModelLen, out.GPUMemoryUtilization, out.VLLMVersion)},
+		{"Serving", servingText(out.Need)},
 	}
+}
+
+// servingText is how vLLM is started, as far as it is not by default.
+func servingText(n sizing.Need) string {
+	words := []string{fmt.Sprintf("requests of %d tokens at most", n.MaxModelLen)}
+	if n.AutoLength {
+		words[0] = "requests as long as the cache has room"
+	}
+	words = append(words, fmt.Sprintf("%v of the memory", n.GPUMemoryUtilization))
+	if n.BatchGiven() {
+		words = append(words, fmt.Sprintf("batches of %d requests and %d tokens", n.MaxNumSeqs, n.MaxNumBatchedTokens))
+	}
+	if n.PipelineParallel > 1 {
+		words = append(words, fmt.Sprintf("%d stages", n.PipelineParallel))
+	}
+	if n.Quantization != "" {
+		words = append(words, "weights in "+n.Quantization)
+	}
+	if n.EnforceEager {
+		words = append(words, "no CUDA graphs")
+	}
+	return strings.Join(append(words, "by the rules of vLLM "+n.VLLMVersion), ", ")
 }
 
 // fitTerms are the terms of the sum on one GPU, a column for each number of GPUs
@@ -73,7 +95,7 @@ func fitTerms(out fitOutput) [][]string {
 	var needs []*sizing.Need
 	head := []string{"ON EACH GPU, FOR A REPLICA ON"}
 	for _, s := range out.TensorParallelSizes {
-		title := count(s.TensorParallel, "GPU")
+		title := count(s.GPUsPerReplica, "GPU")
 		if s.Impossible != "" {
 			title += ": impossible"
 		}
@@ -92,6 +114,7 @@ func fitTerms(out fitOutput) [][]string {
 		{"  of padding", func(n *sizing.Need) uint64 { return n.PaddingBytes }, "", true, false},
 		{"weights that are not split", func(n *sizing.Need) uint64 { return n.ReplicatedBytes - n.RotaryBytes }, estimated(out.Weights.Estimated), true, false},
 		{"rotary positions", func(n *sizing.Need) uint64 { return n.RotaryBytes }, "", true, false},
+		{"less what the CPU keeps", func(n *sizing.Need) uint64 { return n.CPUOffloadBytes }, estimated(out.Weights.Estimated), true, false},
 		{"KV cache of a token", func(n *sizing.Need) uint64 { return n.KVBytesPerToken }, guess, false, true},
 		{"  of a token in windows", func(n *sizing.Need) uint64 { return n.KVWindowBytesPerToken }, guess, true, true},
 		{"  of states", func(n *sizing.Need) uint64 { return n.KVStateBytes }, guess, true, true},
@@ -123,7 +146,7 @@ func fitTerms(out fitOutput) [][]string {
 			continue
 		}
 		beside = append(beside, size(n.OverheadMinBytes)+" to "+size(n.OverheadMaxBytes))
-		thumb = append(thumb, size(out.RuleOfThumbBytes/uint64(n.TensorParallel))+estimated(out.Weights.Estimated))
+		thumb = append(thumb, size(out.RuleOfThumbBytes/uint64(n.GPUsPerReplica()))+estimated(out.Weights.Estimated))
 	}
 	rows = append(rows, beside)
 	if took := measuredRow(out.Measured, needs); took != nil {
@@ -150,7 +173,7 @@ func fitGPUs(out fitOutput, devices []gpu.Device) [][]string {
 			}
 			g := s.GPUs[alike[0]]
 			rows = append(rows, append(label,
-				size(g.BudgetBytes), count(s.TensorParallel, "GPU"), size(s.Need.WeightsBytes+s.Need.ReplicatedBytes), size(s.Need.KVBytes),
+				size(g.BudgetBytes), count(s.GPUsPerReplica, "GPU"), size(s.Need.ResidentWeightsBytes()), size(s.Need.KVBytes),
 				tokens(g, s.Need), longest(g, s.Need), fitsText(g, d, s.Need.Estimated),
 			))
 			label = []string{"", "", "", ""}
@@ -261,13 +284,13 @@ func fitVerdict(r fitOutput) string {
 		}
 		switch {
 		case s.Replicas > 0:
-			ways = append(ways, fmt.Sprintf("%s of %s", count(s.Replicas, "replica"), count(s.TensorParallel, "GPU")))
+			ways = append(ways, fmt.Sprintf("%s of %s", count(s.Replicas, "replica"), count(s.GPUsPerReplica, "GPU")))
 		case s.Verdict == sizing.Tight:
-			tight = append(tight, "on "+count(s.TensorParallel, "GPU"))
+			tight = append(tight, "on "+count(s.GPUsPerReplica, "GPU"))
 		case s.Verdict == sizing.Unknown:
 			unknown = true
 		case fitting > 0:
-			almost = append(almost, fmt.Sprintf("a replica takes %d GPUs, and it fits on %d", s.TensorParallel, fitting))
+			almost = append(almost, fmt.Sprintf("a replica takes %d GPUs, and it fits on %d", s.GPUsPerReplica, fitting))
 		}
 	}
 	switch {

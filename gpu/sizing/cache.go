@@ -1,10 +1,6 @@
 package sizing
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
+import "slices"
 
 // addCache fills in what the KV cache takes. Layers that cache differently (all
 // tokens, a window, a state) share one pool in vLLM, which asks two things of
@@ -12,11 +8,14 @@ import (
 // and groups of as many layers, so the last group of a kind is padded.
 func (n *Need) addCache(a Architecture) {
 	tp := uint64(n.TensorParallel)
-	layer, _ := a.tokenBytes(tp, n.KVCacheDtype) // Need has refused types that are not known
+	layer, known := a.tokenBytes(tp, n.KVCacheDtype)
+	if !known { // Need's notes say it
+		layer, _ = a.tokenBytes(tp, n.model.autoCacheType(n.serving.Dtype))
+	}
 	n.KVBytesPerToken = mul(a.FullLayers, layer)
 	n.KVWindowBytesPerToken = mul(a.WindowLayers, layer)
 	if a.WindowLayers > 0 {
-		n.KVWindowTokens = add(less(a.WindowTokens, 1), mul(n.release.batchesInFlight(), n.batch.tokens))
+		n.KVWindowTokens = add(less(a.WindowTokens, 1), mul(n.batchesInFlight(), n.batch.tokens))
 	}
 	n.KVBlockTokens = blockTokens
 	state := a.State.bytes(tp)
@@ -24,7 +23,7 @@ func (n *Need) addCache(a Architecture) {
 		n.KVBlockTokens = mul(blockTokens, max(1, ceilDiv(state, mul(blockTokens, layer))))
 		state = mul(n.KVBlockTokens, layer) // padded to a block
 	}
-	if n.release.cachesPrefixesOfHybrids() && a.FullLayers+a.WindowLayers > 0 {
+	if n.release.cachesPrefixesOfHybrids() && !n.serving.NoPrefixCaching && a.FullLayers+a.WindowLayers > 0 {
 		state = mul(2, state) // the one that is written, and the last whole one
 	}
 	n.KVStateBytes = mul(a.StateLayers, state)
@@ -42,12 +41,34 @@ func (n *Need) addCache(a Architecture) {
 	if n.KVKnown = a.kvKnown(); !n.KVKnown {
 		n.kvGuess = n.WeightsBytes / 4
 	}
-	n.KVBytes = n.kvFor(uint64(n.MaxModelLen))
+	n.KVBytes = n.kvFor(n.requestTokens())
 	plain := *n
 	plain.fullBlock = mul(n.KVBytesPerToken, n.KVBlockTokens)
 	plain.windowBlock = mul(n.KVWindowBytesPerToken, n.KVBlockTokens)
 	plain.states = n.KVStateBytes
-	n.KVPaddingBytes = less(n.KVBytes, plain.kvFor(uint64(n.MaxModelLen)))
+	n.KVPaddingBytes = less(n.KVBytes, plain.kvFor(n.requestTokens()))
+}
+
+// batchesInFlight is of how many batches a window keeps tokens (config/vllm.py, max_concurrent_batches): each stage works
+// on one, and with asynchronous scheduling one more waits.
+func (n Need) batchesInFlight() uint64 {
+	if n.release.batchesInFlight() == 1 {
+		return 1
+	}
+	batches := uint64(n.PipelineParallel)
+	if !n.serving.OneBatch {
+		batches++
+	}
+	return batches
+}
+
+// requestTokens is the length of the request for which there has to be room. One of automatic length is as short as it
+// must be.
+func (n Need) requestTokens() uint64 {
+	if n.AutoLength {
+		return 1
+	}
+	return uint64(n.MaxModelLen)
 }
 
 // groupSize is how many layers vLLM puts into a group, where a model has some of
@@ -63,81 +84,6 @@ func groupSize(kinds ...uint64) uint64 {
 		return most
 	}
 	return least
-}
-
-// tokenBytes is what one attention layer caches of one token on one GPU.
-func (a Architecture) tokenBytes(tp uint64, dtype string) (uint64, error) {
-	heads, numbers := max(1, a.KVHeads/tp), add(a.KeyHeadDim, a.ValueHeadDim)
-	if a.LatentDim > 0 {
-		heads, numbers = 1, a.LatentDim
-	}
-	for _, t := range cacheTypes() {
-		if t.name == dtype {
-			return mul(heads, add(mul(numbers, t.bytes), t.scales)), nil
-		}
-	}
-	return 0, CheckKVCacheDtype(dtype)
-}
-
-// cacheType is a type of the KV cache: what a number takes, and what the scales of
-// one head's keys and values take for each token.
-type cacheType struct {
-	name          string
-	bytes, scales uint64
-}
-
-// cacheTypes are the types that vLLM's --kv-cache-dtype takes, beside auto, and of
-// which the size is known.
-func cacheTypes() []cacheType {
-	return []cacheType{
-		{"bfloat16", 2, 0},
-		{"float16", 2, 0},
-		{"fp8", 1, 0},
-		{"fp8_e4m3", 1, 0},
-		{"fp8_e5m2", 1, 0},
-		{"fp8_inc", 1, 0},
-		{"fp8_per_token_head", 1, 8}, // a float32 for keys, and one for values
-		{"int8_per_token_head", 1, 8},
-	}
-}
-
-// UnsizedKVCacheDtypes are further types that vLLM takes, of which the size is not
-// known here; beside them, those that begin with turboquant_.
-func UnsizedKVCacheDtypes() []string {
-	return []string{"fp8_ds_mla", "int4_per_token_head", "nvfp4"}
-}
-
-// CheckListedKVCacheDtype refuses what is no type of the KV cache. One that vLLM has and
-// of which the size is not known here is none to refuse a whole list for: what a replica
-// needs is not computed then.
-func CheckListedKVCacheDtype(s string) error {
-	if slices.Contains(UnsizedKVCacheDtypes(), s) || strings.HasPrefix(s, "turboquant_") {
-		return nil
-	}
-	if err := CheckKVCacheDtype(s); err != nil {
-		return fmt.Errorf("%w; leave it out for a newer one, which is then counted as auto", err)
-	}
-	return nil
-}
-
-// KVCacheDtypes are what [Serving] may have as the type of its KV cache.
-func KVCacheDtypes() []string {
-	names := []string{"auto"}
-	for _, t := range cacheTypes() {
-		names = append(names, t.name)
-	}
-	return names
-}
-
-// CheckKVCacheDtype says what would be right, unless s is a type of the KV cache, or
-// empty, which is auto.
-func CheckKVCacheDtype(s string) error {
-	known := KVCacheDtypes()
-	if s == "" || slices.Contains(known, s) {
-		return nil
-	}
-	last := len(known) - 1
-	return fmt.Errorf("KV cache dtype %q is not known; want %s or %s", s, strings.Join(known[:last], ", "), known[last])
 }
 
 // kvFor is the cache of one request of some tokens, in whole blocks. A window

@@ -45,23 +45,76 @@ func (c *counter) add(t Tensor, again bool) error {
 		return nil
 	}
 	loaded := c.loaded(t)
-	if c.arch.Quantization == "mxfp4" && strings.HasSuffix(t.Name, "_blocks") {
-		c.w.MXFP4Bytes = add(c.w.MXFP4Bytes, loaded)
-	}
 	c.addSplits(t)
+	part := c.partOf(t.Name)
 	switch {
 	case !strings.HasSuffix(t.Name, ".weight"):
 	case hasName(t.Name, "lm_head", "embed_out", "output_layer"), t.Name == "output.weight":
 		c.headBytes = add(c.headBytes, loaded)
+		part = &c.w.parts.head
 	case hasName(t.Name, "embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in"):
 		c.hasEmbed = true
+		part = &c.w.parts.embed
 	}
+	bytes := layerBytes{loaded: loaded}
 	if replicated(t) {
 		c.replicated = add(c.replicated, loaded)
+		bytes.replicated = loaded
 	} else {
-		c.kvProjection = add(c.kvProjection, c.kvPart(t.Name, loaded))
+		bytes.kvProjection = c.kvPart(t.Name, loaded)
+		c.kvProjection = add(c.kvProjection, bytes.kvProjection)
+		if inLayer := part != &c.w.parts.head && part != &c.w.parts.embed && part != &c.w.parts.rest; inLayer && c.linear(t) {
+			bytes.linear = loaded
+			c.w.linearBytes = add(c.w.linearBytes, loaded)
+		}
 	}
+	if c.arch.Quantization == "mxfp4" && strings.HasSuffix(t.Name, "_blocks") {
+		bytes.mxfp4 = loaded
+		c.w.MXFP4Bytes = add(c.w.MXFP4Bytes, loaded)
+	}
+	part.add(bytes)
 	return nil
+}
+
+// linear reports a matrix of a linear layer or of experts that is not quantized yet.
+func (c *counter) linear(t Tensor) bool {
+	if c.arch.Quantization != "" || len(t.Shape) < 2 || hasName(t.Name, "conv1d") || strings.Contains(t.Name, "norm") {
+		return false
+	}
+	return t.DType == "BF16" || t.DType == "F16" || t.DType == "F32"
+}
+
+// maxParts bounds the layers that are told apart: the deepest models have a few hundred.
+const maxParts = 10_000
+
+// partOf is where the bytes of a tensor are counted: in its layer of the decoder, or in what is in none.
+func (c *counter) partOf(tensor string) *layerBytes {
+	p := &c.w.parts
+	layer, ok := decoderLayer(tensor)
+	if !ok || layer >= min(c.arch.Layers, maxParts) {
+		return &p.rest
+	}
+	if grow := int(layer) + 1 - len(p.layers); grow > 0 {
+		p.layers = append(p.layers, make([]layerBytes, grow)...)
+	}
+	return &p.layers[layer]
+}
+
+// decoderLayer reads N out of names like model.layers.N.mlp or transformer.h.N.attn, of what is no encoder.
+func decoderLayer(tensor string) (uint64, bool) {
+	for name := range strings.SplitSeq(tensor, ".") {
+		if strings.Contains(name, "vision") || strings.Contains(name, "visual") || strings.Contains(name, "audio") || strings.HasSuffix(name, "encoder") {
+			return 0, false
+		}
+	}
+	for _, list := range []string{".layers.", ".h.", ".blocks."} {
+		if _, rest, ok := strings.Cut("."+tensor, list); ok {
+			number, _, _ := strings.Cut(rest, ".")
+			n, err := strconv.ParseUint(number, 10, 32)
+			return n, err == nil
+		}
+	}
+	return 0, false
 }
 
 // loaded is what a tensor takes in memory: without quantization, matrices of
@@ -114,6 +167,7 @@ func (c *counter) weights() Weights {
 	}
 	if c.arch.TiedEmbeddings && c.hasEmbed && c.headBytes > 0 {
 		skipped = add(skipped, c.headBytes)
+		w.parts.head = layerBytes{}
 		note("lm_head is tied to the embedding, so its %d bytes are not loaded", c.headBytes)
 	}
 	if other := w.ByDType[otherDType]; other > 0 {

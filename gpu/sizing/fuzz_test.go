@@ -65,6 +65,16 @@ func FuzzConfig(f *testing.F) {
 				t.Errorf("%+v", s)
 			}
 		}
+		for _, s := range []Serving{
+			{PipelineParallel: 3, MaxNumSeqs: 1, EnforceEager: true},
+			{PipelineParallel: mostStages, Dtype: "float32"},
+			{MaxModelLen: AutoLength, MaxNumBatchedTokens: 1, CPUOffloadGB: 1e9},
+			{Quantization: "fp8", WholePrompts: true, KVCacheDtype: "nvfp4"},
+		} {
+			if n, err := m.Need(s); err == nil && (n.OverheadMinBytes > n.OverheadMaxBytes || n.TotalBytes() < n.KVBytes) {
+				t.Errorf("%+v: %+v", s, n)
+			}
+		}
 		n, err := m.Need(Serving{TensorParallel: tp, MaxModelLen: length})
 		if err != nil {
 			return
@@ -73,7 +83,7 @@ func FuzzConfig(f *testing.F) {
 		if longest < 0 || longest > n.MaxModelLen {
 			t.Errorf("largest max-model-len %d for %d tokens", longest, n.MaxModelLen)
 		}
-		if n.KVKnown && n.Fits(l4, l4) != (longest == n.MaxModelLen) {
+		if n.KVKnown && !n.AutoLength && n.Fits(l4, l4) != (longest == n.MaxModelLen) {
 			t.Errorf("fits is %v, but the largest max-model-len is %d of %d", n.Fits(l4, l4), longest, n.MaxModelLen)
 		}
 		if n.CacheTokens(l4, n.OverheadMaxBytes) > n.CacheTokens(l4, n.OverheadMinBytes) {

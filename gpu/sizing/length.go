@@ -88,14 +88,15 @@ func (a Architecture) longest(r release) int64 { return max(a.defaultLength(r), 
 
 // CheckLength returns an error where vLLM refuses requests as long as Serving asks for,
 // because the model's own length is less. A model that names no length takes any. vLLM
-// lets itself be overruled by VLLM_ALLOW_LONG_MAX_MODEL_LEN and by another RoPE scaling
-// (--hf-overrides), of which Serving knows nothing.
+// lets itself be overruled by VLLM_ALLOW_LONG_MAX_MODEL_LEN, of which Serving knows
+// nothing, and by another RoPE scaling (--hf-overrides): arguments that are not counted
+// refuse nothing.
 func (m Model) CheckLength(s Serving) error {
 	r, err := parseRelease(s.VLLMVersion)
 	if err != nil {
 		return err
 	}
-	if own := m.Architecture.longest(r); m.Architecture.namesLength && s.MaxModelLen > own {
+	if own := m.Architecture.longest(r); m.Architecture.namesLength && len(s.Uncounted) == 0 && s.MaxModelLen > own {
 		return fmt.Errorf("maxModelLen %d is beyond the model's own %d, which vLLM refuses", s.MaxModelLen, own)
 	}
 	return nil

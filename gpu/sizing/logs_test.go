@@ -33,13 +33,36 @@ type startup struct {
 	Error                string  `json:"error"`
 }
 
-// measured reports whether the row has all terms, of arguments that a Serving can have.
-func (s startup) measured() bool {
-	return s.Shape != "" && s.ActivationsGiB > 0 && s.PipelineParallel == 1 && s.DType != "float32" && s.Quantization != "fp8"
-}
+// measured reports whether the row has all terms.
+func (s startup) measured() bool { return s.Shape != "" && s.ActivationsGiB > 0 }
 
 func (s startup) serving(version string) Serving {
-	return Serving{TensorParallel: s.TensorParallel, MaxModelLen: s.MaxModelLen, KVCacheDtype: s.KVCacheDtype, VLLMVersion: version}
+	serving := Serving{
+		TensorParallel: s.TensorParallel, PipelineParallel: s.PipelineParallel, MaxModelLen: s.MaxModelLen, KVCacheDtype: s.KVCacheDtype,
+		Dtype: s.DType, VLLMVersion: version,
+	}
+	if s.Quantization == "fp8" { // the others are the log's words for what config.json states
+		serving.Quantization = s.Quantization
+	}
+	return serving
+}
+
+// arguments are what sets a row apart from others of the same model.
+func (s startup) arguments() string {
+	var words []string
+	if s.PipelineParallel > 1 {
+		words = append(words, fmt.Sprintf("%d stages", s.PipelineParallel))
+	}
+	if s.DType == "float32" {
+		words = append(words, s.DType)
+	}
+	if s.Quantization == "fp8" {
+		words = append(words, "fp8 when loaded")
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(words, ", ") + ")"
 }
 
 func gib(bytes uint64) float64 { return float64(bytes) / (1 << 30) }
@@ -52,9 +75,13 @@ func startups(tb testing.TB) []startup {
 }
 
 // taken is what vLLM measured beside the cache, by the rules of a release: its log is of one in which CUDA graphs came on
-// top of the budget.
-func (s startup) taken(r release) float64 {
+// top of the budget. The terms are those of the first stage; what the last one took, which has the sampler, is what was
+// left of its budget for the tokens of cache that all of them have.
+func (s startup) taken(r release, kvBytesPerToken uint64) float64 {
 	sum := s.WeightsGiB + s.ActivationsGiB + s.NonTorchGiB
+	if s.PipelineParallel > 1 {
+		sum = s.GPUMemoryUtilization*s.CUDATotalGiB - gib(s.KVCacheTokens*kvBytesPerToken)
+	}
 	if r.graphsInBudget() {
 		sum += s.CUDAGraphsGiB
 	}
@@ -64,7 +91,7 @@ func (s startup) taken(r release) float64 {
 // TestPublicLogs holds every term against what vLLM logged.
 func TestPublicLogs(t *testing.T) {
 	rows := startups(t)
-	if len(rows) < 38 {
+	if len(rows) < 48 {
 		t.Fatalf("%d rows", len(rows))
 	}
 	for _, s := range rows {
@@ -75,13 +102,16 @@ func TestPublicLogs(t *testing.T) {
 				t.Errorf("%s on %d GPUs: weights of %.2f GiB; vLLM logged %.2f", s.Model, s.TensorParallel, weights, s.WeightsGiB)
 			}
 			// A hundredth is what the log leaves open of each term.
-			beside := s.taken(n.release) - weights
+			beside := s.taken(n.release, n.KVBytesPerToken) - weights
 			if least, most := gib(n.OverheadMinBytes), gib(n.OverheadMaxBytes); beside < least-0.02 || beside > most+0.02 {
 				t.Errorf("%s on %d GPUs, by the rules of %s: vLLM took %.2f GiB beside weights and cache; we state %.2f to %.2f",
 					s.Model, s.TensorParallel, version, beside, least, most)
 			}
 			if version != "0.19" {
 				continue
+			}
+			if s.PipelineParallel > 1 {
+				continue // of which stage the cache was logged is not of which the tokens are
 			}
 			tokens := n.CacheTokens(uint64(math.Ceil((weights+s.KVCacheGiB)/n.GPUMemoryUtilization*(1<<30))), 0)
 			if off := float64(tokens)/float64(s.KVCacheTokens) - 1; math.Abs(off) > 0.002 {
@@ -159,7 +189,7 @@ func eachCase(tb testing.TB, s startup, version string, visit func(n Need, lengt
 			serving.MaxModelLen, serving.GPUMemoryUtilization = length, float64(percent)/100
 			n := need(tb, m, serving).On(DeviceMemory{Name: "NVIDIA H100 80GB HBM3", TotalBytes: total})
 			budget := gib(n.BudgetBytes(total))
-			left := budget - s.taken(n.release) - gib(n.KVBytes+n.KVNullBlockBytes)
+			left := budget - s.taken(n.release, n.KVBytesPerToken) - gib(n.KVBytes+n.KVNullBlockBytes)
 			if math.Abs(left) < 0.03 {
 				continue
 			}
@@ -180,6 +210,32 @@ func keptBack(shape string) bool {
 		}
 	}
 	return false
+}
+
+// TestFirstStageOfPublicLogs: the terms that a pipeline logs are those of its first stage, without a sampler.
+func TestFirstStageOfPublicLogs(t *testing.T) {
+	rows := 0
+	for _, s := range startups(t) {
+		if s.PipelineParallel < 2 {
+			continue
+		}
+		rows++
+		n := need(t, shape(t, s.Shape), s.serving("0.19"))
+		first := n.model.stages(n.PipelineParallel)[0]
+		n.addWeights(first)
+		n.addOverhead(first)
+		weights := gib(n.WeightsBytes + n.ReplicatedBytes)
+		if math.Abs(weights/s.WeightsGiB-1) > 0.006 {
+			t.Errorf("%d stages: the first has weights of %.2f GiB; vLLM logged %.2f", s.PipelineParallel, weights, s.WeightsGiB)
+		}
+		beside := s.ActivationsGiB + s.NonTorchGiB + s.WeightsGiB - weights
+		if least, most := gib(n.OverheadMinBytes), gib(n.OverheadMaxBytes); beside < least-0.02 || beside > most+0.02 {
+			t.Errorf("%d stages: the first took %.2f GiB beside weights and cache; we state %.2f to %.2f", s.PipelineParallel, beside, least, most)
+		}
+	}
+	if rows < 2 {
+		t.Errorf("%d rows have a pipeline", rows)
+	}
 }
 
 // TestAnswersOfPublicLogs: no yes where vLLM fails, no no where it starts, and few that are neither.
@@ -211,7 +267,7 @@ func TestStartsOfPublicLogs(t *testing.T) {
 	readTestdata(t, "logs.json", &all)
 	asked := 0
 	for _, s := range all {
-		if s.Shape == "" || s.TensorParallel == 0 || s.PipelineParallel > 1 || s.DType == "float32" || s.Quantization == "fp8" || strings.Contains(s.Error, "Free memory on device") ||
+		if s.Shape == "" || s.TensorParallel == 0 || strings.Contains(s.Error, "Free memory on device") ||
 			strings.Contains(s.Error, "DP adjusted") {
 			continue // not of one answer, or of what had nothing to do with the model
 		}

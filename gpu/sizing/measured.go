@@ -31,7 +31,7 @@ func (n Need) BesideBytes(totalBytes uint64, b CacheBlocks) (uint64, error) {
 		return 0, fmt.Errorf("vLLM counts %.0f blocks of its cache for a request, and the sum %.0f: it is started in another way, or groups its layers in another", b.PerRequest, ours)
 	}
 	budget := n.BudgetBytes(totalBytes)
-	weights, cache := add(n.WeightsBytes, n.ReplicatedBytes), mul(b.Count, block)
+	weights, cache := n.ResidentWeightsBytes(), mul(b.Count, block)
 	if taken := add(weights, cache); taken >= budget {
 		return 0, fmt.Errorf("weights (%s) and the cache that it states (%s) are more than its budget of %s", human(weights), human(cache), human(budget))
 	}
@@ -50,8 +50,8 @@ func (n Need) poolBlockBytes(tokens uint64) uint64 {
 		return 0
 	}
 	a := n.model.Architecture
-	layer, err := a.tokenBytes(uint64(n.TensorParallel), n.KVCacheDtype)
-	if err != nil || a.FullLayers+a.WindowLayers == 0 {
+	layer, known := a.tokenBytes(uint64(n.TensorParallel), n.KVCacheDtype)
+	if !known || a.FullLayers+a.WindowLayers == 0 {
 		return 0
 	}
 	return mul(groupSize(a.FullLayers, a.WindowLayers, a.StateLayers), layer, tokens)
@@ -70,10 +70,11 @@ type Measured struct {
 const measuredSlack = 128 << 20
 
 // VerdictMeasured is Verdict in the light of what was measured: it turns Fits into Tight where replicas took more than
-// the most that is computed, and Tight into Fits where trusted ones took less. No stays No.
+// the most that is computed, and Tight into Fits where trusted ones took less. No stays No. It changes nothing where
+// Serving takes otherwise: replicas are measured with vLLM's defaults only.
 func (n Need) VerdictMeasured(totalBytes, freeBytes uint64, m Measured) (Verdict, string) {
 	v, why := n.Verdict(totalBytes, freeBytes)
-	if m.BesideBytes == 0 {
+	if m.BesideBytes == 0 || n.serving.TakesOtherwise() {
 		return v, why
 	}
 	budget := n.BudgetBytes(totalBytes)

@@ -12,7 +12,7 @@ func TestBesideOfPublicLogs(t *testing.T) {
 	rows := 0
 	for _, s := range startups(t) {
 		m := shape(t, s.Shape)
-		if a := m.Architecture; a.WindowLayers+a.StateLayers > 0 || s.CUDATotalGiB == 0 {
+		if a := m.Architecture; a.WindowLayers+a.StateLayers > 0 || s.CUDATotalGiB == 0 || s.PipelineParallel > 1 {
 			continue // the logs have tokens, not blocks
 		}
 		rows++
@@ -26,7 +26,7 @@ func TestBesideOfPublicLogs(t *testing.T) {
 			continue
 		}
 		// Our weights are not quite vLLM's, and what they differ by is counted here.
-		want := s.taken(n.release) - gib(n.WeightsBytes+n.ReplicatedBytes)
+		want := s.taken(n.release, n.KVBytesPerToken) - gib(n.WeightsBytes+n.ReplicatedBytes)
 		if math.Abs(gib(got)-want) > logged+0.0002*s.KVCacheGiB {
 			t.Errorf("%s on %d GPUs: %.3f GiB beside weights and cache; vLLM logged %.3f", s.Model, s.TensorParallel, gib(got), want)
 		}
@@ -99,6 +99,8 @@ func TestVerdictMeasured(t *testing.T) {
 	middle := n.OverheadMinBytes + (n.OverheadMaxBytes-n.OverheadMinBytes)/2
 	outside := tight
 	outside.outside = 70 << 30
+	batches, lora := tight, fits
+	batches.serving.MaxNumSeqs, lora.serving.Uncounted = 2048, []string{"--enable-lora"}
 	for _, tt := range []struct {
 		name    string
 		need    Need
@@ -118,6 +120,8 @@ func TestVerdictMeasured(t *testing.T) {
 		{"tight, nothing measured", tight, total, 0, true, Tight},
 		{"tight, taken to the edge", tight, total, middle - measuredSlack/2, true, Tight},
 		{"tight because of what comes after", outside, total, n.OverheadMinBytes, true, Tight},
+		{"tight, other batches", batches, total, n.OverheadMinBytes, true, Tight},
+		{"more than is expected, of others", lora, total, n.OverheadMaxBytes + 2<<20, false, Fits},
 		{"no room", no, total, 1, true, No},
 		{"no memory free", tight, 1 << 30, n.OverheadMinBytes, true, No},
 	} {

@@ -1,7 +1,6 @@
 package sizing
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -14,31 +13,24 @@ const (
 	blockTokens = 16
 )
 
-// Serving is how vLLM is started, in the words of its arguments. The zero value
-// of each field means vLLM's default.
-type Serving struct {
-	// TensorParallel is the number of GPUs that one replica takes; default 1.
-	TensorParallel int `json:"tensorParallel,omitempty"`
-	// MaxModelLen is the longest request in tokens; default: the model's own.
-	MaxModelLen int64 `json:"maxModelLen,omitempty"`
-	// GPUMemoryUtilization is the part of a GPU's memory that vLLM claims,
-	// above 0 and at most 1; default 0.92, and 0.9 of vLLM before 0.20.
-	GPUMemoryUtilization float64 `json:"gpuMemoryUtilization,omitempty"`
-	// KVCacheDtype is the type of the KV cache; default "auto".
-	KVCacheDtype string `json:"kvCacheDtype,omitempty"`
-	// VLLMVersion is the release whose rules hold, like 0.33 or 0.33.0; default
-	// [DefaultVLLMVersion]. One whose rules are not known here is refused.
-	VLLMVersion string `json:"vllmVersion,omitempty"`
-}
-
 // Need is what one replica needs on each of its GPUs. Sizes are in bytes and, if
 // not stated otherwise, of one GPU.
 type Need struct {
-	// The serving arguments, defaults filled in.
+	// The serving arguments, defaults filled in. With AutoLength, MaxModelLen is the model's own, and vLLM takes the
+	// longest up to that for which the cache has room.
 	TensorParallel       int     `json:"tensorParallel"`
+	PipelineParallel     int     `json:"pipelineParallel"`
 	MaxModelLen          int64   `json:"maxModelLen"`
+	AutoLength           bool    `json:"maxModelLenAuto,omitempty"`
 	GPUMemoryUtilization float64 `json:"gpuMemoryUtilization"`
 	KVCacheDtype         string  `json:"kvCacheDtype"`
+	EnforceEager         bool    `json:"enforceEager,omitempty"`
+	Quantization         string  `json:"quantization,omitempty"`
+	// MaxNumSeqs and MaxNumBatchedTokens are the requests and tokens of vLLM's batches on this GPU.
+	MaxNumSeqs          uint64 `json:"maxNumSeqs"`
+	MaxNumBatchedTokens uint64 `json:"maxNumBatchedTokens"`
+	// Uncounted are arguments that may change the sum and that it does not count.
+	Uncounted []string `json:"uncounted,omitempty"`
 	// VLLMVersion is the release whose rules these are.
 	VLLMVersion string `json:"vllmVersion"`
 
@@ -51,6 +43,8 @@ type Need struct {
 	// split: some tensors, and the tables of rotary positions (RotaryBytes).
 	ReplicatedBytes uint64 `json:"replicatedBytes"`
 	RotaryBytes     uint64 `json:"rotaryBytes"`
+	// CPUOffloadBytes is the part of the weights that stays in the memory of the CPU.
+	CPUOffloadBytes uint64 `json:"cpuOffloadBytes,omitempty"`
 
 	// KVBytesPerToken is the cache of one token in all layers that keep every
 	// token.
@@ -68,7 +62,7 @@ type Need struct {
 	// layers that cache differently into groups of one size.
 	KVPaddingBytes uint64 `json:"kvPaddingBytes"`
 	// KVBytes is the cache of one request of MaxModelLen tokens, in whole
-	// blocks: what is said above, together.
+	// blocks: what is said above, together. With AutoLength it is that of one token.
 	KVBytes uint64 `json:"kvBytes"`
 	// KVNullBlockBytes is the block that the pool holds back, which no request gets.
 	KVNullBlockBytes uint64 `json:"kvNullBlockBytes"`
@@ -88,8 +82,11 @@ type Need struct {
 
 	// What the sums are made of, so that On can make them for another GPU.
 	model   *Model
+	serving Serving
 	release release
 	batch   batch
+	// width is of a number that vLLM computes with, in bytes.
+	width uint64
 	// outside is what vLLM may take beyond its budget.
 	outside uint64
 
@@ -102,8 +99,16 @@ type Need struct {
 // TotalBytes is the weights and the KV cache of one full-length request together:
 // what must fit in the budget, beside what vLLM takes for itself.
 func (n Need) TotalBytes() uint64 {
-	return add(n.WeightsBytes, n.ReplicatedBytes, n.KVBytes, n.KVNullBlockBytes)
+	return add(n.ResidentWeightsBytes(), n.KVBytes, n.KVNullBlockBytes)
 }
+
+// ResidentWeightsBytes is what a GPU holds of the weights.
+func (n Need) ResidentWeightsBytes() uint64 {
+	return less(add(n.WeightsBytes, n.ReplicatedBytes), n.CPUOffloadBytes)
+}
+
+// GPUsPerReplica is how many GPUs one replica takes.
+func (n Need) GPUsPerReplica() int { return max(1, n.TensorParallel) * max(1, n.PipelineParallel) }
 
 // LeastBytes is what a replica takes of a GPU's budget at the least.
 func (n Need) LeastBytes() uint64 { return add(n.TotalBytes(), n.OverheadMinBytes) }
@@ -118,21 +123,15 @@ func (m Model) Need(s Serving) (Need, error) {
 	if err != nil {
 		return Need{}, fmt.Errorf("size for serving: %w", err)
 	}
+	a, tp := m.Architecture, uint64(n.TensorParallel)
+	n.Estimated = a.Estimated || m.Weights.Estimated
+	n.Notes = slices.Concat(m.Weights.Notes, a.Notes)
+	m = n.held(m)
 	n.model = &m
-	n.batch = n.release.batch(commonGPU, "")
-	a, w, tp := m.Architecture, m.Weights, uint64(n.TensorParallel)
-	if _, err := a.tokenBytes(tp, n.KVCacheDtype); err != nil {
-		return Need{}, fmt.Errorf("size for serving: %w", err)
-	}
-	n.Estimated = a.Estimated || w.Estimated
-	n.Notes = slices.Concat(w.Notes, a.Notes)
+	n.batch = n.batchOn(commonGPU, "")
+	n.addSums()
 
-	n.PaddingBytes = m.mxfp4Padding(tp)
-	n.RotaryBytes = a.RotaryBytes
-	n.WeightsBytes = add(ceilDiv(w.LoadedBytes, tp), ceilDiv(a.LatentCopyBytes, tp), n.PaddingBytes)
-	n.ReplicatedBytes = add(n.RotaryBytes, less(w.ReplicatedBytes, w.ReplicatedBytes/tp))
 	if a.LatentDim == 0 && a.KVHeads > 0 && tp > a.KVHeads {
-		n.ReplicatedBytes = add(n.ReplicatedBytes, less(w.KVProjectionBytes/a.KVHeads, w.KVProjectionBytes/tp))
 		n.Notes = append(n.Notes, fmt.Sprintf("%d KV heads on %d GPUs: each head stands on %d of them", a.KVHeads, tp, tp/a.KVHeads))
 	}
 	if a.LatentDim > 0 && tp > 1 {
@@ -141,58 +140,102 @@ func (m Model) Need(s Serving) (Need, error) {
 	if n.ReplicatedBytes > n.RotaryBytes {
 		n.Notes = append(n.Notes, "not split are norms, routers, biases of row-parallel layers, position embeddings and MLA's down projections")
 	}
-
 	if !a.kvKnown() {
 		n.Notes = append(n.Notes, "a quarter of the weights stands for the KV cache, as in the rule of thumb")
 	}
-	n.addSums()
+	n.noteArguments()
 	return n, nil
 }
+
+// held is the model as vLLM holds it with these arguments.
+func (n *Need) held(m Model) Model {
+	if n.width == 4 {
+		if m.Architecture.Quantization != "" || n.Quantization != "" {
+			n.estimate("quantized weights with --dtype float32 are counted as if all were wider")
+		}
+		m.Weights = m.Weights.widened()
+		m.Architecture.RotaryBytes = mul(m.Architecture.RotaryBytes, 2)
+		m.Architecture.LatentCopyBytes = mul(m.Architecture.LatentCopyBytes, 2)
+	}
+	m, doubt := m.quantized(n.Quantization, n.release)
+	if doubt != "" {
+		n.estimate("%s", doubt)
+	}
+	if n.PipelineParallel > 1 {
+		if doubt := m.doubtStages(); doubt != "" {
+			n.estimate("%s", doubt)
+		}
+	}
+	return m
+}
+
+// estimate marks the sum as not exact and says why.
+func (n *Need) estimate(format string, args ...any) {
+	n.Estimated = true
+	n.Notes = append(n.Notes[:len(n.Notes):len(n.Notes)], fmt.Sprintf(format, args...))
+}
+
+// noteArguments says what the arguments leave open.
+func (n *Need) noteArguments() {
+	if _, known := n.model.Architecture.tokenBytes(1, n.KVCacheDtype); !known {
+		doubt := DoubtKVCacheDtype(n.KVCacheDtype)
+		if doubt == "" {
+			doubt = fmt.Sprintf("the size of a KV cache of type %q is not known for this model; it is counted as auto", n.KVCacheDtype)
+		}
+		n.estimate("%s", doubt)
+	}
+	if n.CPUOffloadBytes > 0 && (n.Quantization != "" || n.model.Architecture.Quantization != "") {
+		n.estimate("kernels for quantized weights may keep copies of what is offloaded on the GPU")
+	}
+	if n.PipelineParallel > 1 {
+		n.Notes = append(n.Notes, fmt.Sprintf("the layers are divided into %d stages; the sum is that of the stage that takes the most", n.PipelineParallel))
+	}
+	if n.AutoLength {
+		n.Notes = append(n.Notes, fmt.Sprintf("the length is automatic: vLLM takes the longest request for which the cache has room, up to %d tokens", n.MaxModelLen))
+	}
+	for _, argument := range n.Uncounted {
+		n.estimate("%s may change what vLLM takes, and is not counted", argument)
+	}
+}
+
+// BatchGiven reports whether the arguments say how large a batch is.
+func (n Need) BatchGiven() bool { return n.serving.MaxNumSeqs > 0 || n.serving.MaxNumBatchedTokens > 0 }
 
 // commonGPU is the memory of the GPUs whose defaults hold where no GPU is named: 80 GB.
 const commonGPU = 80 << 30
 
-// addSums fills in what depends on vLLM's batch, and with that on the GPU.
+// addSums fills in what depends on vLLM's batch, and with that on the GPU. Of the stages of a pipeline it takes the one
+// that needs the most; what it needs at the least is that of whichever needs more.
 func (n *Need) addSums() {
-	n.addCache(n.model.Architecture)
-	n.addOverhead(*n.model)
+	n.MaxNumSeqs, n.MaxNumBatchedTokens = n.batch.sequences, n.batch.tokens
+	var most Need
+	var least, outside uint64
+	for i, s := range n.model.stages(n.PipelineParallel) {
+		one := *n
+		one.addWeights(s)
+		one.addCache(s.Architecture)
+		one.addOverhead(s)
+		least, outside = max(least, one.LeastBytes()), max(outside, one.outside)
+		if i == 0 || one.MostBytes() > most.MostBytes() {
+			most = one
+		}
+	}
+	*n = most
+	n.outside = outside
+	n.OverheadMinBytes = max(n.OverheadMinBytes, less(least, n.TotalBytes()))
 }
 
-// resolve checks the serving arguments and fills in defaults.
-func (m Model) resolve(s Serving) (Need, error) {
-	n := Need{
-		TensorParallel: s.TensorParallel, MaxModelLen: s.MaxModelLen,
-		GPUMemoryUtilization: s.GPUMemoryUtilization, KVCacheDtype: s.KVCacheDtype,
+// addWeights fills in what a GPU of a stage holds of the weights.
+func (n *Need) addWeights(s stage) {
+	a, w, tp := s.Architecture, s.Weights, uint64(n.TensorParallel)
+	n.PaddingBytes = s.mxfp4Padding(tp)
+	n.RotaryBytes = a.RotaryBytes
+	n.WeightsBytes = add(ceilDiv(w.LoadedBytes, tp), ceilDiv(a.LatentCopyBytes, tp), n.PaddingBytes)
+	n.ReplicatedBytes = add(n.RotaryBytes, less(w.ReplicatedBytes, w.ReplicatedBytes/tp))
+	if a.LatentDim == 0 && a.KVHeads > 0 && tp > a.KVHeads {
+		n.ReplicatedBytes = add(n.ReplicatedBytes, less(w.KVProjectionBytes/a.KVHeads, w.KVProjectionBytes/tp))
 	}
-	if n.TensorParallel == 0 {
-		n.TensorParallel = 1
-	}
-	var err error
-	if n.release, err = parseRelease(s.VLLMVersion); err != nil {
-		return Need{}, err
-	}
-	n.VLLMVersion = n.release.String()
-	if why := m.refusal(n.TensorParallel); why != "" {
-		return Need{}, errors.New(why)
-	}
-	own := m.Architecture.defaultLength(n.release)
-	switch {
-	case n.MaxModelLen == 0:
-		n.MaxModelLen = own
-	case n.MaxModelLen < 0 || n.MaxModelLen > maxNumber:
-		return Need{}, fmt.Errorf("maxModelLen is %d; want 1 or more tokens, or 0 for the model's own %d", n.MaxModelLen, own)
-	}
-	if n.GPUMemoryUtilization == 0 {
-		n.GPUMemoryUtilization = n.release.utilization()
-	}
-	if !(n.GPUMemoryUtilization > 0 && n.GPUMemoryUtilization <= 1) { // so that NaN is refused
-		return Need{}, fmt.Errorf("gpuMemoryUtilization is %v; want a fraction above 0 and at most 1", n.GPUMemoryUtilization)
-	}
-	switch n.KVCacheDtype {
-	case "", "auto":
-		n.KVCacheDtype = m.Architecture.KVCacheDType
-	}
-	return n, nil
+	n.CPUOffloadBytes = min(uint64(min(n.serving.CPUOffloadGB*(1<<30), math.MaxInt64)), ceilDiv(s.offloadable, tp))
 }
 
 // refusal says why vLLM refuses a number of GPUs; "" if it does not.
@@ -225,7 +268,7 @@ func (n Need) BudgetBytes(totalBytes uint64) uint64 {
 
 // cacheBytes is what the budget leaves for the KV cache.
 func (n Need) cacheBytes(totalBytes uint64) uint64 {
-	return less(n.BudgetBytes(totalBytes), add(n.WeightsBytes, n.ReplicatedBytes))
+	return less(n.BudgetBytes(totalBytes), n.ResidentWeightsBytes())
 }
 
 // human is a size as people read it. Two decimals, because a hundredth of a GPU
@@ -254,7 +297,7 @@ func (n Need) CacheTokens(totalBytes, overheadBytes uint64) uint64 {
 	case n.windowBlock == 0 && n.states == 0 && n.fullBlock > 0:
 		return left / n.fullBlock * n.KVBlockTokens
 	}
-	return uint64(float64(left) / float64(n.KVBytes) * float64(n.MaxModelLen))
+	return uint64(float64(left) / float64(n.kvFor(uint64(n.MaxModelLen))) * float64(n.MaxModelLen))
 }
 
 // LargestMaxModelLen is the longest MaxModelLen with which the model would fit for certain on a GPU of totalBytes, at

@@ -112,12 +112,12 @@ func TestBatches(t *testing.T) {
 		total         uint64
 		want          batch
 	}{
-		{"0.33", "NVIDIA L4", l4, batch{2048, 256}},
-		{"0.33", "NVIDIA A100-SXM4-80GB", 80 * gi, batch{2048, 256}},
-		{"0.33", "NVIDIA GB10", 120 * gi, batch{2048, 256}},
-		{"0.33", "NVIDIA H100 80GB HBM3", 80 * gi, batch{8192, 1024}},
-		{"0.33", "NVIDIA H200", h200, batch{8192, 1024}},
-		{"0.33", "NVIDIA B200", 180 * gi, batch{16384, 1024}},
+		{"0.33", "NVIDIA L4", l4, batch{2048, 256, true}},
+		{"0.33", "NVIDIA A100-SXM4-80GB", 80 * gi, batch{2048, 256, true}},
+		{"0.33", "NVIDIA GB10", 120 * gi, batch{2048, 256, true}},
+		{"0.33", "NVIDIA H100 80GB HBM3", 80 * gi, batch{8192, 1024, false}},
+		{"0.33", "NVIDIA H200", h200, batch{8192, 1024, false}},
+		{"0.33", "NVIDIA B200", 180 * gi, batch{16384, 1024, false}},
 	} {
 		n := need(t, m, Serving{VLLMVersion: tt.version}).On(DeviceMemory{Name: tt.name, TotalBytes: tt.total})
 		if n.batch != tt.want || n.OverheadMaxBytes < last || n.OverheadMinBytes > n.OverheadMaxBytes {
@@ -125,7 +125,7 @@ func TestBatches(t *testing.T) {
 		}
 		last = n.OverheadMaxBytes
 	}
-	if old := need(t, m, Serving{VLLMVersion: "0.27"}).On(DeviceMemory{Name: "NVIDIA B200", TotalBytes: 180 * gi}); old.batch != (batch{8192, 1024}) {
+	if old := need(t, m, Serving{VLLMVersion: "0.27"}).On(DeviceMemory{Name: "NVIDIA B200", TotalBytes: 180 * gi}); old.batch != (batch{8192, 1024, false}) {
 		t.Errorf("a B200 with vLLM 0.27: %+v", old.batch)
 	}
 }
@@ -166,7 +166,7 @@ func TestBadServing(t *testing.T) {
 		{Serving{TensorParallel: 3}, []string{"tensorParallel is 3", "32 attention heads"}},
 		{Serving{TensorParallel: 64}, []string{"tensorParallel is 64", "32 attention heads"}},
 		{Serving{TensorParallel: -1}, []string{"tensorParallel is -1", "1 or more"}},
-		{Serving{MaxModelLen: -1}, []string{"maxModelLen is -1", "1 or more", "131072"}},
+		{Serving{MaxModelLen: -2}, []string{"maxModelLen is -2", "1 or more"}},
 		{Serving{MaxModelLen: math.MaxInt64}, []string{"maxModelLen is 9223372036854775807"}},
 		{Serving{GPUMemoryUtilization: -0.5}, []string{"gpuMemoryUtilization is -0.5", "at most 1"}},
 		{Serving{GPUMemoryUtilization: 1.01}, []string{"gpuMemoryUtilization is 1.01"}},
@@ -176,7 +176,6 @@ func TestBadServing(t *testing.T) {
 		{Serving{VLLMVersion: "1.0"}, []string{`"1.0"`}},
 		{Serving{VLLMVersion: "0.33.x"}, []string{`"0.33.x"`}},
 		{Serving{VLLMVersion: "latest"}, []string{`"latest"`}},
-		{Serving{KVCacheDtype: "int3"}, []string{`"int3"`, "auto", "fp8"}},
 	} {
 		_, err := m.Need(tt.serving)
 		wantError(t, tt.want[0], err, tt.want...)

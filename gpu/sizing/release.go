@@ -91,17 +91,20 @@ func (r release) leastLogitBytes() uint64 {
 	return 14
 }
 
-// batch is what vLLM takes by default for the API server.
-type batch struct{ tokens, sequences uint64 }
+// batch is what vLLM takes at once.
+type batch struct {
+	tokens, sequences uint64
+	small             bool // on a GPU of the lower defaults
+}
 
-// batch depends on the GPU (engine/arg_utils.py, get_batch_defaults).
+// batch is the default for the API server. It depends on the GPU (engine/arg_utils.py, get_batch_defaults).
 func (r release) batch(totalBytes uint64, name string) batch {
 	name = strings.ToLower(name)
 	switch {
 	case r >= 28 && totalBytes >= 160<<30:
-		return batch{16384, 1024}
+		return batch{16384, 1024, false}
 	case totalBytes < 70<<30, strings.Contains(name, "a100"), r >= 33 && strings.Contains(name, "gb10"):
-		return batch{2048, 256}
+		return batch{2048, 256, true}
 	}
-	return batch{8192, 1024}
+	return batch{8192, 1024, false}
 }

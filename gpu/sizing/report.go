@@ -31,7 +31,7 @@ func (d DeviceMemory) divided() uint64 {
 }
 
 // Replicas is how many replicas could start on the devices now: those on which
-// the need fits, in groups of TensorParallel. Whether a device is given to
+// the need fits, in groups of GPUsPerReplica. Whether a device is given to
 // somebody already is for the caller to know, who leaves it out then.
 func (n Need) Replicas(devices []DeviceMemory) int {
 	fitting := 0
@@ -40,11 +40,11 @@ func (n Need) Replicas(devices []DeviceMemory) int {
 			fitting++
 		}
 	}
-	return fitting / max(1, n.TensorParallel)
+	return fitting / n.GPUsPerReplica()
 }
 
 func (n Need) usable(d DeviceMemory) bool {
-	return d.Blocked == "" && (!d.Partition || n.TensorParallel <= 1)
+	return d.Blocked == "" && (!d.Partition || n.GPUsPerReplica() == 1)
 }
 
 // Report is the answer to "does it fit?", term by term. Its own terms are those
@@ -73,6 +73,8 @@ type Report struct {
 // SizeReport is the answer for one tensor-parallel size.
 type SizeReport struct {
 	TensorParallel int `json:"tensorParallel"`
+	// GPUsPerReplica is how many GPUs a replica takes: TensorParallel for each stage of a pipeline.
+	GPUsPerReplica int `json:"gpusPerReplica"`
 	// Impossible says why vLLM refuses this size; "" if it does not. Then
 	// there is no Need.
 	Impossible string `json:"impossible,omitempty"`
@@ -101,6 +103,8 @@ type GPUReport struct {
 	// Never says why it could not start even if all of the memory were free; empty if
 	// it could.
 	Never string `json:"-"`
+	// Refused says why vLLM refuses the batches that were asked for on this device; empty if it does not.
+	Refused string `json:"-"`
 	// CacheBytes is what the budget leaves for the KV cache beside the weights.
 	CacheBytes uint64 `json:"cacheBytes"`
 	// CacheTokensMin and CacheTokensMax are how many tokens that is, with the
@@ -119,7 +123,7 @@ type GPUReport struct {
 func (m Model) Report(s Serving, devices []DeviceMemory) (Report, error) {
 	sizes := []int{s.TensorParallel}
 	if s.TensorParallel == 0 {
-		sizes = tensorParallelSizes(devices)
+		sizes = tensorParallelSizes(devices, max(1, s.PipelineParallel))
 	}
 	n, err := m.reportedNeed(s)
 	if err != nil {
@@ -146,9 +150,9 @@ func (m Model) Report(s Serving, devices []DeviceMemory) (Report, error) {
 	return r, nil
 }
 
-// tensorParallelSizes are the powers of two up to the number of GPUs that can
+// tensorParallelSizes are the powers of two of which pp take no more than the GPUs that can
 // work together, and at least 1.
-func tensorParallelSizes(devices []DeviceMemory) []int {
+func tensorParallelSizes(devices []DeviceMemory, pp int) []int {
 	whole := 0
 	for _, d := range devices {
 		if !d.Partition {
@@ -156,7 +160,7 @@ func tensorParallelSizes(devices []DeviceMemory) []int {
 		}
 	}
 	sizes := []int{1}
-	for tp := 2; tp <= whole; tp *= 2 {
+	for tp := 2; tp*pp <= whole; tp *= 2 {
 		sizes = append(sizes, tp)
 	}
 	return sizes
@@ -176,6 +180,7 @@ func (m Model) reportedNeed(s Serving) (Need, error) {
 
 func (m Model) sizeReport(s Serving, devices []DeviceMemory) (SizeReport, error) {
 	r := SizeReport{TensorParallel: max(1, s.TensorParallel), GPUs: []GPUReport{}}
+	r.GPUsPerReplica = r.TensorParallel * max(1, s.PipelineParallel)
 	if r.Impossible = m.refusal(r.TensorParallel); r.Impossible != "" {
 		return r, nil
 	}
@@ -207,7 +212,7 @@ func (n Need) gpuReport(d DeviceMemory, longest int64) GPUReport {
 	}
 	g.Verdict, g.Reason = n.verdictOn(d)
 	g.Fits = g.Verdict == Fits
-	g.Never = n.Obstacle(memory, memory)
+	g.Never, g.Refused = n.Obstacle(memory, memory), batchRefusal(n.batch)
 	return g
 }
 
@@ -235,7 +240,7 @@ func (n Need) verdict(devices []DeviceMemory) Verdict {
 	}
 	able := 0
 	for _, v := range []Verdict{Fits, Tight, Unknown} {
-		if able += count[v]; able >= n.TensorParallel {
+		if able += count[v]; able >= n.GPUsPerReplica() {
 			return v
 		}
 	}

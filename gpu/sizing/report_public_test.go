@@ -64,10 +64,13 @@ func fitReport(tb testing.TB) string {
 	for _, s := range startups(tb) {
 		old, now := need(tb, shape(tb, s.Shape), s.serving(versions[0])), need(tb, shape(tb, s.Shape), s.serving(versions[1]))
 		weights := gib(old.WeightsBytes + old.ReplicatedBytes)
-		tokens := old.CacheTokens(uint64((weights+s.KVCacheGiB)/old.GPUMemoryUtilization*(1<<30)), 0)
-		line := fmt.Sprintf("| %s | %d | %.2f | %.2f | %+.1f%% | %.2f | %.2f to %.2f | %.2f | %.2f to %.2f |\n", s.Model, s.TensorParallel, s.WeightsGiB, weights,
-			100*(float64(tokens)/float64(s.KVCacheTokens)-1), s.ActivationsGiB+s.NonTorchGiB, gib(old.OverheadMinBytes), gib(old.OverheadMaxBytes),
-			s.ActivationsGiB+s.NonTorchGiB+s.CUDAGraphsGiB, gib(now.OverheadMinBytes), gib(now.OverheadMaxBytes))
+		tokens := fmt.Sprintf("%+.1f%%", 100*(float64(old.CacheTokens(uint64((weights+s.KVCacheGiB)/old.GPUMemoryUtilization*(1<<30)), 0))/float64(s.KVCacheTokens)-1))
+		if s.PipelineParallel > 1 {
+			tokens = "-" // the size is that of the first stage, the tokens are those of the last
+		}
+		beside, withGraphs := s.taken(old.release, old.KVBytesPerToken)-s.WeightsGiB, s.taken(now.release, now.KVBytesPerToken)-s.WeightsGiB
+		line := fmt.Sprintf("| %s%s | %d | %.2f | %.2f | %s | %.2f | %.2f to %.2f | %.2f | %.2f to %.2f |\n", s.Model, s.arguments(), old.GPUsPerReplica(), s.WeightsGiB, weights,
+			tokens, beside, gib(old.OverheadMinBytes), gib(old.OverheadMaxBytes), withGraphs, gib(now.OverheadMinBytes), gib(now.OverheadMaxBytes))
 		if !seen[line] { // lengths and types of the cache change nothing here
 			seen[line] = true
 			b.WriteString(line)

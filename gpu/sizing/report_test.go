@@ -81,7 +81,7 @@ func TestSizesOfBoards(t *testing.T) {
 		{append(board(3, l4), part), []int{1, 2}},
 		{[]DeviceMemory{part, part}, []int{1}},
 	} {
-		if diff := cmp.Diff(tt.want, tensorParallelSizes(tt.devices)); diff != "" {
+		if diff := cmp.Diff(tt.want, tensorParallelSizes(tt.devices, 1)); diff != "" {
 			t.Errorf("%d devices (-want +got):\n%s", len(tt.devices), diff)
 		}
 	}

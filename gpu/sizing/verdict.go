@@ -23,7 +23,7 @@ func (n Need) On(d DeviceMemory) Need {
 	if n.model == nil || d.TotalBytes == 0 {
 		return n
 	}
-	if b := n.release.batch(d.TotalBytes, d.Name); b != n.batch {
+	if b := n.batchOn(d.TotalBytes, d.Name); b != n.batch {
 		n.batch = b
 		n.addSums()
 	}
@@ -42,7 +42,7 @@ func (n Need) Verdict(totalBytes, freeBytes uint64) (Verdict, string) {
 	budget := n.BudgetBytes(totalBytes)
 	if n.MostBytes() > budget {
 		return Tight, fmt.Sprintf("weights and the KV cache of one request of %d tokens take %s; vLLM takes %s to %s beside them, and the budget is %s",
-			n.MaxModelLen, human(n.TotalBytes()), human(n.OverheadMinBytes), human(n.OverheadMaxBytes), human(budget))
+			n.requestTokens(), human(n.TotalBytes()), human(n.OverheadMinBytes), human(n.OverheadMaxBytes), human(budget))
 	}
 	if left := less(freeBytes, budget); left < n.outside {
 		return Tight, fmt.Sprintf("vLLM may take %s beyond its budget of %s, and %s are free there", human(n.outside), human(budget), human(left))
@@ -60,15 +60,18 @@ func (n Need) Fits(totalBytes, freeBytes uint64) bool {
 // weights and cache. "" where it could.
 func (n Need) Obstacle(totalBytes, freeBytes uint64) string {
 	budget := n.BudgetBytes(totalBytes)
-	weights := add(n.WeightsBytes, n.ReplicatedBytes)
+	weights := n.ResidentWeightsBytes()
+	refusal := batchRefusal(n.batch)
 	switch {
 	case totalBytes == 0:
 		return "the GPU's memory is not known"
+	case refusal != "":
+		return refusal
 	case weights > budget:
 		return fmt.Sprintf("the weights take %s on each GPU, more than the budget of %s", human(weights), human(budget))
 	case n.LeastBytes() > budget:
 		return fmt.Sprintf("weights (%s), the KV cache of one request of %d tokens (%s) and what vLLM takes beside them (%s at the least) are more than the budget of %s",
-			human(weights), n.MaxModelLen, human(n.KVBytes), human(n.OverheadMinBytes), human(budget))
+			human(weights), n.requestTokens(), human(n.KVBytes), human(n.OverheadMinBytes), human(budget))
 	case freeBytes < budget:
 		return fmt.Sprintf("%s are free, less than the budget of %s that vLLM claims at the start", human(freeBytes), human(budget))
 	}

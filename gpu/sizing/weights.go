@@ -37,6 +37,10 @@ type Weights struct {
 	// MXFP4Bytes is the part of LoadedBytes in MXFP4 experts, which vLLM pads.
 	MXFP4Bytes uint64 `json:"mxfp4Bytes,omitempty"`
 
+	// parts are the same by layers, and linearBytes is what vLLM may quantize while it loads it.
+	parts       parts
+	linearBytes uint64
+
 	// splits are the dimensions that quantization does not allow to be split at will.
 	splits []split
 

@@ -16,6 +16,7 @@ import (
 	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/gpu"
+	"github.com/stoker-project/stoker/gpu/sizing"
 )
 
 // agentConfig is the rendered configuration as the agent reads it.
@@ -56,7 +57,11 @@ func TestFullConfigReachesTheAgent(t *testing.T) {
 		t.Fatalf("want 3 models, got %+v", got.Models)
 	}
 	m := got.Models[0]
-	if m.Serving.MaxModelLen != 1<<20 || m.Serving.TensorParallel != 2 || m.Serving.GPUMemoryUtilization != 0.92 || m.Serving.KVCacheDtype != "fp8" {
+	serving := sizing.Serving{
+		TensorParallel: 2, MaxModelLen: 1 << 20, GPUMemoryUtilization: 0.92, KVCacheDtype: "fp8", PipelineParallel: 2, MaxNumSeqs: 128,
+		MaxNumBatchedTokens: 4096, EnforceEager: true, Quantization: "fp8", CPUOffloadGB: 1.5, Dtype: "float16",
+	}
+	if !reflect.DeepEqual(m.Serving, serving) {
 		t.Errorf("serving reached the agent as %+v", m.Serving)
 	}
 	if m.Priority != 100 || m.Refresh != 90*time.Minute || m.Credentials != "team-a" || m.Access.Endpoint != "http://hub.example:8080/mirror" || m.NodeSelector["pool"] != "gpu" {

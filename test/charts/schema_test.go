@@ -133,7 +133,11 @@ func TestSchemaRefuses(t *testing.T) {
 		{"negative interval", "agent: {intervals: {verify: -30s}}", "'/agent/intervals/verify'"},
 		{"interval in words", "agent: {intervals: {retryMax: 10 minutes}}", "'/agent/intervals/retryMax'"},
 
-		{"unknown type of the KV cache", "models: [{" + ok + ", serving: {kvCacheDtype: fp88}}]", "'/models/0/serving/kvCacheDtype': value must be one of"},
+		{"a type of the KV cache in words", "models: [{" + ok + ", serving: {kvCacheDtype: 'fp8 e4m3'}}]", "'/models/0/serving/kvCacheDtype': 'fp8 e4m3' does not match pattern"},
+		{"no requests in a batch", "models: [{" + ok + ", serving: {maxNumSeqs: 0}}]", "'/models/0/serving/maxNumSeqs': minimum"},
+		{"no stages", "models: [{" + ok + ", serving: {pipelineParallel: 0}}]", "'/models/0/serving/pipelineParallel': minimum"},
+		{"a negative size", "models: [{" + ok + ", serving: {cpuOffloadGB: -1}}]", "'/models/0/serving/cpuOffloadGB': minimum"},
+		{"arguments in one word", "models: [{" + ok + ", serving: {extraArgs: --enforce-eager}}]", "'/models/0/serving/extraArgs': got string, want array"},
 		{"credential as a string", "credentials: {team-a: hub-team-a}", "'/credentials/team-a': got string, want object"},
 		{"credential without a Secret", "credentials: {team-a: {}}", "'/credentials/team-a': missing property 'secretName'"},
 		{"credential with a path", "credentials: {'../etc': {secretName: a}}", "'../etc'"},
@@ -193,28 +197,60 @@ func TestSchemaRefuses(t *testing.T) {
 
 // The schema and the agent know the same types of the KV cache.
 func TestSchemaKnowsEveryKVCacheDtype(t *testing.T) {
-	data, err := os.ReadFile("../../charts/stoker/values.schema.json")
-	if err != nil {
-		t.Fatal(err)
+	type property struct{ Examples []string }
+	read := func(name string, into any) {
+		t.Helper()
+		data, err := os.ReadFile("../../charts/" + name + "/values.schema.json")
+		if err == nil {
+			err = json.Unmarshal(data, into)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	var schema struct {
+	var agent struct {
 		Defs map[string]struct {
 			Properties struct {
 				Serving struct {
-					Properties struct {
-						KVCacheDtype struct{ AnyOf []struct{ Enum []string } }
-					}
+					Properties struct{ KVCacheDtype property }
 				}
 			}
 		} `json:"definitions"`
 	}
-	if err := json.Unmarshal(data, &schema); err != nil {
-		t.Fatal(err)
+	read("stoker", &agent)
+	var vllm struct {
+		Properties struct {
+			VLLM struct {
+				Properties struct{ KVCacheDtype property }
+			}
+		}
 	}
-	known := schema.Defs["model"].Properties.Serving.Properties.KVCacheDtype.AnyOf
-	for i, want := range [][]string{sizing.KVCacheDtypes(), sizing.UnsizedKVCacheDtypes()} {
-		if diff := cmp.Diff(want, known[i].Enum); diff != "" {
-			t.Errorf("(-agent +schema)\n%s", diff)
+	read("vllm", &vllm)
+	for name, have := range map[string]property{
+		"stoker": agent.Defs["model"].Properties.Serving.Properties.KVCacheDtype, "vllm": vllm.Properties.VLLM.Properties.KVCacheDtype,
+	} {
+		if diff := cmp.Diff(sizing.KVCacheDtypes(), have.Examples); diff != "" {
+			t.Errorf("charts/%s (-sizing +schema)\n%s", name, diff)
+		}
+	}
+}
+
+// TestNotesKnowEveryKVCacheDtype: a type that no release of vLLM has is told of, and passes.
+func TestNotesKnowEveryKVCacheDtype(t *testing.T) {
+	const warning = "vLLM " + sizing.DefaultVLLMVersion + " has no KV cache of type "
+	for _, dtype := range append(sizing.KVCacheDtypes(), "of_tomorrow") {
+		models := "models: [{source: 'hf://o/n'}, {source: 'hf://o/m', serving: {kvCacheDtype: " + dtype + "}}]"
+		for name, r := range map[string]Release{
+			"stoker": {Chart: Stoker, Name: "rel", Namespace: "gpu-system", Values: []byte(models), KubeVersion: kubernetesVersion},
+			"vllm":   vllm(leastVLLM+"vllm: {kvCacheDtype: "+dtype+"}", kubernetesVersion),
+		} {
+			notes, err := r.Notes()
+			if err != nil {
+				t.Fatalf("charts/%s with %s: %v", name, dtype, err)
+			}
+			if strings.Contains(notes, warning+dtype) != (dtype == "of_tomorrow") || strings.Count(notes, warning) > 1 {
+				t.Errorf("charts/%s with %s:\n%s", name, dtype, notes)
+			}
 		}
 	}
 }
@@ -241,6 +277,7 @@ func TestSchemaAccepts(t *testing.T) {
 		"one model, two names":         "models: [{source: 'hf://o/n', name: a}, {source: 'hf://o/n', name: b}]",
 		"a release name with the name": "fullnameOverride: stoker",
 		"a cache of unknown size":      "models: [{source: 'hf://o/n', serving: {kvCacheDtype: turboquant_k8v4}}]",
+		"a cache of the next release":  "models: [{source: 'hf://o/n', serving: {kvCacheDtype: fp3_of_tomorrow}}]",
 		"a read-only export":           "volume: {mode: readOnly, readOnly: {source: {nfs: {server: a, path: /b}}}}",
 		"a volume still to be filled":  "{volume: {mode: readOnly}, populate: {enabled: true, claim: a.b}}",
 	} {

@@ -161,7 +161,7 @@ func TestVLLMArgumentsAreTheBinarys(t *testing.T) {
 	for name, values := range map[string]string{"least": leastVLLM, "full": string(readFile(t, "testdata/vllm-full-values.yaml"))} {
 		pod := vllmDeployment(t, vllmObjects(t, withInject(t, values, "chart"))).Spec.Template.Spec
 		for i, flag := range []string{"--pin", "--check"} {
-			args := append(slices.Clone(pod.InitContainers[i].Args), "--help")
+			args := slices.Insert(slices.Clone(pod.InitContainers[i].Args), 1, "--help") // what follows -- is vLLM's
 			out, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput()
 			if err != nil || !strings.Contains(string(out), flag) {
 				t.Errorf("%s values: these are no arguments of the binary: %q: %v\n%s", name, args, err, out)

@@ -61,11 +61,11 @@ func TestVLLMFitCheck(t *testing.T) {
 	inside := strings.NewReplacer("--store=/models", "--store="+store, "--pin=/stoker", "--pin="+pin, "/stoker/model", filepath.Join(pin, "model"))
 	run := func(c corev1.Container, further ...string) (string, int) {
 		t.Helper()
-		var moved []string
-		for _, arg := range c.Args {
+		moved := append([]string{c.Args[0]}, further...)
+		for _, arg := range c.Args[1:] {
 			moved = append(moved, inside.Replace(arg))
 		}
-		cmd := exec.CommandContext(t.Context(), binary, append(moved, further...)...)
+		cmd := exec.CommandContext(t.Context(), binary, moved...)
 		for _, e := range c.Env {
 			cmd.Env = append(cmd.Environ(), e.Name+"="+e.Value)
 		}
@@ -94,6 +94,10 @@ func TestVLLMFitCheck(t *testing.T) {
 		"longer, as vLLM is told": {"vllm: {maxModelLen: 1000000, extraEnv: [{name: VLLM_ALLOW_LONG_MAX_MODEL_LEN, value: '1'}]}", "simulated:dgxa100", 0, "It fits"},
 		"longer by another RoPE":  {"vllm: {maxModelLen: 1000000, extraArgs: ['--hf-overrides={}']}", "simulated:dgxa100", 0, "It fits"},
 		"heads cannot be divided": {"vllm: {tensorParallel: 3}", "simulated:dgxa100", 2, "does not divide"},
+		"further arguments count": {"vllm: {extraArgs: [--max-num-seqs, '256', --max-num-batched-tokens=128]}", "simulated:dgxa100", 2, "128 tokens"},
+		"what is not understood":  {"vllm: {extraArgs: [--option-of-tomorrow, --enable-lora]}", "simulated:dgxa100,free=1GiB", 0, "not counted: --option-of-tomorrow, --enable-lora;"},
+		"what changes no memory":  {"vllm: {extraArgs: [--enable-prefix-caching, --seed=1]}", "simulated:dgxa100,free=1GiB", 1, "find what holds the memory"},
+		"a type of tomorrow":      {"vllm: {kvCacheDtype: fp3}", "simulated:dgxa100,free=1GiB", 0, "no KV cache of type"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := vllmDeployment(t, vllmObjects(t, model+tc.values)).Spec.Template.Spec

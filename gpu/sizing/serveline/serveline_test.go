@@ -1,0 +1,150 @@
+package serveline
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoker-project/stoker/gpu/sizing"
+)
+
+func TestRead(t *testing.T) {
+	files := map[string]string{
+		"small.yaml":  "max_num_seqs: 8\nmax-model-len: 1k\nenforce-eager: true\nserved-model-name: [a, b]\ngpu-memory-utilization: 0.5\nasync-scheduling: false\n",
+		"lora.yaml":   "enable-lora: true\nspeculative-config: {model: x}\nenable-eplb: false\n",
+		"broken.yaml": "- one\n- two\n",
+		"large.yaml":  strings.Repeat("#", maxConfig+1),
+	}
+	open := func(name string) ([]byte, error) {
+		text, ok := files[name]
+		if !ok {
+			return nil, fs.ErrNotExist
+		}
+		return []byte(text), nil
+	}
+	for _, tt := range []struct {
+		line string
+		want sizing.Serving
+	}{
+		{"", sizing.Serving{}},
+		{"vllm serve org/model", sizing.Serving{}},
+		{"vllm serve /model -tp 2 --max-num-seqs 16 --enforce-eager", sizing.Serving{TensorParallel: 2, MaxNumSeqs: 16, EnforceEager: true}},
+		{"/usr/bin/vllm serve /model --tensor-parallel-size=4 -pp=2", sizing.Serving{TensorParallel: 4, PipelineParallel: 2}},
+		{"python3 -m vllm.entrypoints.openai.api_server --model org/model --tensor_parallel_size 8", sizing.Serving{TensorParallel: 8}},
+		{"CUDA_VISIBLE_DEVICES=0 VLLM_PP_LAYER_PARTITION=1,2 vllm serve x -tp 2", sizing.Serving{TensorParallel: 2, Uncounted: []string{"VLLM_PP_LAYER_PARTITION"}}},
+		{"--max_num_batched_tokens 25.6k --max-model-len=1K", sizing.Serving{MaxNumBatchedTokens: 25600, MaxModelLen: 1024}},
+		{"--max-model-len -1", sizing.Serving{MaxModelLen: sizing.AutoLength}},
+		{"--max-model-len AUTO", sizing.Serving{MaxModelLen: sizing.AutoLength}},
+		{"--gpu-memory-util 0.85 --device-memory-utilization 0.8", sizing.Serving{GPUMemoryUtilization: 0.8}}, // the last wins
+		{"--tensor-parallel 2", sizing.Serving{TensorParallel: 2}},
+		{"-q fp8 --kv-cache-dtype fp8_e4m3 --dtype bfloat16", sizing.Serving{Quantization: "fp8", KVCacheDtype: "fp8_e4m3", Dtype: "bfloat16"}},
+		{"--quantization None --cpu-offload-gb 4.5", sizing.Serving{CPUOffloadGB: 4.5}},
+		{"--enforce-eager --no-enforce-eager", sizing.Serving{}},
+		{"--no-enable-chunked-prefill --no-async-scheduling --no-enable-prefix-caching", sizing.Serving{WholePrompts: true, OneBatch: true, NoPrefixCaching: true}},
+		{"--disable-chunked-prefill --enable-chunked-prefill --disable-prefix-caching", sizing.Serving{NoPrefixCaching: true}},
+		{"--enable-prefix-caching --enable-chunked-prefill --async-scheduling", sizing.Serving{}},
+
+		// What changes no memory, and what is said by its default.
+		{"--served-model-name a b --port 8000 --api-key k --trust-remote-code --seed 0 --tool-call-parser hermes --enable-auto-tool-choice", sizing.Serving{}},
+		{"--block-size 16 --load-format=auto -dp 1 --nnodes 1 --no-enable-lora --no-enable-expert-parallel -O2 -O 2 --swa-bounded-replay", sizing.Serving{}},
+		{"--default-chat-template-kwargs.enable_thinking false", sizing.Serving{}},
+
+		// What may change it.
+		{"--enable-lora --max-loras 4 --enable-lora", sizing.Serving{Uncounted: []string{"--enable-lora", "--max-loras"}}},
+		{"--speculative-config {\"model\":\"x\"} -sc.num_speculative_tokens 3", sizing.Serving{Uncounted: []string{"--speculative-config", "-sc.num_speculative_tokens"}}},
+		{"--compilation-config.cudagraph_mode NONE --hf-overrides={}", sizing.Serving{Uncounted: []string{"--compilation-config.cudagraph_mode", "--hf-overrides"}}},
+		{"-dp 2 --block-size 32 -O3 -O0 --no-swa-bounded-replay", sizing.Serving{Uncounted: []string{"--data-parallel-size", "--block-size", "--optimization-level", "--no-swa-bounded-replay"}}},
+		{"--option-of-tomorrow 5 -zz --max-num", sizing.Serving{Uncounted: []string{"--option-of-tomorrow", "-zz", "--max-num"}}},
+		{"--enable-custom-all-reduce", sizing.Serving{}},
+		{"--disable-custom-all-reduce", sizing.Serving{Uncounted: []string{"--disable-custom-all-reduce"}}},
+
+		// A file of options comes first.
+		{"vllm serve x --config small.yaml", sizing.Serving{MaxNumSeqs: 8, MaxModelLen: 1000, EnforceEager: true, GPUMemoryUtilization: 0.5, OneBatch: true}},
+		{"vllm serve x --max-num-seqs 9 --config small.yaml --no-enforce-eager", sizing.Serving{MaxNumSeqs: 9, MaxModelLen: 1000, GPUMemoryUtilization: 0.5, OneBatch: true}},
+		{"--config lora.yaml", sizing.Serving{Uncounted: []string{"--enable-lora", "--speculative-config"}}},
+		{"--config=small.yaml", sizing.Serving{Uncounted: []string{"--config=small.yaml"}}}, // vLLM does not read it so
+		{"--config gone.yaml -tp 2", sizing.Serving{TensorParallel: 2, Uncounted: []string{"--config gone.yaml (file does not exist)"}}},
+		{"--config broken.yaml", sizing.Serving{Uncounted: []string{"--config broken.yaml (it is no mapping of names and values in YAML)"}}},
+		{"--config large.yaml", sizing.Serving{Uncounted: []string{"--config large.yaml (it is larger than 1048576 bytes)"}}},
+	} {
+		got, err := Read(sizing.Serving{}, strings.Fields(tt.line), open)
+		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
+			t.Errorf("%s: %v\n(-want +got)\n%s", tt.line, err, diff)
+		}
+	}
+	// What was there stays, unless the line says otherwise.
+	before := sizing.Serving{TensorParallel: 4, MaxModelLen: 100, Uncounted: []string{"--x"}}
+	got, err := Read(before, []string{"-tp", "2", "--enable-lora"}, nil)
+	want := sizing.Serving{TensorParallel: 2, MaxModelLen: 100, Uncounted: []string{"--x", "--enable-lora"}}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil || len(before.Uncounted) != 1 {
+		t.Errorf("%v\n(-want +got)\n%s", err, diff)
+	}
+	if got, err := Read(sizing.Serving{}, []string{"--config", "x.yaml"}, nil); err != nil || len(got.Uncounted) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestReadRefuses: values that vLLM refuses, each of them.
+func TestReadRefuses(t *testing.T) {
+	for line, want := range map[string][]string{
+		"--max-num-seqs many":                                    {`--max-num-seqs "many"`, "1 or more"},
+		"--max-num-seqs 0 -tp x":                                 {`--max-num-seqs "0"`, `-tp "x"`},
+		"--max-num-seqs":                                         {"--max-num-seqs", "it takes a value"},
+		"--max-num-seqs --enforce-eager":                         {"--max-num-seqs", "it takes a value"},
+		"--enforce-eager=true":                                   {`--enforce-eager "true"`, "it takes no value"},
+		"--max-model-len 1.5K":                                   {"like 4096, 4k or 4K, or auto"},
+		"--max-model-len 0":                                      {"or auto"},
+		"--max-num-batched-tokens 99999999T":                     {"whole number"},
+		"--gpu-memory-utilization 1.5":                           {"at most 1"},
+		"--gpu-memory-utilization NaN":                           {"at most 1"},
+		"--cpu-offload-gb -3":                                    {`--cpu-offload-gb "-3"`, "not negative"},
+		"--dtype int8":                                           {`"int8"`, "bfloat16"},
+		"--max-num-seqs 256 --max-num-batched-tokens 128":        {"128 tokens", "256 requests"},
+		"--max_num_seqs=8 --max-num-batched-tokens=4 --dtype=xx": {"4 tokens", `"xx"`},
+	} {
+		_, err := Read(sizing.Serving{}, strings.Fields(line), nil)
+		if err == nil {
+			t.Errorf("%s is not refused", line)
+			continue
+		}
+		for _, part := range want {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: %q does not say %q", line, err, part)
+			}
+		}
+	}
+}
+
+func TestParseCount(t *testing.T) {
+	for text, want := range map[string]int64{
+		"1": 1, " 4096 ": 4096, "1k": 1000, "1K": 1024, "25.6k": 25600, "2m": 2e6, "2M": 2 << 20, "1g": 1e9, "1G": 1 << 30, "1t": 1e12, "1T": 1 << 40, "1.5k": 1500,
+	} {
+		if got, err := ParseCount(text); got != want || err != nil {
+			t.Errorf("%q is %d, %v; want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "k", "0", "-1", "1.5", "1.5K", "1kk", "1e3", "0x10", "1e3k", "NaNk", "infk", "9223372036854775807k", "0.0001k"} {
+		if got, err := ParseCount(text); err == nil {
+			t.Errorf("%q is %d", text, got)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add("vllm serve x -tp 2 --max-num-seqs=1k --config c -O3 --a.b c", "max-num-seqs: 3\nenable-lora: [1]\n")
+	f.Add("--no- -- - --max-model-len -1 --=x", "a: {b: null}\n")
+	f.Fuzz(func(t *testing.T, line, file string) {
+		s, err := Read(sizing.Serving{}, strings.Fields(line), func(string) ([]byte, error) {
+			if file == "" {
+				return nil, errors.New("none")
+			}
+			return []byte(file), nil
+		})
+		if err == nil && s.Check() != nil {
+			t.Errorf("%+v is read, and refused: %v", s, s.Check())
+		}
+	})
+}
