@@ -37,6 +37,9 @@ type Options struct {
 	PodUID string
 	// Version of the binary, for the annotation and the heartbeat.
 	Version string
+	// Release is the Helm release that the agent is of, as NAMESPACE/NAME, for the
+	// annotation; empty: none.
+	Release string
 	// Listen is the address of /metrics, /healthz and /readyz; empty: none.
 	Listen string
 	// Kube is how the API server is reached. It must have no overall timeout,

@@ -23,6 +23,8 @@ const (
 	IdleLabel = GPUPrefix + "idle"
 	// StatusAnnotation holds a [NodeStatus] as compact JSON.
 	StatusAnnotation = Domain + "/status"
+	// ReleaseAnnotation of the chart's DaemonSet names its Helm release, NAMESPACE/NAME.
+	ReleaseAnnotation = Domain + "/release"
 	// ModelLabel is the label by which a pod names the model it serves.
 	ModelLabel = Domain + "/model"
 

@@ -346,7 +346,7 @@ func TestStatusGolden(t *testing.T) {
 	st := answer[storeView]{Known: true, Value: storeView{Usage: store.Usage{StoreBytes: 1, FreeBytes: 2, TotalBytes: 3}}}
 	leak := LeakStatus{Index: 1, UUID: "GPU-1", Bytes: 40 * gib, Since: noon.Unix()}
 	status := describe(models, wordOf(models, g, []LeakStatus{leak}), st, measuredSpeed{Rate: 100, At: noon})
-	status.Time, status.Agent, status.List = noon, "v1", ListStatus{Models: 3, Rejected: "models: null"}
+	status.Time, status.Agent, status.Release, status.List = noon, "v1", "stoker/stoker", ListStatus{Models: 3, Rejected: "models: null"}
 	var indented strings.Builder
 	enc := json.NewEncoder(&indented)
 	enc.SetIndent("", "  ")

@@ -32,6 +32,9 @@ type NodeStatus struct {
 	Version int `json:"version"`
 	// Agent is the version of the binary.
 	Agent string `json:"agent,omitempty"`
+	// Release is the Helm release of the agent, as NAMESPACE/NAME; empty: none, or
+	// that of an older agent. Uninstalling a release removes what names it.
+	Release string `json:"release,omitempty"`
 	// Time is when it was written. It is no heartbeat: nothing is written while
 	// nothing changes.
 	Time   time.Time     `json:"time"`

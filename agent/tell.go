@@ -24,7 +24,7 @@ func (a *Agent) say(ctx context.Context, now time.Time, f facts, d decision) tim
 	list := ListStatus{Models: len(l.cfg.Models), Rejected: oneLine(l.rejected, maxListText)}
 	u, err := l.gpus.utter(now, &l.said, l.cfg.Intervals, func(w gpuWord) (said, error) {
 		status := describe(d.Models, w, f.Store, l.speed)
-		status.Agent, status.List = a.o.Version, list
+		status.Agent, status.Release, status.List = a.o.Version, a.o.Release, list
 		a.hideInStatus(&status)
 		return compose(labels(d.Models, w), status, now)
 	})

@@ -138,7 +138,7 @@ func promises(s agent.NodeStatus) bool {
 
 // take copies what the annotation says of the node itself.
 func (n *Node) take(s agent.NodeStatus) {
-	n.WordVersion, n.AgentVersion, n.OmittedModels = s.Version, s.Agent, s.Omitted
+	n.WordVersion, n.AgentVersion, n.Release, n.OmittedModels = s.Version, s.Agent, s.Release, s.Omitted
 	if !s.Time.IsZero() {
 		at := inJSON(s.Time)
 		n.SaidAt = &at

@@ -49,6 +49,8 @@ type Node struct {
 	// WordVersion is the version of the annotation.
 	WordVersion  int    `json:"wordVersion,omitempty"`
 	AgentVersion string `json:"agentVersion,omitempty"`
+	// Release is the agent's Helm release as NAMESPACE/NAME; empty: not known.
+	Release string `json:"release,omitempty"`
 	// SaidAt is when the annotation was written. It is no heartbeat: an agent
 	// writes nothing while nothing changes.
 	SaidAt *time.Time `json:"saidAt,omitempty"`

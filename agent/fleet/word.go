@@ -56,6 +56,7 @@ func readLoosely(text string) agent.NodeStatus {
 		return s // there is nothing that this program understands
 	}
 	take(fields["agent"], &s.Agent)
+	take(fields["release"], &s.Release)
 	take(fields["time"], &s.Time)
 	take(fields["omitted"], &s.Omitted)
 	take(fields["gpus"], &s.GPUs)

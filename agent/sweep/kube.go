@@ -62,6 +62,18 @@ func (a nodesAPI) get(ctx context.Context, name string) (node, error) {
 	return nodeOf(m), nil
 }
 
+// find reads a Node with the right to list alone.
+func (a nodesAPI) find(ctx context.Context, name string) (node, error) {
+	list, err := a.nodes.List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
+	if err != nil {
+		return node{}, explain("read node "+name, err)
+	}
+	if len(list.Items) == 0 {
+		return node{}, apierrors.NewNotFound(corev1.Resource("nodes"), name)
+	}
+	return nodeOf(&list.Items[0]), nil
+}
+
 // remove takes the keys of n away and returns what the Node says then.
 func (a nodesAPI) remove(ctx context.Context, n node, pinned bool) (node, error) {
 	patch, err := n.removal(pinned)

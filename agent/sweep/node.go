@@ -20,6 +20,9 @@ type node struct {
 	Version string
 	// Labels and Annotations are the keys that agents write, sorted.
 	Labels, Annotations []string
+	// Release is that of the agent which wrote the annotation, as NAMESPACE/NAME; empty:
+	// it does not say, as those of older agents.
+	Release string
 	// Wrote is when an agent last changed the Node, by the API server's clock;
 	// zero if nothing of its writes is left.
 	Wrote time.Time
@@ -43,6 +46,7 @@ func nodeOf(m *metav1.PartialObjectMetadata) node {
 			n.Annotations = append(n.Annotations, key)
 		}
 	}
+	n.Release = releaseIn(m.Annotations[agent.StatusAnnotation])
 	for _, entry := range m.ManagedFields {
 		if entry.Manager == agent.FieldManager && entry.Time != nil && entry.Time.After(n.Wrote) {
 			n.Wrote = entry.Time.Time
@@ -73,4 +77,16 @@ func (n node) removal(pinned bool) ([]byte, error) {
 		meta["annotations"] = nulls(n.Annotations)
 	}
 	return json.Marshal(map[string]any{"metadata": meta})
+}
+
+// releaseIn is the release that an agent's annotation names; empty where it names
+// none, or cannot be read.
+func releaseIn(status string) string {
+	var s struct {
+		Release string `json:"release"`
+	}
+	if json.Unmarshal([]byte(status), &s) != nil {
+		return ""
+	}
+	return s.Release
 }

@@ -35,39 +35,67 @@ type Removed struct {
 	Err error
 }
 
-// UnlabelOptions of [Unlabel]. All are required but Nodes.
+// UnlabelOptions of [Unlabel]. All are required but Nodes and Release.
 type UnlabelOptions struct {
 	Kube *rest.Config
 	// Nodes by name; empty: every node of the cluster.
-	Nodes  []string
-	Logger *slog.Logger
+	Nodes []string
+	// Release leaves nodes alone on which agents of another release wrote, and, while
+	// the cluster has agents of another one, nodes that name none. Zero: every node.
+	Release Release
+	Logger  *slog.Logger
 }
 
 // Unlabel removes every key that agents write from nodes, and nothing else.
 // Doing it again changes nothing. It returns the nodes to which it did
 // something, or tried to: a node that fails keeps no other from being done. The
 // error is one of the whole: the nodes cannot be listed, one that was named
-// does not exist ([ErrNoNode]), ctx has ended.
+// does not exist ([ErrNoNode]), the agents of o.Release still run
+// ([ErrReleaseThere]), ctx has ended.
 func Unlabel(ctx context.Context, o UnlabelOptions) ([]Removed, error) {
 	api, err := newNodesAPI(o.Kube)
 	if err != nil {
 		return nil, err
 	}
 	u := &unlabel{api: api, logger: o.Logger, told: time.Now()}
+	if o.Release != (Release{}) {
+		sets, err := newDaemonSetsAPI(o.Kube)
+		if err != nil {
+			return nil, err
+		}
+		if u.others, err = u.awaitGone(ctx, sets, o.Release); err != nil {
+			return nil, err
+		}
+		u.release = o.Release.String()
+	}
 	if len(o.Nodes) == 0 {
 		err = u.all(ctx)
 	} else {
 		err = u.named(ctx, o.Nodes)
 	}
+	if u.left > 0 {
+		u.logger.Info("leave nodes to agents of other releases", "nodes", u.left)
+	}
 	return u.removed, err
 }
 
 type unlabel struct {
-	api     nodesAPI
-	logger  *slog.Logger
+	api    nodesAPI
+	logger *slog.Logger
+	// release whose agents' keys go, NAMESPACE/NAME; empty: everybody's. others: the
+	// cluster has agents of other releases.
+	release string
+	others  bool
 	removed []Removed
-	looked  int
-	told    time.Time
+	// looked at, and of these left to other releases.
+	looked, left int
+	told         time.Time
+}
+
+// mine reports whether the node's keys are to go. While other releases have agents,
+// what names no release may be theirs.
+func (u *unlabel) mine(n node) bool {
+	return u.release == "" || n.Release == u.release || (n.Release == "" && !u.others)
 }
 
 // all goes through the nodes page by page. A list that has expired on the way
@@ -134,15 +162,25 @@ func (u *unlabel) one(ctx context.Context, n node) error {
 	if !n.says() {
 		return nil
 	}
+	if !u.mine(n) {
+		u.left++
+		return nil
+	}
 	r := Removed{Node: n.Name}
+	// An agent of another release may write between look and patch.
+	pinned := u.release != ""
 	// More than one round: a running agent may write while this works.
 	for range unlabelTries {
-		if !n.says() || r.Err != nil {
+		if !n.says() || !u.mine(n) || r.Err != nil {
 			break
 		}
 		keys := n.keys()
 		r.Err = u.retry(ctx, func(ctx context.Context) error {
-			left, err := u.api.remove(ctx, n, false)
+			left, err := u.api.remove(ctx, n, pinned)
+			if pinned && apierrors.IsConflict(err) {
+				keys = nil
+				left, err = u.api.find(ctx, n.Name)
+			}
 			if apierrors.IsNotFound(err) {
 				n = node{} // it took its labels with it
 				return nil
@@ -156,7 +194,7 @@ func (u *unlabel) one(ctx context.Context, n node) error {
 			r.Keys = append(r.Keys, keys...)
 		}
 	}
-	if r.Err == nil && n.says() {
+	if r.Err == nil && n.says() && u.mine(n) {
 		r.Err = fmt.Errorf("remove keys of node %s: an agent writes them again; stop it first", n.Name)
 	}
 	u.removed = append(u.removed, r)

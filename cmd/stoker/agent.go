@@ -22,7 +22,7 @@ import (
 const agentGCPercent = 50
 
 type agentFlags struct {
-	config, store, nodeName, gpus, listen, kubeconfig string
+	config, store, nodeName, release, gpus, listen, kubeconfig string
 }
 
 func (c *cli) agentCommand() *cobra.Command {
@@ -51,6 +51,7 @@ Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage or configuration.`,
 	storeFlag(cmd, &f.store)
 	flags.Lookup("store").Annotations = map[string][]string{unwatched: {}}
 	flags.StringVar(&f.nodeName, "node-name", os.Getenv("NODE_NAME"), "this machine's Node is called `NAME`; NODE_NAME sets the default")
+	flags.StringVar(&f.release, "release", "", "the agent is of the Helm release `NAMESPACE/NAME`; uninstalling that removes what it wrote on the Node")
 	gpusFlag(cmd, &f.gpus)
 	flags.StringVar(&f.listen, "listen", ":9808", "serve /metrics, /healthz and /readyz on `ADDRESS`; empty for none")
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "reach the API server as `FILE` says (default: the pod's account, else KUBECONFIG)")
@@ -59,7 +60,7 @@ Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage or configuration.`,
 
 func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	devices, gpusErr := openGPUs(f.gpus)
-	if err := c.check(need("--config", f.config, "name the file with the model list"), need("--node-name", f.nodeName, "name this machine's Node, or set NODE_NAME"), gpusErr, need("--store", f.store, "name a directory, or set STOKER_STORE")); err != nil {
+	if err := c.check(need("--config", f.config, "name the file with the model list"), need("--node-name", f.nodeName, "name this machine's Node, or set NODE_NAME"), gpusErr, need("--store", f.store, "name a directory, or set STOKER_STORE"), checkRelease(f.release)); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, devices.Close()) }()
@@ -88,7 +89,7 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 		Patience: pullPatience,
 	})
 	a, err := agent.New(agent.Options{
-		Config: cfg, ConfigPath: f.config, NodeName: f.nodeName, PodUID: os.Getenv("POD_UID"), Version: version, Listen: f.listen, Kube: kube,
+		Config: cfg, ConfigPath: f.config, NodeName: f.nodeName, PodUID: os.Getenv("POD_UID"), Version: version, Release: f.release, Listen: f.listen, Kube: kube,
 		Store: s, Puller: puller, Admission: admission, Devices: devices, Logger: logger, Secrets: c.secrets,
 	})
 	if err != nil {

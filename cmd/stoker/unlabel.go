@@ -15,6 +15,7 @@ import (
 type unlabelFlags struct {
 	all     bool
 	nodes   []string
+	release string
 	cluster clusterFlags
 	output  string
 }
@@ -35,15 +36,18 @@ func (c *cli) unlabelCommand() *cobra.Command {
 		Long: `Remove from the nodes of a cluster what agents wrote there: the labels
 warm.stoker.dev/*, rev.stoker.dev/*, fits.stoker.dev/* and gpu.stoker.dev/*, and
 the annotation stoker.dev/status. Nothing else is touched: no other key, no
-taint, no file. Doing it again changes nothing. The chart's post-delete hook
-does this.
+taint, no file. Doing it again changes nothing.
 
 Agents that still run write their labels again within a minute: remove them
-first.
+first. With --release, as the chart's post-delete hook runs it, the command is
+refused while the release's DaemonSet is there, and removes only what its agents
+wrote. What names no release, as an older agent wrote it, is removed unless the
+cluster has a DaemonSet of another release of Stoker.
 
-Exit codes: 0 done, 1 a node could not be done, 2 wrong usage or no such node,
-130 interrupted.`,
+Exit codes: 0 done, 1 a node could not be done, 2 wrong usage, no such node, or
+the release is still there, 130 interrupted.`,
 		Example: `  stoker unlabel --all
+  stoker unlabel --all --release stoker/stoker
   stoker unlabel --node gpu-1 --node gpu-2 -o json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.unlabel(cmd, f) },
@@ -51,9 +55,21 @@ Exit codes: 0 done, 1 a node could not be done, 2 wrong usage or no such node,
 	flags := cmd.Flags()
 	flags.BoolVar(&f.all, "all", false, "every node of the cluster")
 	flags.StringArrayVar(&f.nodes, "node", nil, "the node `NAME`; may be given again")
+	flags.StringVar(&f.release, "release", "", "only what agents of the Helm release `NAMESPACE/NAME` wrote, and only when it is uninstalled")
 	f.cluster.add(cmd)
 	outputFlag(cmd, &f.output)
 	return cmd
+}
+
+// checkRelease passes over a flag that is not given.
+func checkRelease(release string) error {
+	if release == "" {
+		return nil
+	}
+	if _, err := sweep.ParseRelease(release); err != nil {
+		return fmt.Errorf("--release: %w", err)
+	}
+	return nil
 }
 
 func (c *cli) unlabel(cmd *cobra.Command, f unlabelFlags) error {
@@ -66,7 +82,7 @@ func (c *cli) unlabel(cmd *cobra.Command, f unlabelFlags) error {
 			which = errors.New("--node is empty; name a node")
 		}
 	}
-	if err := c.check(which, checkOutput(f.output)); err != nil {
+	if err := c.check(which, checkRelease(f.release), checkOutput(f.output)); err != nil {
 		return err
 	}
 	logger := c.logger(slog.LevelInfo)
@@ -77,12 +93,18 @@ func (c *cli) unlabel(cmd *cobra.Command, f unlabelFlags) error {
 	}
 	c.hideAccount(kube)
 	manyRequests(kube)
-	removed, err := sweep.Unlabel(cmd.Context(), sweep.UnlabelOptions{Kube: kube, Nodes: f.nodes, Logger: logger})
-	if errors.Is(err, sweep.ErrNoNode) {
+	o := sweep.UnlabelOptions{Kube: kube, Nodes: f.nodes, Logger: logger}
+	if f.release != "" {
+		if o.Release, err = sweep.ParseRelease(f.release); err != nil {
+			return err
+		}
+	}
+	removed, err := sweep.Unlabel(cmd.Context(), o)
+	if errors.Is(err, sweep.ErrNoNode) || errors.Is(err, sweep.ErrReleaseThere) {
 		return usage(err)
 	}
 	// What was done is told also where something failed.
-	err = errors.Join(err, c.printUnlabel(removed, f.output))
+	err = errors.Join(err, c.printUnlabel(removed, f.release, f.output))
 	failed := 0
 	for _, r := range removed {
 		if r.Err != nil {
@@ -96,7 +118,7 @@ func (c *cli) unlabel(cmd *cobra.Command, f unlabelFlags) error {
 	return err
 }
 
-func (c *cli) printUnlabel(removed []sweep.Removed, output string) error {
+func (c *cli) printUnlabel(removed []sweep.Removed, release, output string) error {
 	nodes := []unlabelOutput{}
 	for _, r := range removed {
 		o := unlabelOutput{Node: r.Node, Removed: append([]string{}, r.Keys...)}
@@ -109,7 +131,11 @@ func (c *cli) printUnlabel(removed []sweep.Removed, output string) error {
 		return printJSON(c.json, map[string]any{"nodes": nodes})
 	}
 	if len(nodes) == 0 {
-		_, err := fmt.Fprintln(c.stdout, "no node has anything that agents wrote")
+		whose := "agents"
+		if release != "" {
+			whose += " of release " + release
+		}
+		_, err := fmt.Fprintf(c.stdout, "no node has anything that %s wrote\n", whose)
 		return err
 	}
 	rows := [][]string{{"NODE", "RESULT", "REMOVED"}}

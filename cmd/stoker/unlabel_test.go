@@ -16,7 +16,7 @@ func TestUnlabelTable(t *testing.T) {
 	for output, name := range map[string]string{"table": "golden/unlabel.txt", "json": "golden/unlabel.json"} {
 		var out strings.Builder
 		c := &cli{stdout: &out, json: &out}
-		if err := c.printUnlabel(removed, output); err != nil {
+		if err := c.printUnlabel(removed, "", output); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, name, out.String())
@@ -24,7 +24,7 @@ func TestUnlabelTable(t *testing.T) {
 	for output, want := range map[string]string{"table": "no node has anything that agents wrote\n", "json": "{\n  \"nodes\": []\n}\n"} {
 		var out strings.Builder
 		c := &cli{stdout: &out, json: &out}
-		if err := c.printUnlabel(nil, output); err != nil || out.String() != want {
+		if err := c.printUnlabel(nil, "", output); err != nil || out.String() != want {
 			t.Errorf("%s: %q, %v", output, out.String(), err)
 		}
 	}

@@ -58,7 +58,7 @@ func bothCharts(t *testing.T) []installed {
 	return []installed{
 		{
 			chart: Stoker, full: fullValues(t),
-			keptDefaults:       []string{"updateStrategy.type", "inject.enabled", "sweeper.enabled", "uninstall.removeLabels", "serviceAccount.create", "rbac.create"},
+			keptDefaults:       []string{"updateStrategy.type", "inject.enabled", "inject.force", "sweeper.enabled", "uninstall.removeLabels", "serviceAccount.create", "rbac.create"},
 			testedByThemselves: []string{"fullnameOverride", "namespaceOverride", "hostNetwork", "volume.readOnly.source", "populate.enabled"},
 		},
 		{

@@ -48,7 +48,7 @@ func sweeperGrants(release string) []grant {
 // unlabelGrants are all that the Job of the post-delete hook may do, under a
 // policy as the sweeper's.
 func unlabelGrants(string) []grant {
-	return []grant{{"", []rbacv1.PolicyRule{rule("", "nodes", "list", "patch")}}}
+	return []grant{{"", []rbacv1.PolicyRule{rule("", "nodes", "list", "patch"), rule("apps", "daemonsets", "list")}}}
 }
 
 // grants reads what rendered roles and bindings give to each account.

@@ -76,6 +76,27 @@ func (r Release) Objects() ([]*unstructured.Unstructured, error) {
 	return objs, nil
 }
 
+// Template gives what `helm template` prints: everything that Helm would install,
+// and after that the objects of hooks.
+func (r Release) Template() ([]*unstructured.Unstructured, error) {
+	objs, err := r.Objects()
+	if err != nil {
+		return nil, err
+	}
+	hooks, _, err := r.sorted()
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range hooks {
+		decoded, err := decode([]byte(h.Manifest))
+		if err != nil {
+			return nil, fmt.Errorf("decode %s: %w", h.Path, err)
+		}
+		objs = append(objs, decoded...)
+	}
+	return objs, nil
+}
+
 // PostDeleteHooks gives the objects that Helm would create after uninstalling
 // charts/stoker, in its order.
 func PostDeleteHooks(valuesYAML []byte, releaseName, namespace string) ([]*unstructured.Unstructured, error) {

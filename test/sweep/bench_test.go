@@ -67,16 +67,22 @@ func newBench(t *testing.T, options cluster.Options) *bench {
 	if _, err := b.client.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	objs, err := charts.Render([]byte(values), release, namespace)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := charts.Apply(t.Context(), c.RESTConfig(), objs); err != nil {
-		t.Fatal(err)
-	}
+	b.install()
 	b.node("steady")
 	b.ready("steady", true)
 	return b
+}
+
+// install installs the chart, or what is missing of it.
+func (b *bench) install() {
+	b.Helper()
+	objs, err := charts.Render([]byte(values), release, namespace)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := charts.Apply(b.Context(), b.cluster.RESTConfig(), objs); err != nil {
+		b.Fatal(err)
+	}
 }
 
 // on is the same bench for a subtest.
@@ -112,9 +118,12 @@ func agentLabels() map[string]string {
 }
 
 // label writes what an agent says, in its way.
-func (b *bench) label(name string) {
+func (b *bench) label(name string) { b.labelOf(name, "{}") }
+
+// labelOf does so with an annotation.
+func (b *bench) labelOf(name, status string) {
 	b.Helper()
-	cfg := applycorev1.Node(name).WithLabels(agentLabels()).WithAnnotations(map[string]string{agent.StatusAnnotation: "{}"})
+	cfg := applycorev1.Node(name).WithLabels(agentLabels()).WithAnnotations(map[string]string{agent.StatusAnnotation: status})
 	if _, err := b.client.CoreV1().Nodes().Apply(b.Context(), cfg, metav1.ApplyOptions{FieldManager: agent.FieldManager, Force: true}); err != nil {
 		b.Fatal(err)
 	}

@@ -38,7 +38,9 @@ func TestSweep(t *testing.T) {
 		{"an outage of the API server starts the clocks again", testOutage},
 		{"the sweeper's account can only remove", testPolicy},
 		{"the policy holds without RBAC", testPolicyAlone},
+		{"a hook that is applied with everything else takes nothing back", testHookAtInstall},
 		{"the hook removes everything", testUnlabel},
+		{"the hook leaves other releases alone", testOtherRelease},
 		{"unlabel says what it cannot do", testUnlabelFails},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "-"), func(t *testing.T) { test.run(b.on(t)) })

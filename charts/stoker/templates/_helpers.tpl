@@ -34,6 +34,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end -}}
 
+{{/*
+stoker.release: what agents write on their Nodes of whose they are.
+*/}}
+{{- define "stoker.release" -}}
+{{ .Release.Namespace }}/{{ .Release.Name }}
+{{- end -}}
+
+{{/*
+stoker.localConfig keeps kustomize, and with it Flux's Kustomization, from applying an object; Helm does not read it.
+*/}}
+{{- define "stoker.localConfig" -}}
+config.kubernetes.io/local-config: "true"
+{{- end -}}
+
 {{- define "stoker.serviceAccountName" -}}
 {{- default (include "stoker.fullname" .) .Values.serviceAccount.name -}}
 {{- end -}}
@@ -90,12 +104,12 @@ yes
 
 {{/*
 stoker.injects says yes where pods get their volume, init container and affinity from the API server; old where they
-would, were the cluster not older than MutatingAdmissionPolicy; and else no.
+would, were the cluster not older than MutatingAdmissionPolicy; and else no. Who renders without a cluster may force it.
 */}}
 {{- define "stoker.injects" -}}
 {{- if or (not (and .Values.inject.enabled .Values.namespaces)) (eq (include "stoker.mounts" .) "no") -}}
 no
-{{- else if semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version -}}
+{{- else if or .Values.inject.force (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version) -}}
 yes
 {{- else -}}
 old
