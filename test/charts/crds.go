@@ -23,6 +23,7 @@ import (
 const (
 	KEDAVersion               = "v2.21.0"
 	PrometheusOperatorVersion = "v0.85.0"
+	GatewayAPIVersion         = "v1.4.0"
 )
 
 // KEDACRDs are KEDA's CustomResourceDefinitions, read from its Go module.
@@ -35,6 +36,12 @@ func KEDACRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
 func PrometheusOperatorCRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
 	return crds(ctx, "github.com/prometheus-operator/prometheus-operator@"+PrometheusOperatorVersion,
 		"example/prometheus-operator-crd/monitoring.coreos.com_p*s.yaml")
+}
+
+// GatewayAPICRDs are the standard ones of the Gateway API that charts/vllm uses,
+// read from its Go module.
+func GatewayAPICRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
+	return crds(ctx, "sigs.k8s.io/gateway-api@"+GatewayAPIVersion, "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml")
 }
 
 // crds reads files of a module, which Go downloads and verifies if its cache has

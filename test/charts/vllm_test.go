@@ -46,15 +46,20 @@ func vllmDeployment(t *testing.T, objs []*unstructured.Unstructured) appsv1.Depl
 
 // injectValues are shapes of what the chart may have to inject into.
 var injectValues = map[string]string{
-	"least":           leastVLLM,
-	"no fit check":    leastVLLM + "stoker: {fitCheck: false}\n",
-	"required":        leastVLLM + "stoker: {placement: require}\n",
-	"fits required":   leastVLLM + "stoker: {requireFits: true}\n",
-	"both":            leastVLLM + "stoker: {placement: require, requireFits: true, fitCheck: false}\n",
-	"other weights":   leastVLLM + "stoker: {weights: {warm: 7, fits: 0, ram: 0, idle: 0}}\n",
-	"spot preferred":  leastVLLM + "spot: prefer\n",
-	"spot avoided":    leastVLLM + "spot: avoid\n",
-	"no affinity":     leastVLLM + "spot: any\n",
+	"least":          leastVLLM,
+	"no fit check":   leastVLLM + "stoker: {fitCheck: false}\n",
+	"required":       leastVLLM + "stoker: {placement: require}\n",
+	"fits required":  leastVLLM + "stoker: {requireFits: true}\n",
+	"both":           leastVLLM + "stoker: {placement: require, requireFits: true, fitCheck: false}\n",
+	"other weights":  leastVLLM + "stoker: {weights: {warm: 7, fits: 0, ram: 0, idle: 0}}\n",
+	"spot preferred": leastVLLM + "spot: prefer\n",
+	"spot avoided":   leastVLLM + "spot: avoid\n",
+	"no affinity":    leastVLLM + "spot: any\n",
+	"containers of his own": leastVLLM + `sidecars: [{name: a, image: a}, {name: b, image: b, env: [{name: HF_HUB_CACHE, value: /x}], volumeMounts: [{name: v, mountPath: /models}]}]
+initContainers: [{name: c, image: c}]
+extraVolumes: [{name: v, emptyDir: {}}]
+extraVolumeMounts: [{name: v, mountPath: /v}]
+`,
 	"a compile cache": leastVLLM + "compileCache: {enabled: true}\n",
 	"terms of its own": leastVLLM + `stoker: {placement: require}
 spot: any

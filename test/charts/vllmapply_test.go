@@ -15,7 +15,8 @@ import (
 )
 
 // The API server takes every object with no field that it does not know, those
-// of KEDA and of the Prometheus operator by their own definitions; and a pod
+// of KEDA, of the Prometheus operator and of the Gateway API by their own
+// definitions; and a pod
 // that Stoker's policy completes is one that the chart completes.
 func TestApplyVLLM(t *testing.T) {
 	c := startCluster(t)
@@ -30,10 +31,11 @@ func TestApplyVLLM(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, values := range map[string]string{
-		"least": leastVLLM,
-		"full":  string(readFile(t, "testdata/vllm-full-values.yaml")),
-		"keda":  leastVLLM + "autoscaling: {kind: keda}\ncompileCache: {enabled: true}\nmonitoring: {podMonitor: {enabled: true}, rules: {enabled: true}, dashboards: {enabled: true}}",
-		"hpa":   leastVLLM + "autoscaling: {kind: hpa}\nspot: avoid\nspread: none",
+		"least":  leastVLLM,
+		"full":   string(readFile(t, "testdata/vllm-full-values.yaml")),
+		"keda":   leastVLLM + "autoscaling: {kind: keda}\ncompileCache: {enabled: true}\nmonitoring: {podMonitor: {enabled: true}, rules: {enabled: true}, dashboards: {enabled: true}}",
+		"hpa":    leastVLLM + "autoscaling: {kind: hpa}\nspot: avoid\nspread: none",
+		"claims": leastVLLM + "gpu: {resource: ''}\nresourceClaims: [{name: gpus, resourceClaimName: mine}]\nrollout: {type: Recreate}\nservice: {type: NodePort}\nserviceAccount: {create: true}",
 		"colder": "stoker: {enabled: false}\nmodel: {name: tiny, source: 'hf://Org/Tiny'}\nhubCache: {claimName: models, tokenSecret: hub}\n" +
 			"monitoring: {rules: {enabled: true}}\nmaxUnavailable: null\nreplicas: 0",
 	} {
@@ -49,11 +51,12 @@ func TestApplyVLLM(t *testing.T) {
 	t.Run("the policy's pod is the chart's", func(t *testing.T) { testSamePod(t, c) })
 }
 
-// applyCRDs makes the definitions of both operators known.
+// applyCRDs makes the definitions of KEDA, of the Prometheus operator and of the
+// Gateway API known.
 func applyCRDs(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	var all []*unstructured.Unstructured
-	for _, read := range []func(context.Context) ([]*unstructured.Unstructured, error){KEDACRDs, PrometheusOperatorCRDs} {
+	for _, read := range []func(context.Context) ([]*unstructured.Unstructured, error){KEDACRDs, PrometheusOperatorCRDs, GatewayAPICRDs} {
 		objs, err := read(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -68,7 +71,7 @@ func applyCRDs(t *testing.T, c *cluster.Cluster) {
 // Were the definitions not enforced, everything above would pass.
 func testStrictVLLM(t *testing.T, c *cluster.Cluster) {
 	objs, err := Release{Chart: VLLM, Name: "keda", Namespace: "serving", Values: []byte(leastVLLM +
-		"autoscaling: {kind: keda}\nmonitoring: {podMonitor: {enabled: true}, rules: {enabled: true}}")}.Objects()
+		"autoscaling: {kind: keda}\nmonitoring: {podMonitor: {enabled: true}, rules: {enabled: true}}\nhttpRoute: {enabled: true, parentRefs: [{name: public}]}")}.Objects()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +90,8 @@ func testStrictVLLM(t *testing.T, c *cluster.Cluster) {
 		}
 		broken++
 	}
-	if broken != 3 {
-		t.Errorf("%d custom resources were tried, want 3", broken)
+	if broken != 4 {
+		t.Errorf("%d custom resources were tried, want 4", broken)
 	}
 }
 

@@ -41,6 +41,10 @@ agent:
     retryMin: 5s
     timeout: 15s
     verify: 30s
+  measure:
+    enabled: false
+    port: 8000
+    trustedNamespaces: []
   pull:
     concurrentModels: 2
     jobs: 32
@@ -78,6 +82,7 @@ imagePullSecrets: []
 inject:
   cpu: 100m
   enabled: true
+  force: false
   image: ""
   memory: 128Mi
   requireFits: true

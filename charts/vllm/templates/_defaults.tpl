@@ -11,6 +11,9 @@ tolerations
 
 {{- define "vllm.defaults" -}}
 affinity: {}
+apiKey:
+  key: api-key
+  secret: ""
 autoscaling:
   keda:
     authenticationRef: {}
@@ -31,6 +34,9 @@ autoscaling:
   scaleUp:
     podsPerMinute: 4
     stabilizationSeconds: 0
+chatTemplate:
+  configMap: ""
+  key: chat_template.jinja
 compileCache:
   enabled: false
   hostPath: /var/cache/vllm
@@ -38,10 +44,20 @@ compileCache:
 drain:
   settleSeconds: 10
   timeoutSeconds: 120
+envFrom: []
+extraVolumeMounts: []
+extraVolumes: []
 fullnameOverride: ""
 gpu:
   product: ""
   resource: nvidia.com/gpu
+httpRoute:
+  annotations: {}
+  enabled: false
+  hostnames: []
+  parentRefs: []
+  path: /
+  requestTimeout: ""
 hubCache:
   claimName: ""
   size: 100Gi
@@ -52,6 +68,13 @@ image:
   repository: vllm/vllm-openai
   tag: ""
 imagePullSecrets: []
+ingress:
+  annotations: {}
+  className: ""
+  enabled: false
+  hosts: []
+  tlsSecret: ""
+initContainers: []
 maxUnavailable: 1
 model:
   name: ""
@@ -80,9 +103,11 @@ nameOverride: ""
 nodeSelector: {}
 podAnnotations: {}
 podLabels: {}
+podSecurityContext: {}
 port: 8000
 priorityClassName: ""
-replicas: 1
+replicas: null
+resourceClaims: []
 resources:
   limits: {}
   requests:
@@ -91,14 +116,23 @@ resources:
 rollout:
   maxSurge: 1
   maxUnavailable: 0
+  type: RollingUpdate
 runtimeClassName: ""
+schedulerName: ""
 scratch: 20Gi
 securityContext: {}
 service:
   annotations: {}
+  labels: {}
   port: 80
   type: ClusterIP
+serviceAccount:
+  annotations: {}
+  automountToken: false
+  create: false
+  name: ""
 sharedMemory: 4Gi
+sidecars: []
 spot: never
 spread: zone
 startup:
@@ -124,6 +158,7 @@ stoker:
 tolerations:
 - key: nvidia.com/gpu
   operator: Exists
+topologySpreadConstraints: []
 vllm:
   extraArgs: []
   extraEnv: []

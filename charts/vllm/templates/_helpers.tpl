@@ -92,10 +92,97 @@ vllm.validate refuses what a schema cannot see: what is missing, and values that
 {{- if and (ne .Values.autoscaling.kind "none") (not (kindIs "invalid" .Values.replicas)) -}}
 {{- fail (printf "replicas is %d and autoscaling.kind is %s, but only one of them may set the number of replicas: hand it over first, if the release was installed with replicas (README.md, \"Who sets the number of replicas\"; without that step Kubernetes goes to 1), then set replicas to null" (int .Values.replicas) .Values.autoscaling.kind) -}}
 {{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- fail "ingress.enabled is true and ingress.hosts is empty; name at least one host" -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.enabled is true and httpRoute.parentRefs is empty; name the Gateway: [{name: GATEWAY, namespace: NAMESPACE}]" -}}
+{{- end -}}
+{{- if not (or .Values.gpu.resource .Values.resourceClaims) -}}
+{{- fail "gpu.resource is empty and resourceClaims too, so a replica would have no GPU; set one of them" -}}
+{{- end -}}
+{{- range .Values.vllm.extraEnv -}}
+{{- if and (eq .name "VLLM_API_KEY") $.Values.apiKey.secret -}}
+{{- fail "VLLM_API_KEY is in vllm.extraEnv and comes from apiKey.secret; leave one of them out" -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.vllm.extraArgs -}}
+{{- if and (hasPrefix "--chat-template=" .) $.Values.chatTemplate.configMap -}}
+{{- fail "--chat-template is in vllm.extraArgs and comes from chatTemplate.configMap; leave one of them out" -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.rollout -}}
-{{- if and (eq (toString .maxSurge) "0") (eq (toString .maxUnavailable) "0") -}}
+{{- if and (eq .type "RollingUpdate") (eq (toString .maxSurge) "0") (eq (toString .maxUnavailable) "0") -}}
 {{- fail "rollout.maxSurge and rollout.maxUnavailable are both 0, so no upgrade could begin; set one of them to 1" -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+vllm.serviceAccountName is empty where the namespace's own account will do.
+*/}}
+{{- define "vllm.serviceAccountName" -}}
+{{- if and .Values.serviceAccount.create (not .Values.serviceAccount.name) -}}
+{{- include "vllm.fullname" . -}}
+{{- else -}}
+{{- .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+vllm.gpus is a replica's GPUs as a resource, vllm.claims what it uses of the pod's claims.
+*/}}
+{{- define "vllm.gpus" -}}
+{{- with .Values.gpu.resource -}}
+{{ . }}: {{ $.Values.vllm.tensorParallel }}
+{{- end -}}
+{{- end -}}
+
+{{- define "vllm.claims" -}}
+{{- with .Values.resourceClaims -}}
+claims:
+{{- range . }}
+  - name: {{ .name }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+vllm.sidecars are those of the values, with, where the chart injects, what `stoker inject` adds to each container: not
+where a path is taken or a variable is set.
+*/}}
+{{- define "vllm.sidecars" -}}
+{{- $sidecars := list -}}
+{{- range .Values.sidecars -}}
+{{- $sidecar := deepCopy . -}}
+{{- if eq (include "vllm.injects" $) "chart" -}}
+{{- $mounts := default list .volumeMounts -}}
+{{- $paths := list -}}
+{{- range $mounts -}}
+{{- $paths = append $paths (trimSuffix "/" .mountPath) -}}
+{{- end -}}
+{{- range list (dict "name" "stoker-models" "mountPath" "/models" "readOnly" true) (dict "name" "stoker-pin" "mountPath" "/stoker" "readOnly" true) -}}
+{{- if not (has .mountPath $paths) -}}
+{{- $mounts = append $mounts . -}}
+{{- end -}}
+{{- end -}}
+{{- $env := default list .env -}}
+{{- $set := list -}}
+{{- range $env -}}
+{{- $set = append $set .name -}}
+{{- end -}}
+{{- range list (dict "name" "HF_HUB_OFFLINE" "value" "1") (dict "name" "TRANSFORMERS_OFFLINE" "value" "1") (dict "name" "HF_HUB_CACHE" "value" "/models/hub") -}}
+{{- if not (has .name $set) -}}
+{{- $env = append $env . -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $sidecar "volumeMounts" $mounts -}}
+{{- $_ := set $sidecar "env" $env -}}
+{{- end -}}
+{{- $sidecars = append $sidecars $sidecar -}}
+{{- end -}}
+{{- if $sidecars -}}
+{{- toYaml $sidecars -}}
 {{- end -}}
 {{- end -}}
 
