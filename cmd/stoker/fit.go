@@ -77,10 +77,10 @@ took stands beside the sum.
 
 The flags are vLLM's, and behind -- a whole command line of it may stand, as it
 is in a pod: its options are read as vLLM does, with the file that its --config
-names, and come before flags of the same name. What is known to change no memory
-is passed over. What may change it and is not counted (--enable-lora,
---speculative-config and others, and options that are not known here) makes the
-answer an estimate, with a warning.
+names, and come before flags of the same name; without -tp it is of one GPU.
+What is known to change no memory is passed over. What may change it and is not
+counted (--enable-lora, --speculative-config and others, and options that are
+not known here) makes the answer an estimate, with a warning.
 
 With --check, which is for scripts and init containers, it also fails where no
 replica could start: with 1 if it could once memory is free again or a GPU is

@@ -1,6 +1,9 @@
 package sizing
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // addCache fills in what the KV cache takes. Layers that cache differently (all
 // tokens, a window, a state) share one pool in vLLM, which asks two things of
@@ -69,6 +72,14 @@ func (n Need) requestTokens() uint64 {
 		return 1
 	}
 	return uint64(n.MaxModelLen)
+}
+
+// requestText is that request in words.
+func (n Need) requestText() string {
+	if n.AutoLength {
+		return "the shortest request"
+	}
+	return fmt.Sprintf("one request of %d tokens", n.MaxModelLen)
 }
 
 // groupSize is how many layers vLLM puts into a group, where a model has some of

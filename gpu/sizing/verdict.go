@@ -41,8 +41,8 @@ func (n Need) Verdict(totalBytes, freeBytes uint64) (Verdict, string) {
 	}
 	budget := n.BudgetBytes(totalBytes)
 	if n.MostBytes() > budget {
-		return Tight, fmt.Sprintf("weights and the KV cache of one request of %d tokens take %s; vLLM takes %s to %s beside them, and the budget is %s",
-			n.requestTokens(), human(n.TotalBytes()), human(n.OverheadMinBytes), human(n.OverheadMaxBytes), human(budget))
+		return Tight, fmt.Sprintf("weights and the KV cache of %s take %s; vLLM takes %s to %s beside them, and the budget is %s",
+			n.requestText(), human(n.TotalBytes()), human(n.OverheadMinBytes), human(n.OverheadMaxBytes), human(budget))
 	}
 	if left := less(freeBytes, budget); left < n.outside {
 		return Tight, fmt.Sprintf("vLLM may take %s beyond its budget of %s, and %s are free there", human(n.outside), human(budget), human(left))
@@ -70,8 +70,8 @@ func (n Need) Obstacle(totalBytes, freeBytes uint64) string {
 	case weights > budget:
 		return fmt.Sprintf("the weights take %s on each GPU, more than the budget of %s", human(weights), human(budget))
 	case n.LeastBytes() > budget:
-		return fmt.Sprintf("weights (%s), the KV cache of one request of %d tokens (%s) and what vLLM takes beside them (%s at the least) are more than the budget of %s",
-			human(weights), n.requestTokens(), human(n.KVBytes), human(n.OverheadMinBytes), human(budget))
+		return fmt.Sprintf("weights (%s), the KV cache of %s (%s) and what vLLM takes beside them (%s at the least) are more than the budget of %s",
+			human(weights), n.requestText(), human(n.KVBytes), human(n.OverheadMinBytes), human(budget))
 	case freeBytes < budget:
 		return fmt.Sprintf("%s are free, less than the budget of %s that vLLM claims at the start", human(freeBytes), human(budget))
 	}

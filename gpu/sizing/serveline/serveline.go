@@ -16,14 +16,15 @@ import (
 )
 
 // Read returns s with what the words of a command line say, which come last and win. The words may be a whole command
-// line (vllm serve MODEL --max-num-seqs 8), or only its options. Which model they name is not looked at.
+// line (vllm serve MODEL --max-num-seqs 8), which starts on one GPU unless it says otherwise, or only options of one.
+// Which model they name is not looked at.
 //
 // open reads the file that --config names. Where it cannot, as with everything that may change the memory and is not
 // counted, the option is among the Uncounted. It fails where vLLM would refuse a value that counts.
 func Read(s sizing.Serving, words []string, open func(name string) ([]byte, error)) (sizing.Serving, error) {
 	r := reader{serving: s, options: table()}
 	r.serving.Uncounted = slices.Clone(s.Uncounted)
-	words = r.arguments(words)
+	words, whole := r.arguments(words)
 	if i := slices.Index(words, "--config"); i >= 0 && i+1 < len(words) {
 		further, err := fromFile(words[i+1], open)
 		if err != nil {
@@ -36,6 +37,9 @@ func Read(s sizing.Serving, words []string, open func(name string) ([]byte, erro
 	}
 	if err := errors.Join(r.errs...); err != nil {
 		return sizing.Serving{}, err
+	}
+	if whole && r.serving.TensorParallel == 0 {
+		r.serving.TensorParallel = 1
 	}
 	return r.serving, r.serving.Check()
 }
@@ -54,9 +58,10 @@ func (r *reader) doubt(what string) {
 	}
 }
 
-// arguments are the words behind the program's name, its subcommand, and variables before it.
-func (r *reader) arguments(words []string) []string {
-	rest := words
+// arguments are the words behind the program's name, its subcommand, and variables before it; whole reports whether those
+// are there.
+func (r *reader) arguments(words []string) (rest []string, whole bool) {
+	rest = words
 	for len(rest) > 0 {
 		name, _, isVariable := strings.Cut(rest[0], "=")
 		if !isVariable || strings.HasPrefix(name, "-") {
@@ -70,12 +75,12 @@ func (r *reader) arguments(words []string) []string {
 	for i, word := range rest {
 		switch {
 		case word == "serve", word == "vllm.entrypoints.openai.api_server":
-			return rest[i+1:]
+			return rest[i+1:], true
 		case strings.HasPrefix(word, "--"):
-			return rest
+			return rest, false
 		}
 	}
-	return rest
+	return rest, false
 }
 
 // next reads one option and its value. What is no option is the model, or a value of an option that does not count.

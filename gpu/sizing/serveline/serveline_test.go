@@ -30,7 +30,8 @@ func TestRead(t *testing.T) {
 		want sizing.Serving
 	}{
 		{"", sizing.Serving{}},
-		{"vllm serve org/model", sizing.Serving{}},
+		{"vllm serve org/model", sizing.Serving{TensorParallel: 1}},
+		{"serve org/model --max-num-seqs 2", sizing.Serving{TensorParallel: 1, MaxNumSeqs: 2}},
 		{"vllm serve /model -tp 2 --max-num-seqs 16 --enforce-eager", sizing.Serving{TensorParallel: 2, MaxNumSeqs: 16, EnforceEager: true}},
 		{"/usr/bin/vllm serve /model --tensor-parallel-size=4 -pp=2", sizing.Serving{TensorParallel: 4, PipelineParallel: 2}},
 		{"python3 -m vllm.entrypoints.openai.api_server --model org/model --tensor_parallel_size 8", sizing.Serving{TensorParallel: 8}},
@@ -49,21 +50,22 @@ func TestRead(t *testing.T) {
 
 		// What changes no memory, and what is said by its default.
 		{"--served-model-name a b --port 8000 --api-key k --trust-remote-code --seed 0 --tool-call-parser hermes --enable-auto-tool-choice", sizing.Serving{}},
-		{"--block-size 16 --load-format=auto -dp 1 --nnodes 1 --no-enable-lora --no-enable-expert-parallel -O2 -O 2 --swa-bounded-replay", sizing.Serving{}},
+		{"--block-size 16 --load-format=auto --distributed-executor-backend mp -dp 1 --nnodes 1 --no-enable-lora --no-enable-expert-parallel -O2 -O 2 --swa-bounded-replay", sizing.Serving{}},
 		{"--default-chat-template-kwargs.enable_thinking false", sizing.Serving{}},
 
 		// What may change it.
 		{"--enable-lora --max-loras 4 --enable-lora", sizing.Serving{Uncounted: []string{"--enable-lora", "--max-loras"}}},
 		{"--speculative-config {\"model\":\"x\"} -sc.num_speculative_tokens 3", sizing.Serving{Uncounted: []string{"--speculative-config", "-sc.num_speculative_tokens"}}},
 		{"--compilation-config.cudagraph_mode NONE --hf-overrides={}", sizing.Serving{Uncounted: []string{"--compilation-config.cudagraph_mode", "--hf-overrides"}}},
+		{"--distributed-executor-backend ray", sizing.Serving{Uncounted: []string{"--distributed-executor-backend"}}}, // it may be of several machines
 		{"-dp 2 --block-size 32 -O3 -O0 --no-swa-bounded-replay", sizing.Serving{Uncounted: []string{"--data-parallel-size", "--block-size", "--optimization-level", "--no-swa-bounded-replay"}}},
 		{"--option-of-tomorrow 5 -zz --max-num", sizing.Serving{Uncounted: []string{"--option-of-tomorrow", "-zz", "--max-num"}}},
 		{"--enable-custom-all-reduce", sizing.Serving{}},
 		{"--disable-custom-all-reduce", sizing.Serving{Uncounted: []string{"--disable-custom-all-reduce"}}},
 
 		// A file of options comes first.
-		{"vllm serve x --config small.yaml", sizing.Serving{MaxNumSeqs: 8, MaxModelLen: 1000, EnforceEager: true, GPUMemoryUtilization: 0.5, OneBatch: true}},
-		{"vllm serve x --max-num-seqs 9 --config small.yaml --no-enforce-eager", sizing.Serving{MaxNumSeqs: 9, MaxModelLen: 1000, GPUMemoryUtilization: 0.5, OneBatch: true}},
+		{"vllm serve x --config small.yaml", sizing.Serving{TensorParallel: 1, MaxNumSeqs: 8, MaxModelLen: 1000, EnforceEager: true, GPUMemoryUtilization: 0.5, OneBatch: true}},
+		{"vllm serve x --max-num-seqs 9 --config small.yaml --no-enforce-eager", sizing.Serving{TensorParallel: 1, MaxNumSeqs: 9, MaxModelLen: 1000, GPUMemoryUtilization: 0.5, OneBatch: true}},
 		{"--config lora.yaml", sizing.Serving{Uncounted: []string{"--enable-lora", "--speculative-config"}}},
 		{"--config=small.yaml", sizing.Serving{Uncounted: []string{"--config=small.yaml"}}}, // vLLM does not read it so
 		{"--config gone.yaml -tp 2", sizing.Serving{TensorParallel: 2, Uncounted: []string{"--config gone.yaml (file does not exist)"}}},
