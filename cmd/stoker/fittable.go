@@ -120,6 +120,7 @@ func fitTerms(out fitOutput) [][]string {
 		{"  of states", func(n *sizing.Need) uint64 { return n.KVStateBytes }, guess, true, true},
 		{"  of padding", func(n *sizing.Need) uint64 { return n.KVPaddingBytes }, guess, true, true},
 		{"KV cache of one such request", func(n *sizing.Need) uint64 { return n.KVBytes }, guess, false, false},
+		{"KV cache for a state of each", func(n *sizing.Need) uint64 { return n.KVSequencesBytes }, guess, true, true},
 		{"KV cache that is held back", func(n *sizing.Need) uint64 { return n.KVNullBlockBytes }, guess, true, false},
 		{"together", func(n *sizing.Need) uint64 { return n.TotalBytes() }, estimated(out.Estimated), false, false},
 	} {

@@ -45,6 +45,15 @@ func (n *Need) addCache(a Architecture) {
 		n.kvGuess = n.WeightsBytes / 4
 	}
 	n.KVBytes = n.kvFor(n.requestTokens())
+	n.sequenceBlocks = 0
+	if a.StateLayers > 0 && !n.EnforceEager && n.release.needsBlockForEachRequest() {
+		block := mul(size, layer, n.KVBlockTokens)
+		if a.FullLayers+a.WindowLayers == 0 {
+			block = mul(size, state)
+		}
+		n.sequenceBlocks = mul(n.batch.sequences, block)
+	}
+	n.KVSequencesBytes = less(n.sequenceBlocks, add(n.KVBytes, n.KVNullBlockBytes))
 	plain := *n
 	plain.fullBlock = mul(n.KVBytesPerToken, n.KVBlockTokens)
 	plain.windowBlock = mul(n.KVWindowBytesPerToken, n.KVBlockTokens)

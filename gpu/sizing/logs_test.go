@@ -306,6 +306,7 @@ func TestSingleReports(t *testing.T) {
 		GPU           string `json:"gpu"`
 		Note          string `json:"note"`
 		KVBlockTokens uint64 `json:"kvBlockTokens"`
+		Blocks        uint64 `json:"blocks"` // that there were for states
 	}
 	readTestdata(t, "singles.json", &reports)
 	if len(reports) < 8 {
@@ -313,7 +314,11 @@ func TestSingleReports(t *testing.T) {
 	}
 	for _, r := range reports {
 		m := shape(t, r.Shape)
-		n, err := m.Need(Serving{TensorParallel: r.TensorParallel, MaxModelLen: r.MaxModelLen, GPUMemoryUtilization: r.GPUMemoryUtilization, VLLMVersion: "0.19"})
+		s := Serving{TensorParallel: r.TensorParallel, MaxModelLen: r.MaxModelLen, GPUMemoryUtilization: r.GPUMemoryUtilization, Quantization: r.Quantization, VLLMVersion: "0.19"}
+		if r.Blocks > 0 {
+			s.VLLMVersion = "" // the oldest do not ask for them
+		}
+		n, err := m.Need(s)
 		if strings.Contains(r.Error, "not divisible") {
 			if err == nil {
 				t.Errorf("%s: %s is not refused on %d GPUs", r.Source, r.Model, r.TensorParallel)
@@ -349,6 +354,14 @@ func TestSingleReports(t *testing.T) {
 			tokens := uint64(r.KVCacheGiB*(1<<30)) / n.KVBytesPerToken
 			if off := float64(tokens)/float64(r.KVCacheTokens) - 1; math.Abs(off) > 0.015 { // the least of four GPUs
 				t.Errorf("%s: %d tokens in %.2f GiB; vLLM logged %d", r.Source, tokens, r.KVCacheGiB, r.KVCacheTokens)
+			}
+		}
+		if r.Blocks > 0 {
+			n := n.On(DeviceMemory{Name: r.GPU, TotalBytes: total})
+			block := n.sequenceBlocks / n.MaxNumSeqs
+			least, most := less(n.cacheBytes(total), n.OverheadMaxBytes)/block, less(n.cacheBytes(total), n.OverheadMinBytes)/block
+			if verdict, why := n.Verdict(total, total); r.Blocks < least || r.Blocks > most || verdict != No || !strings.Contains(why, "--max-num-seqs") {
+				t.Errorf("%s: vLLM had %d blocks; we state %d to %d, and %s: %s", r.Source, r.Blocks, least, most, verdict, why)
 			}
 		}
 		// The thread does not name the cache's type: in half as many bytes a block is twice as long.

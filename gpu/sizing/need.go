@@ -64,6 +64,9 @@ type Need struct {
 	// KVBytes is the cache of one request of MaxModelLen tokens, in whole
 	// blocks: what is said above, together. With AutoLength it is that of one token.
 	KVBytes uint64 `json:"kvBytes"`
+	// KVSequencesBytes is what the cache must have beyond KVBytes, so that there is a block for each of MaxNumSeqs requests:
+	// vLLM asks that of models with states.
+	KVSequencesBytes uint64 `json:"kvSequencesBytes,omitempty"`
 	// KVNullBlockBytes is the block that the pool holds back, which no request gets.
 	KVNullBlockBytes uint64 `json:"kvNullBlockBytes"`
 
@@ -92,6 +95,8 @@ type Need struct {
 
 	// kvGuess stands for the cache where its formula is not known.
 	kvGuess uint64
+	// sequenceBlocks is a block for each request, where there has to be one; 0 elsewhere.
+	sequenceBlocks uint64
 	// One block of all layers of a kind, padding included.
 	fullBlock, windowBlock, states uint64
 }
@@ -99,7 +104,7 @@ type Need struct {
 // TotalBytes is the weights and the KV cache of one full-length request together:
 // what must fit in the budget, beside what vLLM takes for itself.
 func (n Need) TotalBytes() uint64 {
-	return add(n.ResidentWeightsBytes(), n.KVBytes, n.KVNullBlockBytes)
+	return add(n.ResidentWeightsBytes(), n.KVBytes, n.KVSequencesBytes, n.KVNullBlockBytes)
 }
 
 // ResidentWeightsBytes is what a GPU holds of the weights.
@@ -304,7 +309,7 @@ func (n Need) CacheTokens(totalBytes, overheadBytes uint64) uint64 {
 // most longest; 0 if none does or the cache is not known.
 func (n Need) LargestMaxModelLen(totalBytes uint64, longest int64) int64 {
 	left := less(n.cacheBytes(totalBytes), add(n.OverheadMaxBytes, n.KVNullBlockBytes))
-	if !n.KVKnown || longest < 1 {
+	if !n.KVKnown || longest < 1 || left < n.sequenceBlocks {
 		return 0
 	}
 	// The first length that is too long.

@@ -74,6 +74,10 @@ func (r release) batchesInFlight() uint64 {
 // (config/model.py, is_prefix_caching_supported; v1/kv_cache_interface.py, MambaSpec).
 func (r release) cachesPrefixesOfHybrids() bool { return r >= 26 }
 
+// needsBlockForEachRequest: with CUDA graphs, models with states refuse to start where the cache has fewer blocks than a
+// batch may have requests (config/compilation.py, resolve_cudagraph_mode_and_sizes). Before, fewer graphs were captured.
+func (r release) needsBlockForEachRequest() bool { return r >= 20 }
+
 // scalesYaRN: the length of a model with YaRN is the original one times the factor; later it is what the file says
 // (config/model.py, _get_and_verify_max_len).
 func (r release) scalesYaRN() bool { return r < 30 }

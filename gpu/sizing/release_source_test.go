@@ -91,6 +91,7 @@ func rulesInSource() []sourceRule {
 		{"MXFP4's tiles", mxfp4, `(?s)MARLIN, Mxfp4MoeBackend\.BATCHED_MARLIN\):\s+intermediate_size = round_up\(intermediate_size, 128\).{0,150}hidden_size = round_up\(hidden_size, 256\)`, always},
 		{"the vocabulary's padding", []string{"model_executor/layers/vocab_parallel_embedding.py"}, `DEFAULT_VOCAB_PADDING_SIZE = 64`, always},
 		{"blocks of FP8", []string{"model_executor/layers/quantization/utils/fp8_utils.py"}, `weight quantization block_n = `, always},
+		{"a block for each request", []string{"config/compilation.py"}, `and max_num_reqs > kv_cache_config\.num_blocks\s+\):\s+raise ValueError`, release.needsBlockForEachRequest},
 		{"stages of a pipeline", []string{"distributed/utils.py"}, `for i in range\(2, remaining_layers \+ 2\):\s+partitions\[-i\] \+= 1`, always},
 		{"batches of a pipeline", []string{"config/vllm.py"}, `if self\.use_v2_model_runner:\s+return pp_size \+ 1`, func(r release) bool { return r.batchesInFlight() == 2 }},
 		{"a token for each request", []string{"config/scheduler.py"}, `if self\.max_num_batched_tokens < self\.max_num_seqs:\s+raise ValueError`, always},

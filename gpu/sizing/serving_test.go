@@ -169,3 +169,33 @@ func TestQuantizedAlready(t *testing.T) {
 		}
 	}
 }
+
+// TestStateOfEachRequest: vLLM starts a model with states only where the cache has a block for each request of a batch.
+func TestStateOfEachRequest(t *testing.T) {
+	h100 := DeviceMemory{Name: "NVIDIA H100 80GB HBM3", TotalBytes: h100CUDA}
+	m := shape(t, "qwen36-27b")
+	for _, tt := range []struct {
+		what    string
+		serving Serving
+		want    Verdict
+		more    bool
+	}{
+		{"the default of 1024 requests", Serving{}, No, true},
+		{"fewer", Serving{MaxNumSeqs: 256}, Fits, false},
+		{"what one request takes anyway", Serving{MaxNumSeqs: 340}, Fits, false},
+		{"without graphs", Serving{EnforceEager: true}, Fits, false},
+		{"before 0.20", Serving{VLLMVersion: "0.19", GPUMemoryUtilization: 0.92}, Fits, false},
+	} {
+		n := need(t, m, tt.serving).On(h100)
+		got, why := n.Verdict(h100CUDA, h100CUDA)
+		if got != tt.want || (n.KVSequencesBytes > 0) != tt.more || tt.more != strings.Contains(why, "--max-num-seqs") {
+			t.Errorf("%s: %s (%s), %d bytes more of cache", tt.what, got, why, n.KVSequencesBytes)
+		}
+		if longest := n.LargestMaxModelLen(h100CUDA, 131072); (longest == 0) != (tt.want == No) {
+			t.Errorf("%s: the longest request has %d tokens", tt.what, longest)
+		}
+	}
+	if n := need(t, llama8B(t), Serving{MaxNumSeqs: 1 << 20, MaxNumBatchedTokens: 1 << 20}); n.KVSequencesBytes != 0 {
+		t.Errorf("a model without states: %d bytes", n.KVSequencesBytes)
+	}
+}

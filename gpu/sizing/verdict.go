@@ -69,6 +69,9 @@ func (n Need) Obstacle(totalBytes, freeBytes uint64) string {
 		return refusal
 	case weights > budget:
 		return fmt.Sprintf("the weights take %s on each GPU, more than the budget of %s", human(weights), human(budget))
+	case n.LeastBytes() > budget && less(n.LeastBytes(), n.KVSequencesBytes) <= budget:
+		return fmt.Sprintf("vLLM keeps a state for each of %d requests at once (--max-num-seqs): %s beside weights (%s) and what it takes itself (%s at the least) are more than the budget of %s",
+			n.batch.sequences, human(n.sequenceBlocks), human(weights), human(n.OverheadMinBytes), human(budget))
 	case n.LeastBytes() > budget:
 		return fmt.Sprintf("weights (%s), the KV cache of %s (%s) and what vLLM takes beside them (%s at the least) are more than the budget of %s",
 			human(weights), n.requestText(), human(n.KVBytes), human(n.OverheadMinBytes), human(budget))
