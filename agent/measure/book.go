@@ -14,11 +14,14 @@ import (
 // File is the name of the book under the store's folder agent.
 const File = "measured.json"
 
+// For how long a record stays when its pod is gone: of a trusted one, and of others, which may only take a yes away, and
+// must not for long.
 const (
-	// KeepTrusted and KeepOthers are for how long a record stays when its pod is gone. Others may only take a yes away, and
-	// must not for long.
 	KeepTrusted = 30 * 24 * time.Hour
 	KeepOthers  = time.Hour
+)
+
+const (
 	// perModel is how many records of a model are kept of trusted pods, and of others; maxRecords how many in all.
 	perModel   = 8
 	maxRecords = 1024

@@ -31,6 +31,7 @@ const otherwise = "--takes-otherwise=" + unclear
 // what vLLM takes, and nothing more: a command line may hold keys. It may be a shell's script, so words are taken as they
 // come. Applied to its own result, it changes nothing.
 func SplitArgs(command ...string) []string {
+	flags := splitFlags()
 	var words, rest, out []string
 	for _, c := range command {
 		words = append(words, strings.FieldsFunc(c, func(r rune) bool { return strings.ContainsRune(" \t\n\r\\\"';&|", r) })...)
@@ -40,7 +41,7 @@ func SplitArgs(command ...string) []string {
 		if strings.HasPrefix(flag, "--") {
 			flag = strings.ReplaceAll(flag, "_", "-") // vLLM takes both
 		}
-		at := slices.IndexFunc(splitFlags(), func(names []string) bool { return slices.Contains(names, flag) })
+		at := slices.IndexFunc(flags, func(names []string) bool { return slices.Contains(names, flag) })
 		if at < 0 {
 			rest = append(rest, w)
 			continue
@@ -51,7 +52,7 @@ func SplitArgs(command ...string) []string {
 		if n, err := strconv.ParseUint(value, 10, 16); err != nil || n == 0 {
 			value = unclear
 		}
-		out = append(out, splitFlags()[at][0]+"="+value)
+		out = append(out, flags[at][0]+"="+value)
 	}
 	if s, err := serveline.Read(sizing.Serving{}, rest, openNothing); err != nil || s.TakesOtherwise() {
 		out = append(out, otherwise)
@@ -67,13 +68,14 @@ func openNothing(string) ([]byte, error) { return nil, errors.New("it is in the 
 // is false.
 func TensorParallel(kept []string) (gpus int, stated bool) {
 	gpus = 1
+	tensor := splitFlags()[0][0]
 	for _, arg := range kept {
 		flag, value, _ := strings.Cut(arg, "=")
 		n, err := strconv.Atoi(value)
 		switch {
 		case err != nil:
 			return 0, true
-		case flag == splitFlags()[0][0]:
+		case flag == tensor:
 			gpus, stated = n, true
 		case n != 1:
 			return 0, true
