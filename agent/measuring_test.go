@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,25 +174,37 @@ func TestMeasurer(t *testing.T) {
 		Device: sizing.DeviceMemory{Name: "Test GPU", TotalBytes: 80 * gib, UsableBytes: 80 * gib}, TensorParallel: 1, VLLMVersion: "0.33.0",
 	}
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // the fakes'
 		var at []time.Duration
 		began := time.Now()
 		answer, fails := cachePage(3*gib), error(nil)
 		woken := 0
+		next := func(page []byte, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			answer, fails = page, err
+		}
 		m := newMeasurer(func(ctx context.Context, addr netip.AddrPort, _ []netip.Addr) ([]byte, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			at = append(at, time.Since(began))
 			if addr != target.Address || ctx.Err() != nil {
 				t.Errorf("%s is asked: %v", addr, ctx.Err())
 			}
 			return answer, fails
-		}, func() { woken++ }, slog.New(slog.DiscardHandler))
+		}, func() { mu.Lock(); defer mu.Unlock(); woken++ }, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { m.run(ctx); close(done) }()
 		asked := func(what string, after time.Duration, want ...time.Duration) {
 			t.Helper()
+			mu.Lock()
 			at, began = nil, time.Now()
+			mu.Unlock()
 			time.Sleep(after)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if !slices.Equal(at, want) {
 				t.Errorf("%s: asked at %v; want %v", what, at, want)
 			}
@@ -225,16 +238,16 @@ func TestMeasurer(t *testing.T) {
 		m.want(nil)
 		asked("gone", 24*time.Hour)
 
-		fails = errors.New("connection refused")
+		next(nil, errors.New("connection refused"))
 		m.want([]measureTarget{target})
 		asked("failing", 5*time.Minute, 0, 30*time.Second, 90*time.Second, 210*time.Second)
 		time.Sleep(48 * time.Hour)
 		const first = 2*time.Hour + 26*time.Minute + 30*time.Second // 30 s, doubled until it is 6 h
 		asked("failing for long", 25*time.Hour, first, first+6*time.Hour, first+12*time.Hour, first+18*time.Hour)
-		fails, answer = nil, []byte(`vllm:cache_config_info{num_gpu_blocks_override="7"} 1`)
+		next([]byte(`vllm:cache_config_info{num_gpu_blocks_override="7"} 1`), nil)
 		m.want([]measureTarget{restarted})
 		asked("not measurable", 7*time.Hour, 0, 6*time.Hour)
-		fails = measure.ErrAddress
+		next(nil, measure.ErrAddress)
 		m.want([]measureTarget{target})
 		asked("not to be asked", 5*time.Hour, 0)
 		if got := m.take(); len(got) != 0 {
