@@ -104,6 +104,8 @@ func rulesInSource() []sourceRule {
 		{"offloading of whole matrices", []string{"model_executor/offloader/uva.py", "model_executor/models/utils.py"}, `(?i)if self\.cpu_offload_bytes >= self\.cpu_offload_max_bytes:|if _CPU_OFFLOAD_BYTES >= _CPU_OFFLOAD_MAX_BYTES:`, always},
 		{"MLA's second copy", []string{"model_executor/layers/attention/mla_attention.py"}, `self\.W_UK_T`, always},
 		{"rotary tables", []string{rope + "base.py"}, `torch\.arange\(self\.max_position_embeddings, dtype=torch\.float\)`, always},
+		{"the page's sample of the cache", []string{"v1/metrics/loggers.py"}, `"vllm:cache_config_info"`, always},
+		{"the page's number of blocks", []string{"config/cache.py"}, `num_gpu_blocks: int \| None`, always},
 		{"rotary tables, scaled", []string{rope + "linear_scaling_rope.py"}, `self\.max_position_embeddings \* scaling_factor`, always},
 	}
 }
