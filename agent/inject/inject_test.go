@@ -17,7 +17,7 @@ import (
 var update = flag.Bool("update", false, "rewrite golden files")
 
 func options() Options {
-	return Options{Image: "stoker:1", PullPolicy: "IfNotPresent", CPU: "100m", Memory: "128Mi", WeightWarm: 100, WeightFits: 100, WeightRAM: 10, WeightIdle: 1, RequireFits: true}
+	return Options{User: DefaultUser, Image: "stoker:1", PullPolicy: "IfNotPresent", CPU: "100m", Memory: "128Mi", WeightWarm: 100, WeightFits: 100, WeightRAM: 10, WeightIdle: 1, RequireFits: true}
 }
 
 func file(t *testing.T, in, format string) (string, Result) {
@@ -282,4 +282,17 @@ func FuzzFile(f *testing.F) {
 			t.Errorf("%q, then %q: %v", once.String(), twice.String(), err)
 		}
 	})
+}
+
+// Without a user the namespace gives the uid, and it must still not be root's.
+func TestUserLeftToTheNamespace(t *testing.T) {
+	t.Parallel()
+	o := options()
+	o.User = 0
+	context := mapOf(waiter("m", o)["securityContext"])
+	_, user := context["runAsUser"]
+	_, group := context["runAsGroup"]
+	if user || group || context["runAsNonRoot"] != true {
+		t.Errorf("the init container's context is %v", context)
+	}
 }

@@ -34,8 +34,9 @@ const (
 	Keep = "keep"
 )
 
-// waiterUser is whom the init container runs as: nobody's number in particular.
-const waiterUser = 65532
+// DefaultUser is whom the init container runs as unless told otherwise: nobody's
+// number in particular.
+const DefaultUser = 65532
 
 // mirror marks pods that a kubelet made from a file: nothing can be added.
 const mirror = "kubernetes.io/config.mirror"
@@ -48,6 +49,9 @@ type Options struct {
 	// CPU and Memory are quantities: the init container's requests and its
 	// limits, which are the same, so that a Guaranteed pod stays one.
 	CPU, Memory string
+	// User is the init container's uid and gid. 0 leaves them out: the namespace
+	// gives them, as OpenShift's do, or the image's, which are DefaultUser.
+	User int64
 	// WeightWarm is the weight, 1 to 100, of the preference for warm nodes.
 	WeightWarm int
 	// WeightFits, WeightRAM and WeightIdle are those of the preferences for warm
@@ -174,18 +178,22 @@ func addToContainer(c map[string]any) {
 // waiter meets the restricted Pod Security level by itself.
 func waiter(model string, o Options) map[string]any {
 	resources := func() map[string]any { return map[string]any{"cpu": o.CPU, "memory": o.Memory} }
+	securityContext := map[string]any{
+		"runAsNonRoot":             true,
+		"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+		"capabilities":   map[string]any{"drop": []any{"ALL"}},
+		"seccompProfile": map[string]any{"type": "RuntimeDefault"},
+	}
+	if o.User != 0 {
+		securityContext["runAsUser"], securityContext["runAsGroup"] = o.User, o.User
+	}
 	return map[string]any{
 		"name":            Waiter,
 		"image":           o.Image,
 		"imagePullPolicy": o.PullPolicy,
 		"args":            []any{"wait", model, "--store=" + StorePath, "--pin=" + PinPath},
 		"resources":       map[string]any{"requests": resources(), "limits": resources()},
-		"securityContext": map[string]any{
-			"runAsUser": int64(waiterUser), "runAsGroup": int64(waiterUser), "runAsNonRoot": true,
-			"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-			"capabilities":   map[string]any{"drop": []any{"ALL"}},
-			"seccompProfile": map[string]any{"type": "RuntimeDefault"},
-		},
+		"securityContext": securityContext,
 		"volumeMounts": []any{
 			map[string]any{"name": StoreVolume, "mountPath": StorePath, "readOnly": true},
 			map[string]any{"name": PinVolume, "mountPath": PinPath},

@@ -22,7 +22,7 @@ import (
 const agentGCPercent = 50
 
 type agentFlags struct {
-	config, store, nodeName, release, gpus, listen, kubeconfig string
+	config, store, nodeName, release, gpus, listen, kubeconfig, selinuxLabel string
 }
 
 func (c *cli) agentCommand() *cobra.Command {
@@ -54,6 +54,7 @@ Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage or configuration.`,
 	flags.StringVar(&f.release, "release", "", "the agent is of the Helm release `NAMESPACE/NAME`; uninstalling that removes what it wrote on the Node")
 	gpusFlag(cmd, &f.gpus)
 	flags.StringVar(&f.listen, "listen", ":9808", "serve /metrics, /healthz and /readyz on `ADDRESS`; empty for none")
+	flags.StringVar(&f.selinuxLabel, "selinux-label", "", "give the store this SELinux `LABEL`, so that pods may read it; empty leaves it alone")
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "reach the API server as `FILE` says (default: the pod's account, else KUBECONFIG)")
 	return cmd
 }
@@ -75,7 +76,7 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := openForAgent(cmd.Context(), f.store, cfg.Volume.Mode, logger)
+	s, err := openForAgent(cmd.Context(), f.store, cfg.Volume.Mode, f.selinuxLabel, logger)
 	if err != nil {
 		return err
 	}

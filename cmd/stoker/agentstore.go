@@ -39,8 +39,9 @@ func within(ctx context.Context, d time.Duration, call func() error) error {
 // error; whatever else is wrong with the volume, the agent tells on its Node, and
 // looks again.
 // A store that agents share is only looked at: who writes into it is not known yet,
-// or nobody does.
-func openForAgent(ctx context.Context, dir, mode string, logger *slog.Logger) (*store.Store, error) {
+// or nobody does. A store of this node alone gets the SELinux label, unless that is
+// empty.
+func openForAgent(ctx context.Context, dir, mode, label string, logger *slog.Logger) (*store.Store, error) {
 	open := store.OpenLater
 	switch mode {
 	case agent.VolumeShared:
@@ -62,6 +63,9 @@ func openForAgent(ctx context.Context, dir, mode string, logger *slog.Logger) (*
 		if mode != agent.VolumeNode {
 			return nil // whoever writes finds out what its file system can do
 		}
+		if err := labelStore(dir, label, logger); err != nil {
+			return usage(err)
+		}
 		return probeStore(s, logger)
 	})
 	var wrong *usageError
@@ -72,6 +76,24 @@ func openForAgent(ctx context.Context, dir, mode string, logger *slog.Logger) (*
 		logger.Error("start without the store", "store", dir, "error", err)
 	}
 	return s, nil
+}
+
+// labelStore gives the store the label with which pods may read it. Without it they
+// could not, and would say so late and in words of their own.
+func labelStore(dir, label string, logger *slog.Logger) error {
+	if label == "" {
+		return nil
+	}
+	changed, err := store.SetLabel(dir, label)
+	switch {
+	case errors.Is(err, store.ErrNoLabels):
+		logger.Warn("the store has no SELinux labels: --selinux-label changes nothing here", "store", dir)
+	case err != nil:
+		return fmt.Errorf("--selinux-label: %w; run the agent with an SELinux type that may relabel files, as spc_t (seLinuxOptions of the chart), or leave the label out", err)
+	case changed > 0:
+		logger.Info("labelled the store for pods", "store", dir, "label", label, "files", changed)
+	}
+	return nil
 }
 
 // loadConfig reads the configuration that is in force at start; the last good one

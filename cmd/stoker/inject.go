@@ -47,8 +47,9 @@ was injected before. Where something changes, comments and the order of keys are
 lost. Knative takes what is added only where its config-features allow init
 containers, claims and affinity.
 
-The flags are the chart's values image, image.pullPolicy and inject; give what
-your release has. Clusters before Kubernetes 1.36 have no such policy.
+The flags are the chart's values image, image.pullPolicy, nonRootUser and
+inject; give what your release has. Clusters before Kubernetes 1.36 have no such
+policy.
 
 Exit codes: 0 written, also if nothing was to be added, 1 the result cannot be
 written, 2 wrong usage, FILE cannot be read, or a pod of it has a volume of its
@@ -65,6 +66,7 @@ own at /models or /stoker, 130 interrupted.`,
 	flags.StringVar(&f.PullPolicy, "pull-policy", "IfNotPresent", "when that is pulled: `POLICY` is Always, IfNotPresent or Never")
 	flags.StringVar(&f.CPU, "cpu", "100m", "request and limit of the init container, a `QUANTITY`")
 	flags.StringVar(&f.Memory, "memory", "128Mi", "request and limit of the init container, a `QUANTITY`")
+	flags.Int64Var(&f.User, "user", inject.DefaultUser, "`UID` and gid of the init container; 0 leaves them to the namespace, as OpenShift wants it")
 	flags.IntVar(&f.WeightWarm, "weight-warm", 100, "`WEIGHT` of the preference for warm nodes, 1 to 100")
 	flags.IntVar(&f.WeightFits, "weight-fits", 100, "`WEIGHT` of the preference for warm nodes where a replica fits, 0 to 100")
 	flags.IntVar(&f.WeightRAM, "weight-ram", 10, "`WEIGHT` of the preference for nodes that have the model in memory, 0 to 100")
@@ -95,6 +97,9 @@ func (f *injectFlags) check() []error {
 		if q, err := resource.ParseQuantity(value); err != nil || q.Sign() <= 0 {
 			bad("%s %q is no quantity above 0; write it like 100m or 128Mi", flag, value)
 		}
+	}
+	if f.User < 0 {
+		bad("--user %d is negative; give a uid, or 0 for the namespace's", f.User)
 	}
 	if f.WeightWarm < 1 || f.WeightWarm > 100 {
 		bad("--weight-warm %d is not between 1 and 100", f.WeightWarm)

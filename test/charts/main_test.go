@@ -59,7 +59,7 @@ func bothCharts(t *testing.T) []installed {
 		{
 			chart: Stoker, full: fullValues(t),
 			keptDefaults:       []string{"updateStrategy.type", "inject.enabled", "inject.force", "sweeper.enabled", "uninstall.removeLabels", "serviceAccount.create", "rbac.create"},
-			testedByThemselves: []string{"fullnameOverride", "namespaceOverride", "hostNetwork", "volume.readOnly.source", "populate.enabled"},
+			testedByThemselves: []string{"fullnameOverride", "namespaceOverride", "hostNetwork", "driver.mounted", "driver.visibleDevices", "volume.readOnly.source", "populate.enabled"},
 		},
 		{
 			chart: VLLM, least: []byte(leastVLLM), full: readFile(t, filepath.Join("testdata", "vllm-full-values.yaml")), golden: "vllm-",

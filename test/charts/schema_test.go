@@ -181,6 +181,14 @@ func TestSchemaRefuses(t *testing.T) {
 		{"peer of nobody", "networkPolicy: {from: [{}]}", "'/networkPolicy/from/0': minProperties"},
 		{"unknown peer", "networkPolicy: {from: [{namespace: a}]}", "'/networkPolicy/from/0': additional properties 'namespace'"},
 		{"a severity of one's own", "monitoring: {rules: {alertLabels: {severity: page}}}", "severity"},
+		{"label without a domain that sets it", "store: {seLinuxLabel: 'system_u:object_r:container_ro_file_t:s0'}", "seLinuxOptions is empty"},
+		{"a type as a label", "store: {seLinuxLabel: container_ro_file_t}", "'/store/seLinuxLabel'"},
+		{"negative uid", "nonRootUser: -1", "'/nonRootUser': minimum"},
+		{"uid in words", "nonRootUser: nobody", "'/nonRootUser': got string, want integer"},
+		{"driver in the root", "driver: {hostPath: /}", "'/driver/hostPath'"},
+		{"devices by nothing", "driver: {visibleDevices: none}", "'/driver/visibleDevices'"},
+		{"SCC in capitals", "openshift: {scc: Privileged}", "'/openshift/scc'"},
+		{"volume named as the driver's", "extraVolumes: [{name: driver, emptyDir: {}}]", "'/extraVolumes/0/name'"},
 		{"unknown SELinux option", "seLinuxOptions: {kind: spc_t}", "'/seLinuxOptions': additional properties 'kind'"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -85,6 +85,7 @@ func TestVLLMInjectsAsStokerDoes(t *testing.T) {
 			var parsed struct {
 				Stoker struct {
 					CPU, Memory string
+					NonRootUser int64
 					Image       struct{ PullPolicy string }
 					Weights     struct{ Warm, Fits, RAM, Idle *int }
 				}
@@ -102,11 +103,11 @@ func TestVLLMInjectsAsStokerDoes(t *testing.T) {
 			options := inject.Options{
 				Image: "ghcr.io/stoker-project/stoker:0.1.0", PullPolicy: "IfNotPresent", CPU: "100m", Memory: "128Mi",
 				WeightWarm: or(s.Weights.Warm, 100), WeightFits: or(s.Weights.Fits, 100), WeightRAM: or(s.Weights.RAM, 10), WeightIdle: or(s.Weights.Idle, 1),
-				RequireFits: true,
+				RequireFits: true, User: inject.DefaultUser,
 			}
 			if name == "full" {
 				options.Image = "registry.example:5000/team/stoker@sha256:fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
-				options.PullPolicy, options.CPU, options.Memory = s.Image.PullPolicy, s.CPU, s.Memory
+				options.PullPolicy, options.CPU, options.Memory, options.User = s.Image.PullPolicy, s.CPU, s.Memory, s.NonRootUser
 			}
 			byAdmission := vllmObjects(t, withInject(t, text, "admission"))
 			byChart := vllmObjects(t, withInject(t, text, "chart"))

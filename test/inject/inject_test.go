@@ -42,13 +42,14 @@ image: {pullPolicy: Always}
 
 const sparseValues = `
 namespaces: [sparse]
+nonRootUser: 0
 inject: {image: "wait:v1", weights: {warm: 1, fits: 0, ram: 0, idle: 0}, requireFits: false}
 `
 
 func options() inject.Options {
 	return inject.Options{
 		Image: "registry.example:5000/team/wait:v1", PullPolicy: "Always", CPU: "50m", Memory: "64Mi",
-		WeightWarm: 90, WeightFits: 80, WeightRAM: 9, WeightIdle: 2, RequireFits: true,
+		WeightWarm: 90, WeightFits: 80, WeightRAM: 9, WeightIdle: 2, RequireFits: true, User: inject.DefaultUser,
 	}
 }
 

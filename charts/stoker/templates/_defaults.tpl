@@ -67,6 +67,10 @@ caBundle:
 commonLabels: {}
 credentials: {}
 dnsPolicy: ""
+driver:
+  hostPath: /home/kubernetes/bin/nvidia
+  mounted: false
+  visibleDevices: environment
 extraEnv: []
 extraVolumeMounts: []
 extraVolumes: []
@@ -117,6 +121,9 @@ networkPolicy:
   from: []
 nodeSelector:
   nvidia.com/gpu.present: "true"
+nonRootUser: 65532
+openshift:
+  scc: ""
 podAnnotations: {}
 podLabels: {}
 populate:
@@ -159,6 +166,7 @@ serviceAccount:
   name: ""
 store:
   hostPath: /var/lib/stoker
+  seLinuxLabel: ""
 sweeper:
   affinity: {}
   agentTimeout: 5m

@@ -143,6 +143,9 @@ stoker.validate refuses what a schema cannot see: entries that contradict one an
 {{- fail "serviceAccount.create is false, but serviceAccount.name is empty; name the ServiceAccount that agents run as" -}}
 {{- end -}}
 {{- $mode := .Values.volume.mode -}}
+{{- if and .Values.store.seLinuxLabel (eq $mode "node") (not .Values.seLinuxOptions) -}}
+{{- fail "store.seLinuxLabel is set, but seLinuxOptions is empty, and no container may relabel files by default; set seLinuxOptions to {type: spc_t, level: s0}" -}}
+{{- end -}}
 {{- if and (eq (include "stoker.mounts" .) "no") (not .Values.populate.enabled) -}}
 {{- fail "volume.mode is readOnly, but volume.readOnly.source is empty; name the volume, or let a Job fill one first with populate.enabled" -}}
 {{- end -}}
@@ -340,8 +343,10 @@ capabilities:
 
 {{- define "stoker.restrictedPod" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
+{{- with .Values.nonRootUser }}
+runAsUser: {{ int . }}
+runAsGroup: {{ int . }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}

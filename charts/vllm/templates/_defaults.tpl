@@ -148,6 +148,7 @@ stoker:
     tag: ""
   inject: auto
   memory: 128Mi
+  nonRootUser: 65532
   placement: prefer
   requireFits: false
   weights:

@@ -217,8 +217,10 @@ GPU or model is of no use for another, and another namespace is another owner.
 vllm.restricted: what the Pod Security level of that name demands of a container, for the init containers.
 */}}
 {{- define "vllm.restricted" -}}
-runAsUser: 65532
-runAsGroup: 65532
+{{- with .Values.stoker.nonRootUser }}
+runAsUser: {{ int . }}
+runAsGroup: {{ int . }}
+{{- end }}
 runAsNonRoot: true
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
