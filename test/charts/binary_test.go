@@ -48,7 +48,8 @@ func buildBinary(t *testing.T) string {
 // not know, or a value that does not suit, ends with an error and not with help.
 func TestArgumentsAreTheBinarys(t *testing.T) {
 	binary := buildBinary(t)
-	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t)} {
+	openshift := chartFile(t, Stoker, "values/openshift.yaml")
+	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t), "openshift": openshift} {
 		for flag, pod := range map[string]corev1.PodSpec{
 			"--node-name": agentPod(t, values), "--agent-timeout": sweeperPod(t, values).Spec, "--all": unlabelPod(t, values),
 		} {

@@ -89,7 +89,8 @@ func cleared(standard any) any {
 
 // A key without a value, which YAML reads as null, is its default to templates,
 // or nothing where null clears. That holds for every key of both charts,
-// installed by themselves and by an umbrella chart.
+// installed by themselves and by an umbrella chart: for each map, and for all
+// that is in them at once.
 func TestNullIsTheDefault(t *testing.T) {
 	for _, i := range bothCharts(t) {
 		for _, inside := range []bool{false, true} {
@@ -112,12 +113,12 @@ func nullIsTheDefault(t *testing.T, i installed, inside bool) {
 	}
 	clears := append(clearable("", values, &schema), nullClears[i.chart]...)
 	c := onlyValues(t, i.chart)
-	seen := func(path string, content any) map[string]any {
-		r := i.release(at(t, i.least, path, content))
+	seen := func(values []byte) map[string]any {
+		r := i.release(values)
 		r.Umbrella = inside
 		files, err := r.render(c())
 		if err != nil {
-			t.Fatalf("%s: %v is refused: %v", path, content, err)
+			t.Fatalf("%s\nis refused: %v", values, err)
 		}
 		var got map[string]any
 		if err := yaml.Unmarshal([]byte(files[valuesFile]), &got); err != nil {
@@ -125,19 +126,23 @@ func nullIsTheDefault(t *testing.T, i installed, inside bool) {
 		}
 		return got
 	}
+	bare, spelledOut := i.least, i.least
 	for path, content := range keyPaths("", values) {
-		if slices.ContainsFunc(clears, func(open string) bool { return strings.HasPrefix(path, open+".") }) {
-			continue // one key of a map is gone, as Helm has it
+		switch below, isMap := content.(map[string]any); {
+		case i.chart == VLLM && path == "model.name": // has no default
+		case slices.ContainsFunc(clears, func(open string) bool { return strings.HasPrefix(path, open+".") }): // goes with its map
+		case isMap && len(below) > 0 && !slices.Contains(clears, path):
+			if diff := cmp.Diff(seen(at(t, i.least, path, content)), seen(at(t, i.least, path, nil))); diff != "" {
+				t.Errorf("%s: null is something else (-want +got):\n%s", path, diff)
+			}
+		case slices.Contains(clears, path):
+			bare, spelledOut = at(t, bare, path, nil), at(t, spelledOut, path, cleared(content))
+		default:
+			bare, spelledOut = at(t, bare, path, nil), at(t, spelledOut, path, content)
 		}
-		if i.chart == VLLM && path == "model.name" {
-			continue // has no default
-		}
-		if slices.Contains(clears, path) {
-			content = cleared(content)
-		}
-		if diff := cmp.Diff(seen(path, content), seen(path, nil)); diff != "" {
-			t.Errorf("%s: null is something else (-want +got):\n%s", path, diff)
-		}
+	}
+	if diff := cmp.Diff(seen(spelledOut), seen(bare)); diff != "" {
+		t.Errorf("null everywhere is something else (-want +got):\n%s", diff)
 	}
 }
 
