@@ -27,7 +27,10 @@ func agentGrants(release, values string) []grant {
 	lease := grant{release, []rbacv1.PolicyRule{rule("coordination.k8s.io", "leases", "get", "create", "update")}}
 	switch values {
 	case "full":
-		// And to agree who writes into a volume that nodes share.
+		// And to agree who writes into a volume that nodes share, and to run on OpenShift.
+		scc := rule("security.openshift.io", "securitycontextconstraints", "use")
+		scc.ResourceNames = []string{"stoker-agents"}
+		lease.rules = append([]rbacv1.PolicyRule{scc}, lease.rules...)
 		return []grant{{"", []rbacv1.PolicyRule{nodes[0], rule("", "nodes", "list"), nodes[1]}}, lease, events}
 	case "readonly":
 		// And to tell each other what was read of one that nobody writes.
