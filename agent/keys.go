@@ -23,8 +23,12 @@ const (
 	IdleLabel = GPUPrefix + "idle"
 	// StatusAnnotation holds a [NodeStatus] as compact JSON.
 	StatusAnnotation = Domain + "/status"
-	// ReleaseAnnotation of the chart's DaemonSet names its Helm release, NAMESPACE/NAME.
+	// ReleaseAnnotation of the chart's DaemonSet, and of its policy about Nodes, names its
+	// Helm release, NAMESPACE/NAME.
 	ReleaseAnnotation = Domain + "/release"
+	// NamespacesAnnotation of that policy has the namespaces whose pods may mount the
+	// store, by commas.
+	NamespacesAnnotation = Domain + "/namespaces"
 	// ModelLabel is the label by which a pod names the model it serves.
 	ModelLabel = Domain + "/model"
 

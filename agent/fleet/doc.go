@@ -2,8 +2,8 @@
 // and tells it to people: as a table (stoker status) and as an answer to why
 // one node is not warm for one model, and what to do (stoker explain).
 //
-// [ListNodes] is its only part that speaks to the API server, and lists Nodes. The
-// rest are functions of values: [Read] makes a [Fleet] of Node objects,
+// [ListNodes] and [ListVolumes] are its only parts that speak to the API server, and
+// only list. The rest are functions of values: [Read] makes a [Fleet] of Node objects,
 // [Fleet.Write] and [Fleet.Explain] make text of it.
 //
 // What stands on a Node may come from an agent of another version, from

@@ -74,6 +74,9 @@ func byCount(counts map[string]int) []string {
 // an [UnknownError].
 func (f *Fleet) Only(node, model string) (*Fleet, error) {
 	out := &Fleet{Time: f.Time, Nodes: f.Nodes, OtherNodes: f.OtherNodes}
+	if node == "" && model == "" {
+		out.Volumes = f.Volumes
+	}
 	if node != "" {
 		n, err := f.node(node)
 		if err != nil {

@@ -17,6 +17,8 @@ type Fleet struct {
 	// OtherNodes is how many nodes are left out because they have neither a GPU
 	// nor anything of Stoker's.
 	OtherNodes int `json:"otherNodes"`
+	// Volumes are those of the chart that pods cannot use.
+	Volumes []Volume `json:"volumes,omitempty"`
 
 	others []Node
 }

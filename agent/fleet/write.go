@@ -37,8 +37,10 @@ type View struct {
 // though it should be, and what somebody should look at.
 func (f *Fleet) Write(w io.Writer, v View) error {
 	if len(f.Nodes) == 0 {
-		_, err := fmt.Fprintf(w, "No node has a GPU or anything of Stoker's (%s).\n", count(f.OtherNodes, "node"))
-		return err
+		if _, err := fmt.Fprintf(w, "No node has a GPU or anything of Stoker's (%s).\n", count(f.OtherNodes, "node")); err != nil {
+			return err
+		}
+		return f.writeVolumes(w)
 	}
 	many := len(f.Nodes) > fewNodes && !v.Wide
 	nodes, pairs := f.nodeTable(v), f.pairTable(v)
@@ -63,9 +65,11 @@ func (f *Fleet) Write(w io.Writer, v View) error {
 		}
 	}
 	if f.OtherNodes > 0 {
-		return note(w, "%s neither a GPU nor anything of Stoker's.", plural(f.OtherNodes, "other node has", "other nodes have"))
+		if err := note(w, "%s neither a GPU nor anything of Stoker's.", plural(f.OtherNodes, "other node has", "other nodes have")); err != nil {
+			return err
+		}
 	}
-	return nil
+	return f.writeVolumes(w)
 }
 
 func (f *Fleet) nodeTable(v View) table {

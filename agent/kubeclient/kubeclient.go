@@ -1,5 +1,5 @@
-// Package kubeclient makes client-go's typed clients for Nodes, pods, events and
-// Leases.
+// Package kubeclient makes client-go's typed clients for Nodes, pods,
+// PersistentVolumes, events and Leases.
 //
 // client-go's own clientsets register every kind of every API group with their
 // codecs, whichever of them a program uses: a quarter of Stoker's executable,
@@ -29,6 +29,8 @@ type (
 	Nodes = gentype.ClientWithList[*corev1.Node, *corev1.NodeList]
 	// Pods has, too.
 	Pods = gentype.ClientWithList[*corev1.Pod, *corev1.PodList]
+	// PersistentVolumes has, too.
+	PersistentVolumes = gentype.ClientWithList[*corev1.PersistentVolume, *corev1.PersistentVolumeList]
 	// Events has those but for lists.
 	Events = gentype.Client[*eventsv1.Event]
 	// Leases have those, too.
@@ -88,6 +90,14 @@ func (c *Client) Pods(namespace string) *Pods {
 	return gentype.NewClientWithList(
 		"pods", c.core, c.parameters, namespace,
 		func() *corev1.Pod { return &corev1.Pod{} }, func() *corev1.PodList { return &corev1.PodList{} },
+	)
+}
+
+// PersistentVolumes of the cluster.
+func (c *Client) PersistentVolumes() *PersistentVolumes {
+	return gentype.NewClientWithList(
+		"persistentvolumes", c.core, c.parameters, "",
+		func() *corev1.PersistentVolume { return &corev1.PersistentVolume{} }, func() *corev1.PersistentVolumeList { return &corev1.PersistentVolumeList{} },
 	)
 }
 

@@ -13,6 +13,10 @@
 // removal waits for a live look at the node, is refused by the API server if
 // anything wrote to the Node since, and happens at a bounded pace.
 //
+// Beside that, a Sweeper lets a claim that was made again bind its volume again,
+// which Kubernetes holds for the deleted one, and reports volumes and claims of the
+// chart that are missing.
+//
 // It is not for: anything on a node with a ready agent pod, keys that agents do
 // not write, taints, and files on nodes.
 package sweep

@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -35,8 +36,11 @@ const (
 
 // event is a line in `kubectl describe node`.
 type event struct {
-	Reason  string
-	Action  string
+	Reason string
+	Action string
+	// Node and NodeUID are what it is about: an object without a namespace, of the Kind
+	// Node where Kind is empty.
+	Kind    string
 	Node    string
 	NodeUID types.UID
 	Note    string
@@ -59,7 +63,7 @@ func (k *kube) event(ctx context.Context, e event) error {
 		ReportingInstance:   fieldManager,
 		Action:              e.Action,
 		Reason:              e.Reason,
-		Regarding:           corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: e.Node, UID: e.NodeUID},
+		Regarding:           corev1.ObjectReference{APIVersion: "v1", Kind: cmp.Or(e.Kind, "Node"), Name: e.Node, UID: e.NodeUID},
 		Note:                e.Note,
 		Type:                kind,
 	}, metav1.CreateOptions{FieldManager: fieldManager})

@@ -100,6 +100,7 @@ type kube struct {
 	api      nodesAPI
 	pods     *kubeclient.Pods
 	events   *kubeclient.Events
+	volumes  *kubeclient.PersistentVolumes
 	selector string
 
 	nodeStore, podStore cache.Store
@@ -115,7 +116,7 @@ func newKube(cfg *rest.Config, namespace, selector string) (*kube, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &kube{api: api, pods: client.Pods(namespace), events: client.Events(eventNamespace), selector: selector}
+	k := &kube{api: api, pods: client.Pods(namespace), events: client.Events(eventNamespace), volumes: client.PersistentVolumes(), selector: selector}
 	var nodes, pods cache.Controller
 	k.nodeStore, nodes = newWatch(&metav1.PartialObjectMetadata{}, &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {

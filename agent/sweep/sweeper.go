@@ -31,13 +31,18 @@ const (
 	warnEvery = 10 * time.Minute
 )
 
-// Options of a Sweeper. All are required but for those with a default.
+// Options of a Sweeper. All are required but Volumes, Release and those with a
+// default.
 type Options struct {
 	// Namespace and Selector (label=value,...) find the agents' pods.
 	Namespace, Selector string
 	// AgentTimeout is how long a node may be without a ready agent. Default
 	// [DefaultAgentTimeout].
 	AgentTimeout time.Duration
+	// Volumes are the chart's, of which the sweeper frees those whose claim was deleted.
+	Volumes []Volume
+	// Release is named in events, as what makes volumes again; zero: it is not.
+	Release Release
 	// Listen is the address of /metrics, /healthz and /readyz; empty: none.
 	Listen string
 	// Kube is how the API server is reached. It must have no overall timeout,
@@ -73,6 +78,7 @@ type Sweeper struct {
 	cluster cluster
 	logger  *slog.Logger
 	metrics *metrics
+	volumes *volumeKeeper // nil: there are none
 	// interval between two looks, settle after the first contact.
 	interval, settle time.Duration
 
@@ -115,7 +121,11 @@ func New(o Options) (*Sweeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure the sweeper: %w", err)
 	}
-	return newSweeper(o, k), nil
+	s := newSweeper(o, k)
+	if len(o.Volumes) > 0 {
+		s.volumes = newVolumeKeeper(k, o.Volumes, o.Release, o.Logger)
+	}
+	return s, nil
 }
 
 func newSweeper(o Options, c cluster) *Sweeper {
@@ -142,6 +152,12 @@ func (s *Sweeper) Run(ctx context.Context) error {
 		s.cluster.run(ctx)
 		return nil
 	})
+	if s.volumes != nil {
+		g.Go(func() error {
+			s.volumes.run(ctx)
+			return nil
+		})
+	}
 	g.Go(func() error {
 		ticker := time.NewTicker(s.interval)
 		defer ticker.Stop()

@@ -61,7 +61,8 @@ Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage or configuration.`,
 
 func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	devices, gpusErr := openGPUs(f.gpus)
-	if err := c.check(need("--config", f.config, "name the file with the model list"), need("--node-name", f.nodeName, "name this machine's Node, or set NODE_NAME"), gpusErr, need("--store", f.store, "name a directory, or set STOKER_STORE"), checkRelease(f.release)); err != nil {
+	_, releaseErr := parseRelease(f.release)
+	if err := c.check(need("--config", f.config, "name the file with the model list"), need("--node-name", f.nodeName, "name this machine's Node, or set NODE_NAME"), gpusErr, need("--store", f.store, "name a directory, or set STOKER_STORE"), releaseErr); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, devices.Close()) }()

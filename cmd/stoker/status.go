@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/klog/v2"
 
 	"github.com/stoker-project/stoker/agent/fleet"
@@ -32,9 +33,10 @@ func (c *cli) statusCommand() *cobra.Command {
 warm where and at which revision, how many replicas fit, what is being pulled
 and how far, and what somebody should look at.
 
-It reads Node objects and nothing else: your account needs the right to list
-nodes. What a Node says is as old as SAID; an agent says nothing while nothing
-changes, so an old word may well be true.
+Your account needs the right to list nodes. With those to list PersistentVolumes
+and ValidatingAdmissionPolicies, it also shows which namespaces' pods cannot mount
+the store, and what to do. What a Node says is as old as SAID; an agent says
+nothing while nothing changes, so an old word may well be true.
 
 Of more than 20 nodes, nodes are summed up by their GPUs, and models on nodes by
 what they say alike. Of more than 40 models, those that most nodes lack are listed
@@ -57,6 +59,11 @@ annotation agree. TROUBLE is explained below the tables; stoker explain has more
 			all, err := c.fleet(cmd.Context(), &f.clusterFlags)
 			if err != nil {
 				return err
+			}
+			if f.node == "" && f.model == "" {
+				if err := c.volumes(cmd.Context(), &f.clusterFlags, all); err != nil {
+					return err
+				}
 			}
 			shown, err := all.Only(f.node, f.model)
 			if err != nil {
@@ -89,6 +96,24 @@ func (c *cli) fleet(ctx context.Context, f *clusterFlags) (*fleet.Fleet, error) 
 		return nil, err
 	}
 	return fleet.Read(nodes, time.Now()), nil
+}
+
+// volumes adds what the caller may see of volumes.
+func (c *cli) volumes(ctx context.Context, f *clusterFlags, all *fleet.Fleet) error {
+	cfg, err := f.config()
+	if err != nil {
+		return err
+	}
+	v, err := fleet.ListVolumes(ctx, cfg)
+	switch {
+	case apierrors.IsForbidden(err):
+		c.logger(slog.LevelWarn).Debug("leave volumes out", "error", err)
+	case err != nil:
+		c.logger(slog.LevelWarn).Warn("leave volumes out", "error", err)
+	default:
+		all.Add(v)
+	}
+	return nil
 }
 
 // checkModelName passes over a flag that is not given.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,8 +16,11 @@ import (
 )
 
 type sweepFlags struct {
-	namespace, selector, listen, kubeconfig string
-	agentTimeout                            time.Duration
+	namespace, selector, release, listen, kubeconfig string
+
+	volumes []string
+
+	agentTimeout time.Duration
 }
 
 func (c *cli) sweepCommand() *cobra.Command {
@@ -34,6 +38,10 @@ every clock starts again. Where more than half of the labelled nodes have no
 agent, or no agent was ever seen, labels go slowly (a fiftieth a minute, at
 least one) and an event on a node says so.
 
+A --volume that was bound by a claim which was deleted may be bound by a claim of
+that name again. One that no claim binds, or that is gone, gets an event with what
+to do.
+
 Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage or configuration.`,
 		Example: `  stoker sweep --namespace stoker-system --selector app.kubernetes.io/name=stoker`,
 		Args:    noArgs,
@@ -43,6 +51,8 @@ Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage or configuration.`,
 	flags.StringVar(&f.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "the agents' pods are in `NAMESPACE`; POD_NAMESPACE sets the default")
 	flags.StringVar(&f.selector, "selector", "", "the agents' pods, and no others, have these `LABELS`: NAME=VALUE,... (required)")
 	flags.DurationVar(&f.agentTimeout, "agent-timeout", sweep.DefaultAgentTimeout, "a node without a ready agent keeps its labels for this `TIME`")
+	flags.StringArrayVar(&f.volumes, "volume", nil, "keep the PersistentVolume `NAME=NAMESPACE/CLAIM` free for that claim; may be given again")
+	flags.StringVar(&f.release, "release", "", "events about volumes name the Helm release `NAMESPACE/NAME`, which makes them again")
 	flags.StringVar(&f.listen, "listen", ":9808", "serve /metrics, /healthz and /readyz on `ADDRESS`; empty for none")
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "reach the API server as `FILE` says (default: the pod's account, else KUBECONFIG)")
 	return cmd
@@ -58,7 +68,17 @@ func (c *cli) sweep(cmd *cobra.Command, f sweepFlags) error {
 		timeoutErr = fmt.Errorf("--agent-timeout %s is not positive", f.agentTimeout)
 	}
 	namespaceErr := need("--namespace", f.namespace, "name the namespace of the agents' pods, or set POD_NAMESPACE")
-	if err := c.check(namespaceErr, selectorErr, timeoutErr); err != nil {
+	var volumes []sweep.Volume
+	var volumesErr error
+	for _, text := range f.volumes {
+		v, err := sweep.ParseVolume(text)
+		if err != nil {
+			volumesErr = errors.Join(volumesErr, fmt.Errorf("--volume: %w", err))
+		}
+		volumes = append(volumes, v)
+	}
+	release, releaseErr := parseRelease(f.release)
+	if err := c.check(namespaceErr, selectorErr, timeoutErr, volumesErr, releaseErr); err != nil {
 		return err
 	}
 	logger := c.logger(slog.LevelInfo)
@@ -69,7 +89,7 @@ func (c *cli) sweep(cmd *cobra.Command, f sweepFlags) error {
 	}
 	manyRequests(kube)
 	s, err := sweep.New(sweep.Options{
-		Namespace: f.namespace, Selector: f.selector, AgentTimeout: f.agentTimeout, Listen: f.listen, Kube: kube, Logger: logger,
+		Namespace: f.namespace, Selector: f.selector, Volumes: volumes, Release: release, AgentTimeout: f.agentTimeout, Listen: f.listen, Kube: kube, Logger: logger,
 	})
 	if err != nil {
 		return err

@@ -61,15 +61,16 @@ the release is still there, 130 interrupted.`,
 	return cmd
 }
 
-// checkRelease passes over a flag that is not given.
-func checkRelease(release string) error {
-	if release == "" {
-		return nil
+// parseRelease reads the flag; the zero value where it is not given.
+func parseRelease(flag string) (sweep.Release, error) {
+	if flag == "" {
+		return sweep.Release{}, nil
 	}
-	if _, err := sweep.ParseRelease(release); err != nil {
-		return fmt.Errorf("--release: %w", err)
+	r, err := sweep.ParseRelease(flag)
+	if err != nil {
+		return r, fmt.Errorf("--release: %w", err)
 	}
-	return nil
+	return r, nil
 }
 
 func (c *cli) unlabel(cmd *cobra.Command, f unlabelFlags) error {
@@ -82,7 +83,8 @@ func (c *cli) unlabel(cmd *cobra.Command, f unlabelFlags) error {
 			which = errors.New("--node is empty; name a node")
 		}
 	}
-	if err := c.check(which, checkRelease(f.release), checkOutput(f.output)); err != nil {
+	release, releaseErr := parseRelease(f.release)
+	if err := c.check(which, releaseErr, checkOutput(f.output)); err != nil {
 		return err
 	}
 	logger := c.logger(slog.LevelInfo)
@@ -93,13 +95,7 @@ func (c *cli) unlabel(cmd *cobra.Command, f unlabelFlags) error {
 	}
 	c.hideAccount(kube)
 	manyRequests(kube)
-	o := sweep.UnlabelOptions{Kube: kube, Nodes: f.nodes, Logger: logger}
-	if f.release != "" {
-		if o.Release, err = sweep.ParseRelease(f.release); err != nil {
-			return err
-		}
-	}
-	removed, err := sweep.Unlabel(cmd.Context(), o)
+	removed, err := sweep.Unlabel(cmd.Context(), sweep.UnlabelOptions{Kube: kube, Nodes: f.nodes, Release: release, Logger: logger})
 	if errors.Is(err, sweep.ErrNoNode) || errors.Is(err, sweep.ErrReleaseThere) {
 		return usage(err)
 	}

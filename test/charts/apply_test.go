@@ -103,16 +103,16 @@ func testClaimsBind(t *testing.T, client kubernetes.Interface) {
 		}
 		return pv
 	}
-	if pv := volume("team-c", "stoker-models", "disks-stoker-team-c"); pv.Spec.HostPath == nil || pv.Spec.HostPath.Path != "/mnt/nvme0/stoker" {
+	if pv := volume("team-c", "stoker-models", "disks-stoker.team-c"); pv.Spec.HostPath == nil || pv.Spec.HostPath.Path != "/mnt/nvme0/stoker" {
 		t.Errorf("the volume of each node's disk is %+v", pv.Spec.PersistentVolumeSource)
 	}
 	for _, ns := range []string{"team-a", "team-b"} {
-		pv := volume(ns, "stoker-models", "rel-warm-"+ns)
+		pv := volume(ns, "stoker-models", "rel-warm."+ns)
 		if pv.Spec.NFS == nil || !pv.Spec.NFS.ReadOnly || pv.Spec.NFS.Server != "nas.example" || pv.Spec.AccessModes[0] != corev1.ReadOnlyMany || len(pv.Spec.MountOptions) != 1 {
 			t.Errorf("the shared volume of %s is %+v", ns, pv.Spec)
 		}
 	}
-	for ns, claim := range map[string][2]string{"team-d": {"stoker-models", "sealed-stoker-team-d"}, releaseNamespace: {"sealed-stoker-store", "sealed-stoker-store"}} {
+	for ns, claim := range map[string][2]string{"team-d": {"stoker-models", "sealed-stoker.team-d"}, releaseNamespace: {"sealed-stoker-store", "sealed-stoker-store"}} {
 		pv := volume(ns, claim[0], claim[1])
 		if pv.Spec.CSI == nil || !pv.Spec.CSI.ReadOnly || pv.Spec.AccessModes[0] != corev1.ReadOnlyMany {
 			t.Errorf("the read-only volume of %s is %+v", ns, pv.Spec)
@@ -162,7 +162,7 @@ func testApplyAgain(t *testing.T, c *cluster.Cluster, objs []*unstructured.Unstr
 	if err != nil {
 		t.Fatal(err)
 	}
-	bound, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "rel-warm-team-a", metav1.GetOptions{})
+	bound, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "rel-warm.team-a", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,14 +176,14 @@ func testApplyAgain(t *testing.T, c *cluster.Cluster, objs []*unstructured.Unstr
 	if before.Generation != after.Generation {
 		t.Errorf("the DaemonSet's generation went from %d to %d", before.Generation, after.Generation)
 	}
-	volume, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "rel-warm-team-a", metav1.GetOptions{})
+	volume, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "rel-warm.team-a", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if volume.Spec.ClaimRef.UID == "" || volume.Spec.ClaimRef.UID != bound.Spec.ClaimRef.UID {
 		t.Errorf("the volume's claim went from %q to %q", bound.Spec.ClaimRef.UID, volume.Spec.ClaimRef.UID)
 	}
-	if claim := waitBound(t, client, "team-a", "stoker-models", "rel-warm-team-a"); claim.UID != volume.Spec.ClaimRef.UID {
+	if claim := waitBound(t, client, "team-a", "stoker-models", "rel-warm.team-a"); claim.UID != volume.Spec.ClaimRef.UID {
 		t.Errorf("the claim is %s, the volume names %s", claim.UID, volume.Spec.ClaimRef.UID)
 	}
 }
@@ -264,7 +264,7 @@ func testAccountAccess(t *testing.T, client kubernetes.Interface, account string
 	for _, g := range grants {
 		for _, rule := range g.rules {
 			if len(rule.ResourceNames) > 0 {
-				continue // an SCC, which this API server does not have
+				continue // an SCC, which this API server does not have, or asked for without a name below
 			}
 			for _, verb := range rule.Verbs {
 				for _, ns := range namespaces {

@@ -39,10 +39,17 @@ func agentGrants(release, values string) []grant {
 	return []grant{{"", nodes}, events}
 }
 
-// sweeperGrants are all that the sweeper may do; a policy narrows its patches.
-func sweeperGrants(release string) []grant {
+// sweeperGrants are all that the sweeper may do, with the release's volumes by name;
+// policies narrow its patches.
+func sweeperGrants(release string, volumes ...string) []grant {
+	cluster := []rbacv1.PolicyRule{rule("", "nodes", "get", "list", "watch", "patch")}
+	if len(volumes) > 0 {
+		byName := rule("", "persistentvolumes", "get", "patch")
+		byName.ResourceNames = volumes
+		cluster = append(cluster, byName)
+	}
 	return []grant{
-		{"", []rbacv1.PolicyRule{rule("", "nodes", "get", "list", "watch", "patch")}},
+		{"", cluster},
 		{release, []rbacv1.PolicyRule{rule("", "pods", "list", "watch")}},
 		{metav1.NamespaceDefault, []rbacv1.PolicyRule{rule("events.k8s.io", "events", "create")}},
 	}
@@ -105,6 +112,9 @@ func grants(t *testing.T, objs []*unstructured.Unstructured) map[string][]grant 
 }
 
 func TestRBACIsExactlyWhatTheCodeNeeds(t *testing.T) {
+	volumes := map[string][]string{
+		"full": {"rel-warm.team-a", "rel-warm.team-b", "rel-warm-store"}, "readonly": {"rel-stoker.team-d", "rel-stoker-store"},
+	}
 	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t), "readonly": readOnlyValues(t)} {
 		t.Run(name, func(t *testing.T) {
 			for account, tc := range map[string]struct {
@@ -112,7 +122,7 @@ func TestRBACIsExactlyWhatTheCodeNeeds(t *testing.T) {
 				want []grant
 			}{
 				agentPod(t, values).ServiceAccountName:        {renderAll(t, values), agentGrants("gpu-system", name)},
-				sweeperPod(t, values).Spec.ServiceAccountName: {renderAll(t, values), sweeperGrants("gpu-system")},
+				sweeperPod(t, values).Spec.ServiceAccountName: {renderAll(t, values), sweeperGrants("gpu-system", volumes[name]...)},
 				unlabelPod(t, values).ServiceAccountName:      {renderHooks(t, values), unlabelGrants("gpu-system")},
 			} {
 				all := grants(t, tc.objs)

@@ -71,7 +71,7 @@ func TestReadOnlyGolden(t *testing.T) {
 // Nobody can write the volume: not by the volume, not by the claim, not by the mount.
 func TestReadOnlyVolumeIsReadOnlyEverywhere(t *testing.T) {
 	objs := renderAll(t, readOnlyValues(t))
-	for _, name := range []string{"rel-stoker-store", "rel-stoker-team-d"} {
+	for _, name := range []string{"rel-stoker-store", "rel-stoker.team-d"} {
 		var pv corev1.PersistentVolume
 		find(t, objs, "PersistentVolume", name, &pv)
 		if pv.Spec.CSI == nil || !pv.Spec.CSI.ReadOnly || pv.Spec.CSI.VolumeHandle != "zones/a/disks/models-1" || pv.Spec.CSI.FSType != "ext4" ||

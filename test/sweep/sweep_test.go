@@ -38,6 +38,8 @@ func TestSweep(t *testing.T) {
 		{"an outage of the API server starts the clocks again", testOutage},
 		{"the sweeper's account can only remove", testPolicy},
 		{"the policy holds without RBAC", testPolicyAlone},
+		{"a claim that is made again binds its volume again", testVolumes},
+		{"the sweeper's account can only free its volumes", testVolumePolicy},
 		{"a hook that is applied with everything else takes nothing back", testHookAtInstall},
 		{"the hook removes everything", testUnlabel},
 		{"the hook leaves other releases alone", testOtherRelease},

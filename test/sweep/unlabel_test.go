@@ -38,7 +38,7 @@ func containerArgs(b *bench, obj *unstructured.Unstructured) []string {
 	return pod.Spec.Containers[0].Args
 }
 
-// unlabel runs the binary and returns its exit code and output.
+// unlabel runs the binary with a kubeconfig and returns its exit code and output.
 func (b *bench) unlabel(binary, kubeconfig string, args ...string) (code int, stdout, stderr string) {
 	b.Helper()
 	var out, errs bytes.Buffer

@@ -103,6 +103,37 @@ yes
 {{- end -}}
 
 {{/*
+stoker.volumeName: the PersistentVolume of one namespace (a dict with root and namespace). No namespace has a dot in its
+name, so what follows the last one is the namespace: releases and namespaces whose names run together (stoker-a with b,
+stoker with a-b) have volumes of their own, and so has a namespace called store. The name of a bound volume cannot be
+changed: a claim that charts before this rule bound keeps it.
+*/}}
+{{- define "stoker.volumeName" -}}
+{{- $before := printf "%s-%s" (include "stoker.fullname" .root) .namespace -}}
+{{- $claim := lookup "v1" "PersistentVolumeClaim" .namespace "stoker-models" | default dict -}}
+{{- $instance := get (($claim.metadata | default dict).labels | default dict) "app.kubernetes.io/instance" -}}
+{{- if and (eq ($claim.spec | default dict | dig "volumeName" "") $before) (eq $instance .root.Release.Name) -}}
+{{- $before -}}
+{{- else -}}
+{{- printf "%s.%s" (include "stoker.fullname" .root) .namespace -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+stoker.volumes: every PersistentVolume of the release with its claim, a line each, as the sweeper takes them.
+*/}}
+{{- define "stoker.volumes" -}}
+{{- if eq (include "stoker.mounts" .) "yes" -}}
+{{- range .Values.namespaces }}
+{{ include "stoker.volumeName" (dict "root" $ "namespace" .) }}={{ . }}/stoker-models
+{{- end }}
+{{- if ne .Values.volume.mode "node" }}
+{{ include "stoker.fullname" . }}-store={{ .Release.Namespace }}/{{ include "stoker.fullname" . }}-store
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/*
 stoker.injects says yes where pods get their volume, init container and affinity from the API server; old where they
 would, were the cluster not older than MutatingAdmissionPolicy; and else no. Who renders without a cluster may force it.
 */}}
