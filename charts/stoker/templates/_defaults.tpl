@@ -213,6 +213,7 @@ updateStrategy:
     maxUnavailable: 10%
   type: RollingUpdate
 volume:
+  claimSize: 1Gi
   mode: node
   readOnly:
     mountOptions: []
