@@ -149,7 +149,12 @@ func (c *cli) fit(cmd *cobra.Command, model string, line []string, f fitFlags) e
 	// Nothing runs on a GPU that is split into parts, only on those.
 	devices, partitioned := splitPartitioned(devices)
 	if out.Report, err = sized.Report(f.serving, deviceMemory(devices)); err != nil {
-		return usage(fmt.Errorf("fit %s: %w", model, err))
+		err = fmt.Errorf("fit %s: %w", model, err)
+		if f.check && len(f.serving.Uncounted) > 0 { // which may make it right
+			fmt.Fprintf(c.stderr, "stoker: warning: %v; what may change that is not counted: %s; vLLM itself decides\n", err, strings.Join(f.serving.Uncounted, ", "))
+			return nil
+		}
+		return usage(err)
 	}
 	out.Measured = onThese(out.Measured, devices)
 	if out.measuredErr != nil {
