@@ -248,7 +248,15 @@ func noSuchModel(model, storeDir string) error {
 		return fmt.Errorf("there is no %s: the init container %s makes it, and none has run in this pod; "+
 			"where Stoker's admission policy is not in force, let the chart (stoker.inject: chart) or stoker inject add it", model, inject.Waiter)
 	}
-	return fmt.Errorf("there is no model %q in the store %s and no directory of that name; stoker ls shows what is", model, storeDir)
+	return fmt.Errorf("there is no model %q in the store %s and no directory of that name; stoker ls shows what is%s", model, storeDir, hubHint(model))
+}
+
+// hubHint names the source that ORG/NAME alone, as vLLM takes it, would stand for.
+func hubHint(model string) string {
+	if _, err := fetcher.ParseSource("hf://" + model); err != nil || strings.Count(model, "/") != 1 || strings.HasPrefix(model, ".") {
+		return ""
+	}
+	return ", and hf://" + model + " is the Hub's"
 }
 
 // sizePublished reads what a model in the store needs. One that is removed while it

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
@@ -60,16 +61,22 @@ func (s *sourceFS) Open(name string) (fs.File, error) {
 	return opened, nil
 }
 
-// ReadDir implements fs.ReadDirFS for the root; fs.ReadDir sorts nothing here,
-// so this does.
+// ReadDir implements fs.ReadDirFS for the root, folders included; fs.ReadDir sorts
+// nothing here, so this does, by whole paths.
 func (s *sourceFS) ReadDir(name string) ([]fs.DirEntry, error) {
 	if name != "." {
 		return nil, &fs.PathError{Op: "readdir", Path: name, Err: fs.ErrNotExist}
 	}
 	var entries []fs.DirEntry
+	folder := "" // the last one, of which several files may be listed
 	for _, p := range slices.Sorted(maps.Keys(s.files)) {
-		if path.Dir(p) == "." {
+		first, _, within := strings.Cut(p, "/")
+		switch {
+		case !within:
 			entries = append(entries, fs.FileInfoToDirEntry(fileInfo{s.files[p]}))
+		case first != folder:
+			folder = first
+			entries = append(entries, fs.FileInfoToDirEntry(folderInfo(first)))
 		}
 	}
 	return entries, nil
@@ -135,6 +142,16 @@ func (f *sourceFile) Close() error { return f.body.Close() }
 
 // Stat implements fs.File.
 func (f *sourceFile) Stat() (fs.FileInfo, error) { return fileInfo{f.file}, nil }
+
+// folderInfo is a folder of the root as fs.FileInfo.
+type folderInfo string
+
+func (i folderInfo) Name() string     { return string(i) }
+func (folderInfo) Size() int64        { return 0 }
+func (folderInfo) Mode() fs.FileMode  { return fs.ModeDir | 0o555 }
+func (folderInfo) ModTime() time.Time { return time.Time{} }
+func (folderInfo) IsDir() bool        { return true }
+func (folderInfo) Sys() any           { return nil }
 
 // fileInfo is a listed file as fs.FileInfo.
 type fileInfo struct{ f fetcher.File }
