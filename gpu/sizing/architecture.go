@@ -22,6 +22,10 @@ type Architecture struct {
 	// for none; QuantizationBits the width of a weight where it is said.
 	Quantization     string `json:"quantization,omitempty"`
 	QuantizationBits uint64 `json:"quantizationBits,omitempty"`
+	// quantMethod is quant_method alone, and ordersGroups that groups of weights are ordered by activation: some
+	// releases refuse that.
+	quantMethod  string
+	ordersGroups bool
 	// quantized holds the sizes of the quantization's blocks, 0 where there are none.
 	quantized quantizedBlocks
 	// KVCacheDType is what the cache's type "auto" means for this model.

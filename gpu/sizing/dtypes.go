@@ -80,8 +80,8 @@ func readQuantization(a *Architecture, q config) error {
 			a.Quantization = strings.ToLower(method)
 		}
 	}
-	if method, err := q.text("quant_method"); err == nil {
-		noteQuantMethod(a, strings.ToLower(method))
+	if err := readOrder(a, q); err != nil {
+		return err
 	}
 	if a.Quantization == "" {
 		a.Quantization = "unknown"

@@ -135,6 +135,9 @@ func (m Model) Need(s Serving) (Need, error) {
 	n.model = &m
 	n.batch = n.batchOn(commonGPU, "")
 	n.addSums()
+	if why := n.release.refusesQuantization(a); why != "" {
+		n.estimate("%s", why)
+	}
 
 	if a.LatentDim == 0 && a.KVHeads > 0 && tp > a.KVHeads {
 		n.Notes = append(n.Notes, fmt.Sprintf("%d KV heads on %d GPUs: each head stands on %d of them", a.KVHeads, tp, tp/a.KVHeads))

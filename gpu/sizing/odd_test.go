@@ -32,7 +32,6 @@ func TestOddConfigs(t *testing.T) {
 		{"a length in quotes", `, "n_positions": "4096"`, []tensor{bf16}, "bfloat16", 4096, `n_positions is "4096"; want a whole number`},
 		{"too many layers", `, "num_hidden_layers": 1e30`, []tensor{bf16}, "bfloat16", 4096, "num_hidden_layers is 1e30; want at most 1099511627776"},
 		{"no model_type", `, "model_type": null`, []tensor{bf16}, "bfloat16", 4096, "config.json names no model_type"},
-		{"a method of others", `, "quantization_config": {"quant_method": "exl2"}`, []tensor{bf16}, "bfloat16", 4096, `quant_method "exl2" is none that vLLM 0.33 has`},
 		{"a method", `, "quantization_config": {"quant_method": "AWQ", "bits": 4, "group_size": 32}`, []tensor{bf16}, "bfloat16", 4096, ""},
 		{"an algorithm", `, "quantization_config": {"quant_algo": "NVFP4"}`, []tensor{bf16}, "bfloat16", 4096, ""},
 	} {
@@ -213,6 +212,34 @@ func TestAliasesOfVLLM(t *testing.T) {
 			}
 			if a := read(t, tiny(t, base+`"`+name[1]+`": 2`+number.rest)).Architecture; !number.read(a) {
 				t.Errorf("%s of vLLM's %s is not read: %+v", name[1], number.name, a)
+			}
+		}
+	}
+}
+
+// TestRefusedQuantizations: what a release does not load is an estimate with a reason.
+func TestRefusedQuantizations(t *testing.T) {
+	const order = "ordered by activation"
+	for _, tt := range []struct {
+		quantization string
+		want         map[string]string // by version
+	}{
+		{`{"quant_method": "exl2"}`, map[string]string{"0.19": `"exl2" is none that vLLM 0.19 has`, "0.33": `"exl2" is none that vLLM 0.33 has`}},
+		{`{"quant_method": "bitsandbytes", "load_in_4bit": true}`, map[string]string{"0.27": "", "0.28": `"bitsandbytes" is none`}},
+		{`{"quant_method": "gguf"}`, map[string]string{"0.23": "", "0.24": `"gguf" is none`}},
+		{`{"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": true}`, map[string]string{"0.29": "", "0.30": order}},
+		{`{"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": false}`, map[string]string{"0.33": ""}},
+		{`{"quant_method": "gptq", "bits": 4, "group_size": -1, "desc_act": true}`, map[string]string{"0.33": ""}},
+		{`{"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4, "actorder": "group"}}}}`, map[string]string{"0.29": "", "0.33": order}},
+		{`{"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4, "actorder": "static"}}}}`, map[string]string{"0.33": ""}},
+		{`{"quant_method": "AWQ", "bits": 4, "group_size": 32}`, map[string]string{"0.19": "", "0.33": ""}},
+		{`{"quant_algo": "NVFP4"}`, map[string]string{"0.33": ""}},
+	} {
+		m := read(t, newModel(oddConfig+`, "quantization_config": `+tt.quantization+"}").with(t, "model.safetensors", w("a", "BF16", 64, 64)))
+		for version, want := range tt.want {
+			n := need(t, m, Serving{VLLMVersion: version})
+			if n.Estimated != (want != "") || want != "" && !hasNote(n.Notes, want) {
+				t.Errorf("%s by %s: estimated: %v; notes %q; want %q", tt.quantization, version, n.Estimated, n.Notes, want)
 			}
 		}
 	}

@@ -68,6 +68,7 @@ func (s sourceRule) found(tb testing.TB, root string) bool {
 func rulesInSource() []sourceRule {
 	always := func(release) bool { return true }
 	args, model, cacheUtils := []string{"engine/arg_utils.py"}, []string{"config/model.py"}, []string{"v1/core/kv_cache_utils.py", "v1/core/kv_cache_planning.py"}
+	quantization := []string{"model_executor/layers/quantization/__init__.py"}
 	mxfp4, rope := []string{"model_executor/layers/fused_moe/oracle/mxfp4.py"}, "model_executor/layers/rotary_embedding/"
 	return []sourceRule{
 		{"0.92 of the memory", []string{"config/cache.py"}, `gpu_memory_utilization: float = Field\(default=0\.92,`, func(r release) bool { return r.utilization() == 0.92 }},
@@ -102,6 +103,9 @@ func rulesInSource() []sourceRule {
 		{"the last stage's sampler", []string{"v1/worker/gpu/model_runner.py", "v1/worker/gpu_model_runner.py"}, `(?s)is_last_(?:pp_)?rank:.{0,500}_dummy_sampler_run`, always},
 		{"offloaded layers", []string{"model_executor/models/utils.py"}, `get_offloader\(\)\.wrap_modules\(|maybe_offload_to_cpu\(`, always},
 		{"offloading of whole matrices", []string{"model_executor/offloader/uva.py", "model_executor/models/utils.py"}, `(?i)if self\.cpu_offload_bytes >= self\.cpu_offload_max_bytes:|if _CPU_OFFLOAD_BYTES >= _CPU_OFFLOAD_MAX_BYTES:`, always},
+		{"bitsandbytes", quantization, `(?m)^    "bitsandbytes",$`, func(r release) bool { return r.hasQuantMethod("bitsandbytes") }},
+		{"GGUF", quantization, `(?m)^    "gguf",$`, func(r release) bool { return r.hasQuantMethod("gguf") }},
+		{"no groups ordered by activation", []string{"model_executor/layers/quantization/utils/gptq_utils.py"}, `\(desc_act=True\) is no longer`, func(r release) bool { return !r.ordersGroups() }},
 		{"MLA's second copy", []string{"model_executor/layers/attention/mla_attention.py"}, `self\.W_UK_T`, always},
 		{"rotary tables", []string{rope + "base.py"}, `torch\.arange\(self\.max_position_embeddings, dtype=torch\.float\)`, always},
 		{"the page's sample of the cache", []string{"v1/metrics/loggers.py"}, `"vllm:cache_config_info"`, always},
