@@ -166,7 +166,7 @@ func (k *volumeKeeper) look(ctx context.Context, v *volumeMemory) {
 	case apierrors.IsNotFound(err):
 		v.uid = ""
 	case err != nil:
-		k.fail(ctx, v, "read volume", err)
+		k.fail(ctx, v, err)
 		return
 	default:
 		state, v.uid = stateOf(pv), pv.UID
@@ -190,7 +190,7 @@ func (k *volumeKeeper) free(ctx context.Context, v *volumeMemory, pv *corev1.Per
 	if err != nil {
 		if !apierrors.IsConflict(err) { // somebody was faster
 			k.metrics.repaired(resultFailed)
-			k.fail(ctx, v, "free volume", err)
+			k.fail(ctx, v, err)
 		}
 		return
 	}
@@ -258,10 +258,10 @@ func (k *volumeKeeper) write(ctx context.Context, v *volumeMemory, e event) {
 }
 
 // fail notes what failed, and logs it once.
-func (k *volumeKeeper) fail(ctx context.Context, v *volumeMemory, what string, err error) {
+func (k *volumeKeeper) fail(ctx context.Context, v *volumeMemory, err error) {
 	if ctx.Err() == nil && !v.failing {
 		v.failing = true
-		k.logger.Warn(what, "volume", v.Name, "error", err)
+		k.logger.Warn("keep volume", "volume", v.Name, "error", err)
 	}
 }
 

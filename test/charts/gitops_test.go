@@ -25,3 +25,39 @@ func TestForcedInjection(t *testing.T) {
 		}
 	}
 }
+
+// No two volumes have one name, whatever releases and namespaces are called.
+func TestVolumeNamesDoNotCollide(t *testing.T) {
+	const shared = "volume: {mode: shared, claimSize: 2Gi, shared: {source: {nfs: {server: nas.example, path: /models}}}}\n"
+	owner := map[string]string{}
+	for name, values := range map[string]string{
+		"stoker":       shared + "namespaces: [a-b, b, store, stoker-store]",
+		"stoker-a":     shared + "namespaces: [b, store, a-b]",
+		"stoker-store": shared + "namespaces: [b, store]",
+	} {
+		for _, obj := range renderRelease(t, name, []byte(values)) {
+			if obj.GetKind() != "PersistentVolume" {
+				continue
+			}
+			if other := owner[obj.GetName()]; other != "" {
+				t.Errorf("releases %s and %s have a volume %s", other, name, obj.GetName())
+			}
+			owner[obj.GetName()] = name
+			if size, _, err := unstructured.NestedString(obj.Object, "spec", "capacity", "storage"); err != nil || size != "2Gi" {
+				t.Errorf("volume %s has size %q, %v", obj.GetName(), size, err)
+			}
+		}
+	}
+	if len(owner) != 5+4+3 {
+		t.Errorf("there are %d volumes: %v", len(owner), owner)
+	}
+}
+
+func renderRelease(t *testing.T, name string, values []byte) []*unstructured.Unstructured {
+	t.Helper()
+	objs, err := Render(values, name, "gpu-system")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objs
+}
