@@ -194,7 +194,7 @@ func (d *dispatcher) division(c *claim, now time.Time) (from int64, gain float64
 	case given < divideMin && kept > divideMin:
 		return 0, 0
 	case kept < divideMin: // it is worth no request
-		given, kept = bytes, 0
+		given = bytes
 		if gain = alone - latency - given/usual; gain <= 0 {
 			return 0, 0
 		}
