@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/stoker-project/stoker/fetcher/store"
@@ -40,12 +41,13 @@ func (p *pull) flow(ctx context.Context, file File, s store.Span, use func(*flow
 			err = &Error{Kind: ErrTransient, Op: "read", Origin: file.Path, Err: fmt.Errorf("%w (%s)", errStalled, stall), Hint: "check the network"}
 		}
 	}()
+	var roundTrip atomic.Int64
 	began := time.Now()
-	body, err := p.driver.Open(ctx, Object{Source: p.source, Revision: p.revision, File: file}, s.From, s.Bytes())
+	body, err := p.driver.Open(measured(ctx, &roundTrip), Object{Source: p.source, Revision: p.revision, File: file}, s.From, s.Bytes())
 	if err != nil {
 		return err
 	}
-	p.answered(time.Since(began))
+	p.answered(file, time.Since(began), time.Duration(roundTrip.Load()))
 	err = use(&flow{pull: p, ctx: ctx, file: file, body: body, watchdog: watchdog})
 	// A driver may find only now that the file changed while it was read.
 	if closeErr := body.Close(); err == nil {

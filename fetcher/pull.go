@@ -31,12 +31,12 @@ type pull struct {
 
 	received   atomic.Int64 // bytes, for the pace: in a buffer, or written
 	downloaded atomic.Int64
-	latency    atomic.Int64  // how long answers take, on average, in nanoseconds; 0: none came
 	throttled  atomic.Bool   // the source asked for patience since the last look
 	starved    atomic.Bool   // a connection waits for the front of a file to move
-	woken      chan struct{} // it has moved
+	woken      chan struct{} // it has moved, or the way is another than was thought
 
 	mu   sync.Mutex
+	way  way
 	sums map[string]string // content key -> sha256
 }
 
@@ -96,25 +96,6 @@ func (p *pull) run(ctx context.Context, files []File, known map[string]string) e
 	slices.SortStableFunc(missing, func(a, b content) int { return cmp.Compare(b.file.Size, a.file.Size) })
 	return p.transferAll(ctx, missing)
 }
-
-// answered notes how long the source took to answer a request.
-func (p *pull) answered(after time.Duration) {
-	after = max(after, 1)
-	for {
-		had := p.latency.Load()
-		if had == 0 && p.latency.CompareAndSwap(0, int64(after)) {
-			p.look()
-			return
-		}
-		if p.latency.CompareAndSwap(had, had+(int64(after)-had)/latencyOf) {
-			return
-		}
-	}
-}
-
-// latencyOf is how many answers the average of their times is of, as TCP takes it of
-// round trips.
-const latencyOf = 8
 
 // look has the dispatcher look again.
 func (p *pull) look() {

@@ -15,12 +15,14 @@ const (
 	chunkTime          = 4 * time.Second
 	chunkMin, chunkMax = 8 << 20, 128 << 20
 	chunkFirst         = 32 << 20 // while the rate is not known
-	// A source that takes from farFrom to farTo to answer is far: what a
-	// connection brings is bound by round trips and losses, so all connections
-	// are used at once, and ranges become shorter towards the end of the pull,
-	// so that the connections end together. One that takes longer is busy.
-	farFrom, farTo = 20 * time.Millisecond, 500 * time.Millisecond
-	chunkFar       = 256 << 10
+	// From farRoundTrip on a source is far; where round trips are not known, if its
+	// answers take so long, and not so long that it is busy. What a connection brings
+	// is then bound by round trips and losses. So all connections are used at once, and
+	// ranges become shorter towards the end of the pull, so that the connections end
+	// together.
+	farRoundTrip          = 10 * time.Millisecond
+	farAnswer, busyAnswer = 20 * time.Millisecond, 500 * time.Millisecond
+	chunkFar              = 256 << 10
 	// A range is divided between two connections if it ends so much sooner, or,
 	// from a far source, by two answers' time and at least gainFar.
 	gainNear, gainFar = time.Second, 100 * time.Millisecond
@@ -32,8 +34,7 @@ const (
 
 // measureWay notices that the source is far.
 func (d *dispatcher) measureWay() {
-	latency := d.latency()
-	if d.far || latency < farFrom || latency > farTo {
+	if d.far || !d.p.known().far() {
 		return
 	}
 	d.far = true
@@ -47,9 +48,6 @@ func (d *dispatcher) measureWay() {
 		}
 	}
 }
-
-// latency is how long answers have taken lately, 0 if there was none.
-func (d *dispatcher) latency() time.Duration { return time.Duration(d.p.latency.Load()) }
 
 // sample takes a look at the speed of each connection.
 func (d *dispatcher) sample(now time.Time) {
@@ -90,7 +88,7 @@ func (d *dispatcher) remaining() int64 {
 func (d *dispatcher) length() int64 {
 	least := int64(chunkMin)
 	if d.far {
-		least = max(chunkFar, int64(d.usual*8*d.latency().Seconds()))
+		least = max(chunkFar, int64(d.usual*8*d.p.known().answer.Seconds()))
 	}
 	chunk := min(d.chunk, d.remaining()/int64(2*d.pace.target))
 	return max(chunk, min(least, d.chunk)) &^ (writeAlign - 1)
@@ -140,7 +138,7 @@ func (d *dispatcher) next() *claim {
 func (d *dispatcher) divide(now time.Time) *claim {
 	least := gainNear
 	if d.far {
-		least = max(gainFar, 2*d.latency())
+		least = max(gainFar, 2*d.p.known().answer)
 	}
 	var best *claim
 	var at int64
@@ -178,7 +176,7 @@ func (d *dispatcher) division(c *claim, now time.Time) (from int64, gain float64
 		// It waits for its first byte, or for the next try. A source that takes
 		// its time would only begin the wait anew, again and again.
 		waits := now.Sub(c.began)
-		if !d.far || waits < max(silentFar, 5*d.latency())<<(2*c.losers) {
+		if !d.far || waits < max(silentFar, 5*d.p.known().answer)<<(2*c.losers) {
 			return 0, 0
 		}
 		return rest.From, waits.Seconds()
@@ -187,7 +185,7 @@ func (d *dispatcher) division(c *claim, now time.Time) (from int64, gain float64
 		return 0, 0
 	}
 	its, usual := max(c.speed.rate, 1), max(d.usual, c.speed.rate, 1)
-	alone, latency := bytes/its, d.latency().Seconds()
+	alone, latency := bytes/its, d.p.known().answer.Seconds()
 	given := (alone - latency) / (1/its + 1/usual)
 	kept := bytes - given
 	switch {
