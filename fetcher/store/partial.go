@@ -96,10 +96,12 @@ func (g *Staging) OpenPartial(ctx context.Context, id, content string, size int6
 const writeBack = 4 << 20
 
 // writePiece is how much is given to the kernel at a time. It takes a folio as
-// large as that for the page cache, and large ones are hard to come by on a
-// machine that has run for a while: written a MiB at a time, the same bytes cost
-// up to three times the processor time (see bench).
-const writePiece = 64 << 10
+// large as that for the page cache, and of more than eight pages
+// (PAGE_ALLOC_COSTLY_ORDER) it keeps none at hand for each processor: larger ones
+// are hard to come by, and seldom memory that was used lately. Written 64 KiB at a
+// time, the same bytes cost up to twice the processor time, a MiB at a time three
+// times (see bench).
+const writePiece = 32 << 10
 
 func (p *Partial) journalPath() string { return p.path + ".json" }
 
