@@ -32,7 +32,7 @@ func (n *Node) fitsAdvice(m ModelOnNode) (a advice, ok bool) {
 	case g.Unallocated != nil && *g.Unallocated == 0:
 		return advice{fmt.Sprintf("no GPU is left: pods hold all %d, or the device plugin offers no more", g.Count), "free a GPU, or let the replica start on another node", ""}, true
 	case need != nil && need.GPUs > g.Count:
-		return advice{fmt.Sprintf("a replica takes %d GPUs and the node has %d", need.GPUs, g.Count), "lower serving.tensorParallel of its list entry, or serve it on larger nodes", ""}, true
+		return advice{fmt.Sprintf("a replica takes %d GPUs and the node has %d", need.GPUs, g.Count), "lower serving.tensorParallel or serving.pipelineParallel of its list entry, or serve it on larger nodes", ""}, true
 	case need != nil && g.Unallocated != nil && need.GPUs > *g.Unallocated:
 		return advice{fmt.Sprintf("a replica takes %d GPUs and %d of %d are left", need.GPUs, *g.Unallocated, g.Count), "free some GPUs, or let the replica start on another node", ""}, true
 	case m.Tight > 0:
@@ -105,7 +105,7 @@ func (n *Node) memoryAdvice(m ModelOnNode) advice {
 	case need.BytesPerGPU > budget:
 		return advice{
 			fmt.Sprintf("a replica needs %s on each GPU, and vLLM may take %s of its %s", size(need.BytesPerGPU), size(budget), size(g.TotalBytes)),
-			"lower serving.maxModelLen or raise serving.tensorParallel of its list entry, or serve it on larger GPUs", m.fitCommand(),
+			"lower serving.maxModelLen or serving.maxNumSeqs, or raise serving.tensorParallel of its list entry, or serve it on larger GPUs", m.fitCommand(),
 		}
 	case below <= budget && len(g.Leaks) > 0:
 		return advice{
