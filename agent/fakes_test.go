@@ -504,7 +504,7 @@ func (b *bench) make() {
 	}
 	wakeup := make(chan struct{}, 1)
 	b.agent = newAgent(Options{
-		Config: cfg, ConfigPath: b.config, NodeName: "n", Version: "test", Store: b.store, Puller: b.puller,
+		Config: cfg, ConfigPath: b.config, NodeName: "n", Version: "test", Release: "ns/rel", Store: b.store, Puller: b.puller,
 		Admission: NewAdmission(b.store.Usage, cfg.Store), Devices: b.devices, Logger: b.logger, Secrets: b.secrets,
 	}, b.cluster, wakeup)
 }

@@ -278,6 +278,18 @@ func TestLoopBacksOffAndStartsAtOnceWhenTheEntryChanges(t *testing.T) {
 	})
 }
 
+// Uninstalling the release removes what names it.
+func TestLoopNamesItsRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, oneModel+fast)
+		b.start()
+		after(5 * time.Second)
+		if !strings.Contains(b.cluster.view.Status, `"release":"ns/rel"`) {
+			t.Errorf("the annotation does not say whose it is: %s", b.cluster.view.Status)
+		}
+	})
+}
+
 func TestLoopBadListKeepsTheLastGoodOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, oneModel+fast)

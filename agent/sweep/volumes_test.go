@@ -85,6 +85,8 @@ func TestVolumeKeeper(t *testing.T) {
 	for name, tc := range map[string]struct {
 		// happens to a bound volume; then an hour and ten minutes pass.
 		happens func(v *volumes)
+		later   func(v *volumes) // happens at
+		at      time.Duration
 		want    []string
 		freed   int
 		text    string
@@ -92,10 +94,8 @@ func TestVolumeKeeper(t *testing.T) {
 	}{
 		"nothing": {happens: func(*volumes) {}, state: volumeBound},
 		"the claim is deleted, and another one comes": {
-			happens: func(v *volumes) {
-				v.is(corev1.VolumeReleased)
-				time.AfterFunc(45*time.Second, func() { v.is(corev1.VolumeBound) })
-			},
+			happens: func(v *volumes) { v.is(corev1.VolumeReleased) },
+			later:   func(v *volumes) { v.is(corev1.VolumeBound) }, at: 45 * time.Second,
 			want: []string{EventVolumeFreed}, freed: 1, text: "claim stoker-models of namespace team-a, which had bound it, was deleted", state: volumeBound,
 		},
 		"the claim is deleted for good": {
@@ -122,8 +122,8 @@ func TestVolumeKeeper(t *testing.T) {
 			happens: func(v *volumes) {
 				v.is(corev1.VolumeReleased)
 				v.refused = errAway
-				time.AfterFunc(time.Hour, func() { v.refused = nil })
 			},
+			later: func(v *volumes) { v.refused = nil }, at: time.Hour,
 			want: []string{EventVolumeFreed, EventClaimMissing}, freed: 1, state: volumeUnclaimed,
 		},
 	} {
@@ -133,13 +133,16 @@ func TestVolumeKeeper(t *testing.T) {
 				v.pv.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "team-a", Name: "stoker-models", UID: "deleted"}
 				v.is(corev1.VolumeBound)
 				k := newVolumeKeeper(v, []Volume{{Name: "stoker.team-a", Namespace: "team-a", Claim: "stoker-models"}}, Release{Namespace: "ns", Name: "rel"}, slog.New(slog.DiscardHandler))
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				go k.run(ctx)
-				synctest.Wait()
+				k.round(t.Context())
 				tc.happens(v)
-				time.Sleep(70 * time.Minute)
-				synctest.Wait()
+				for begin := time.Now(); time.Since(begin) < 70*time.Minute; {
+					time.Sleep(volumeInterval)
+					if tc.later != nil && time.Since(begin) >= tc.at {
+						tc.later(v)
+						tc.later = nil
+					}
+					k.round(t.Context())
+				}
 				if diff := cmp.Diff(tc.want, v.reasons()); diff != "" {
 					t.Errorf("events, -want +got\n%s", diff)
 				}
