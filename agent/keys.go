@@ -31,6 +31,9 @@ const (
 	NamespacesAnnotation = Domain + "/namespaces"
 	// ModelLabel is the label by which a pod names the model it serves.
 	ModelLabel = Domain + "/model"
+	// AdaptersAnnotation names further entries of the list that a pod with that
+	// label reads, such as LoRA adapters, separated by commas: [Adapters].
+	AdaptersAnnotation = Domain + "/adapters"
 
 	// ColdTaint is the startup taint that the agent lifts when its Node is warm.
 	ColdTaint = Domain + "/cold"
@@ -45,6 +48,18 @@ const (
 	// FieldManager owns everything that the agent applies to its Node.
 	FieldManager = "stoker-agent"
 )
+
+// Adapters returns the names in the value of [AdaptersAnnotation], as they stand
+// there, without the space around them and without empty ones.
+func Adapters(annotation string) []string {
+	var names []string
+	for name := range strings.SplitSeq(annotation, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
 
 // IsAgentLabel says whether agents write labels with this key. Other keys of
 // the domain may be people's.

@@ -101,7 +101,7 @@ func (p *planner) prunable(s modelState, have store.Manifest) bool {
 	}
 	return p.PodsKnown && !p.holdAll && said &&
 		!slices.ContainsFunc(slices.Concat(p.Pods, p.Shared.Elsewhere), func(pod pod) bool {
-			return !pod.over() && pod.model() == s.Name && !pod.Created.After(have.PublishedAt.Add(clockSkew))
+			return !pod.over() && slices.Contains(pod.models(), s.Name) && !pod.Created.After(have.PublishedAt.Add(clockSkew))
 		})
 }
 
@@ -149,7 +149,7 @@ func (p *planner) unlisted() {
 		p.out.Models = append(p.out.Models, modelState{
 			Name: name, State: StateFailed, Pods: p.here[name], Used: true, Code: store.CodeRefused,
 			Reason: "a pod " + p.Shared.where() + " names it, and the model list does not have it",
-			Hint:   "add it to the model list, or correct the pod's label " + ModelLabel,
+			Hint:   "add it to the model list, or correct the pod's label " + ModelLabel + " or annotation " + AdaptersAnnotation,
 		})
 	}
 }

@@ -87,8 +87,8 @@ func measureTargets(cfg MeasureConfig, pods []pod, models []modelState, publishe
 	}
 	var out []measureTarget
 	for _, p := range pods {
-		at := slices.IndexFunc(models, func(m modelState) bool { return m.Name == p.model() })
-		if p.Replica == nil || p.over() || p.GPUs == 0 || p.GPUParts || at < 0 {
+		at := slices.IndexFunc(models, func(m modelState) bool { return m.Name == p.Labels[ModelLabel] })
+		if p.Replica == nil || len(p.Adapters) > 0 || p.over() || p.GPUs == 0 || p.GPUParts || at < 0 {
 			continue
 		}
 		m, r := models[at], p.Replica

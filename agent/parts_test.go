@@ -372,7 +372,8 @@ func TestPodsKeepLittle(t *testing.T) {
 	full := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "p", Namespace: "ns", UID: "u", Labels: map[string]string{ModelLabel: "m"},
-			Annotations: map[string]string{"secret": "x"}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}},
+			Annotations:   map[string]string{"secret": "x", AdaptersAnnotation: " sql, ,../x,chat,"},
+			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}},
 		},
 		Spec: corev1.PodSpec{
 			Containers: []corev1.Container{
@@ -418,7 +419,7 @@ func TestPodsKeepLittle(t *testing.T) {
 			t.Errorf("%s is kept: %s", no, b)
 		}
 	}
-	want := pod{UID: "u", Phase: corev1.PodRunning, Labels: map[string]string{ModelLabel: "m"}, GPUs: 5, Memory: 5<<30 + 1<<20, Claims: []string{claimName}, GPUParts: true}
+	want := pod{UID: "u", Phase: corev1.PodRunning, Labels: map[string]string{ModelLabel: "m"}, Adapters: []string{"sql", "chat"}, GPUs: 5, Memory: 5<<30 + 1<<20, Claims: []string{claimName}, GPUParts: true}
 	want.Replica = &replicaPod{
 		Namespace: "ns", Address: netip.MustParseAddrPort("10.0.0.1:8080"), NodeAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 		ReadyAt: noon, InitializedAt: noon.Add(-time.Minute), Split: []string{"--tensor-parallel-size=2"}, VLLMVersion: "0.33.1",
@@ -447,6 +448,10 @@ func TestPodsKeepLittle(t *testing.T) {
 		}
 	}
 	full.Spec.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("9Gi")}}
+	full.Annotations[AdaptersAnnotation] = strings.Repeat("a,", maxAdapters+1)
+	if n := len(podOf(full).Adapters); n != maxAdapters {
+		t.Errorf("a pod has %d adapters, want %d at most", n, maxAdapters)
+	}
 	whole, err := keepLittle(full)
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ func plan(f facts) decision {
 
 type planner struct {
 	facts
-	// demand are pods by the model that they name, here those of this node: on a
+	// demand are pods by the models that they name, here those of this node: on a
 	// shared volume, the writer counts pods of all nodes.
 	demand  map[string]int
 	here    map[string]int
@@ -82,12 +82,14 @@ func (p *planner) readPods() {
 		if pod.over() {
 			continue
 		}
-		if name := pod.model(); name != "" {
+		names := pod.models()
+		for _, name := range names {
 			p.demand[name]++
 			if i < len(p.Pods) {
 				p.here[name]++
 			}
-		} else if slices.Contains(pod.Claims, claimName) {
+		}
+		if len(names) == 0 && slices.Contains(pod.Claims, claimName) {
 			p.holdAll = true
 		}
 	}

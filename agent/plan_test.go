@@ -107,6 +107,9 @@ func TestPlan(t *testing.T) {
 	failed := record{Transfer: a.transfer(), Failure: &failure{State: StateFailed, Reason: "refused", Code: store.CodeRefused}, Next: noon.Add(time.Second), Failures: 1}
 	other := a
 	other.Source = source(t, "hf://other/a@"+commit)
+	withAdapters := podFor("b")
+	withAdapters.Adapters = []string{"a", "b", "typo"}
+	onlyAdapters := pod{UID: "x", Phase: corev1.PodRunning, Adapters: []string{"a"}, Claims: []string{claimName}}
 	over := podFor("a")
 	over.Phase = corev1.PodSucceeded
 	mounts := pod{UID: "x", Phase: corev1.PodRunning, Claims: []string{claimName}}
@@ -130,6 +133,11 @@ func TestPlan(t *testing.T) {
 			f.Pods = []pod{podFor("a")}
 			return f
 		}, "a queued\nb queued\nc queued\n-> pull a\n-> pull c\n"},
+		{"a pod here names it as an adapter: the same, and what no list has is refused", func() facts {
+			f := world(important, b, elsewhere)
+			f.Pods = []pod{withAdapters}
+			return f
+		}, "a queued\nb queued\nc queued\ntypo failed refused\n-> pull b\n-> pull a\n"},
 		{"a pod that has ended names nothing", func() facts {
 			f := world(elsewhere)
 			f.Pods = []pod{over}
@@ -365,6 +373,20 @@ func TestPlan(t *testing.T) {
 			f.Pods = []pod{podFor("a")}
 			return f
 		}, "a evicting\n"},
+		{"not while a pod here names it as an adapter", func() facts {
+			f := world(b)
+			f.Store.Value.Models["a"], f.Store.Value.Models["b"] = published(a, nil), published(b, nil)
+			f.Memory["a"] = unwanted
+			f.Pods = []pod{withAdapters}
+			return f
+		}, "a evicting\nb warm +label\ntypo failed refused\n"},
+		{"adapters without a model name none: the pod may use any", func() facts {
+			f := world()
+			f.Store.Value.Models["a"] = published(a, nil)
+			f.Memory["a"] = unwanted
+			f.Pods = []pod{onlyAdapters}
+			return f
+		}, "a evicting\n"},
 		{"not while a pod here may use any model", func() facts {
 			f := world()
 			f.Store.Value.Models["a"] = published(a, nil)
@@ -431,6 +453,15 @@ func TestPlan(t *testing.T) {
 			f.Pods = []pod{podFor("a")}
 			return f
 		}, "a warm +label\n"},
+		{"an old revision stays while a pod may read it as an adapter", func() facts {
+			f := world(a, b)
+			s := published(a, nil)
+			s.Old = []store.Manifest{{Name: "a", Revision: "old"}}
+			f.Store.Value.Models["a"], f.Store.Value.Models["b"] = s, published(b, nil)
+			f.Revisions["a"] = shortRevision(commit)
+			f.Pods = []pod{withAdapters}
+			return f
+		}, "a warm +label\nb warm +label\ntypo failed refused\n"},
 		{"a pod from before the switch holds an old revision, one from after it does not", func() facts {
 			f := world(a)
 			s := published(a, nil)

@@ -8,7 +8,7 @@ import (
 
 // podOf reads what the agent needs from a pod.
 func podOf(p *corev1.Pod) pod {
-	out := pod{UID: string(p.UID), Phase: p.Status.Phase, Labels: p.Labels, GPUs: podGPUs(p), GPUParts: hasGPUParts(p), Memory: podMemory(p), Created: p.CreationTimestamp.Time}
+	out := pod{UID: string(p.UID), Phase: p.Status.Phase, Labels: p.Labels, Adapters: adaptersOf(p), GPUs: podGPUs(p), GPUParts: hasGPUParts(p), Memory: podMemory(p), Created: p.CreationTimestamp.Time}
 	for _, v := range p.Spec.Volumes {
 		if v.PersistentVolumeClaim != nil {
 			out.Claims = append(out.Claims, v.PersistentVolumeClaim.ClaimName)

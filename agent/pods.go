@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/stoker-project/stoker/agent/kubeclient"
+	"github.com/stoker-project/stoker/fetcher"
 )
 
 // gpuResource is what NVIDIA's device plugin calls a GPU.
@@ -32,6 +35,8 @@ type pod struct {
 	UID    string
 	Phase  corev1.PodPhase
 	Labels map[string]string
+	// Adapters are names in the pod's [AdaptersAnnotation]: [adaptersOf].
+	Adapters []string
 	// GPUs is how many of gpuResource the pod was given.
 	GPUs int
 	// GPUParts says that it was given something else of a GPU (a MIG device, a
@@ -49,8 +54,37 @@ type pod struct {
 	Replica *replicaPod
 }
 
-// model is the name of the model that the pod says it serves, or "".
-func (p pod) model() string { return p.Labels[ModelLabel] }
+// models are the entries of the list that the pod reads, each once: the model
+// that it serves, and its adapters. Without a model there are none.
+func (p pod) models() []string {
+	model := p.Labels[ModelLabel]
+	if model == "" {
+		return nil
+	}
+	names := []string{model}
+	for _, name := range p.Adapters {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// maxAdapters is how many adapters of one pod count: what a pod names that is in
+// no list stands in the Node's annotation, which has an end.
+const maxAdapters = 64
+
+// adaptersOf are the first adapters that a pod names, less what no model can be
+// called.
+func adaptersOf(p *corev1.Pod) []string {
+	var names []string
+	for _, name := range Adapters(p.Annotations[AdaptersAnnotation]) {
+		if fetcher.CheckName(name) == nil && len(names) < maxAdapters {
+			names = append(names, name)
+		}
+	}
+	return names
+}
 
 // over says whether the pod has ended and holds nothing any more.
 func (p pod) over() bool {
@@ -171,6 +205,9 @@ func keepLittle(o any) (any, error) {
 			Labels: p.Labels, CreationTimestamp: p.CreationTimestamp,
 		},
 		Status: corev1.PodStatus{Phase: p.Status.Phase},
+	}
+	if adapters := adaptersOf(p); len(adapters) > 0 {
+		small.Annotations = map[string]string{AdaptersAnnotation: strings.Join(adapters, ",")}
 	}
 	keep := func(containers []corev1.Container) []corev1.Container {
 		var out []corev1.Container

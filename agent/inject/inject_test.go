@@ -289,7 +289,7 @@ func TestUserLeftToTheNamespace(t *testing.T) {
 	t.Parallel()
 	o := options()
 	o.User = 0
-	context := mapOf(waiter("m", o)["securityContext"])
+	context := mapOf(waiter("m", nil, o)["securityContext"])
 	_, user := context["runAsUser"]
 	_, group := context["runAsGroup"]
 	if user || group || context["runAsNonRoot"] != true {

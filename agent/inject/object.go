@@ -13,7 +13,8 @@ type Result struct {
 	// Pods is how many pods and pod templates name a model, Injected how many
 	// of them were changed.
 	Pods, Injected int
-	// Models are the models that they name, in the order in which they stand.
+	// Models are the models and adapters that they name, in the order in which
+	// they stand.
 	Models []string
 	// Placements is what else than prefer and require they say of placement, Fits
 	// what else than require of fits, and ServiceLinks what else than keep of
@@ -150,6 +151,7 @@ func (r *Result) pod(called string, p map[string]any, o Options) {
 	r.Pods++
 	r.Models = append(r.Models, text(mapOf(meta["labels"])[agent.ModelLabel]))
 	annotations := mapOf(meta["annotations"])
+	r.Models = append(r.Models, agent.Adapters(text(annotations[agent.AdaptersAnnotation]))...)
 	if placement := text(annotations[PlacementAnnotation]); placement != "" && placement != Require && placement != "prefer" {
 		r.Placements = append(r.Placements, placement)
 	}

@@ -79,7 +79,8 @@ func Pod(meta, spec map[string]any, o Options) bool {
 			addToContainer(container)
 		}
 	}
-	spec["initContainers"] = append([]any{waiter(model, o)}, listOf(spec["initContainers"])...)
+	adapters := agent.Adapters(text(annotations[agent.AdaptersAnnotation]))
+	spec["initContainers"] = append([]any{waiter(model, adapters, o)}, listOf(spec["initContainers"])...)
 	wants := demands{
 		warm: text(annotations[PlacementAnnotation]) == Require,
 		fits: text(annotations[FitsAnnotation]) == Require,
@@ -176,7 +177,12 @@ func addToContainer(c map[string]any) {
 }
 
 // waiter meets the restricted Pod Security level by itself.
-func waiter(model string, o Options) map[string]any {
+func waiter(model string, adapters []string, o Options) map[string]any {
+	args := []any{"wait", model}
+	for _, name := range adapters {
+		args = append(args, name)
+	}
+	args = append(args, "--store="+StorePath, "--pin="+PinPath)
 	resources := func() map[string]any { return map[string]any{"cpu": o.CPU, "memory": o.Memory} }
 	securityContext := map[string]any{
 		"runAsNonRoot":             true,
@@ -191,7 +197,7 @@ func waiter(model string, o Options) map[string]any {
 		"name":            Waiter,
 		"image":           o.Image,
 		"imagePullPolicy": o.PullPolicy,
-		"args":            []any{"wait", model, "--store=" + StorePath, "--pin=" + PinPath},
+		"args":            args,
 		"resources":       map[string]any{"requests": resources(), "limits": resources()},
 		"securityContext": securityContext,
 		"volumeMounts": []any{

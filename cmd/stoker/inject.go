@@ -30,7 +30,8 @@ func (c *cli) injectCommand() *cobra.Command {
 		Long: `Add to every pod in FILE that has the label stoker.dev/model what the chart's
 admission policy would add: the claim stoker-models at /models, read-only, the
 init container stoker-wait, which waits for the model and pins its revision as
-/stoker/model, variables that keep the Hub's client offline, and a preference
+/stoker/model (and those of the annotation stoker.dev/adapters: A,B as
+/stoker/adapters/NAME), variables that keep the Hub's client offline, and a preference
 for nodes where the model is warm and a replica fits. With the annotation
 stoker.dev/placement: require, a warm node is required; with stoker.dev/fits:
 require, none that says that no replica fits. enableServiceLinks becomes false,

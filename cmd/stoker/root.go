@@ -213,12 +213,22 @@ func storeFlag(cmd *cobra.Command, dir *string) {
 
 // exactArg is cobra.ExactArgs(1) with words that say what is missing.
 func exactArg(name string) cobra.PositionalArgs {
+	some := someArgs(name)
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return fmt.Errorf("%s needs %s", cmd.CommandPath(), name)
+		if err := some(cmd, args); err != nil {
+			return err
 		}
 		if len(args) > 1 {
 			return fmt.Errorf("%s takes one argument, but %q came after it", cmd.CommandPath(), args[1])
+		}
+		return nil
+	}
+}
+
+func someArgs(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("%s needs %s", cmd.CommandPath(), name)
 		}
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,25 +32,27 @@ type waitFlags struct {
 func (c *cli) waitCommand() *cobra.Command {
 	var f waitFlags
 	cmd := &cobra.Command{
-		Use:   "wait NAME",
-		Short: "Wait until a model is published in a store; for an init container",
+		Use:   "wait NAME...",
+		Short: "Wait until models are published in a store; for an init container",
 		Long: `Wait until the agent of this node has published the model, and print the
 directory that vllm serve takes. It needs no network and no Kubernetes API,
 and the store may be mounted read-only. Standard error shows how far the pull is.
+With several names it waits for all of them: the model, then its LoRA adapters.
 
-With --pin, DIR/model becomes a symlink to the revision that is published now,
-and that path is printed. Give it to vllm serve: an update of the model
-while vLLM loads then mixes nothing.
+With --pin, DIR/model becomes a symlink to the revision of the first that is
+published now, DIR/adapters/NAME to that of each other one, and these paths are
+printed. Give them to vllm serve (the first argument, and --lora-modules
+NAME=DIR/adapters/NAME): an update while vLLM loads then mixes nothing.
 
-It ends at once with the agent's reason if the model is refused for good, and
+It ends at once with the agent's reason if one is refused for good, and
 with exit code 1 if no agent gave a sign of life for two minutes. On a volume that
 no agent writes (volume.mode: readOnly) a model is there at once, or never.
 
 Exit codes: 0 published, 1 timed out or no agent, 2 wrong usage, 3 the source
 refuses, 5 the model finds no room on this node, 130 interrupted.`,
 		Example: `  stoker wait qwen2.5-7b-instruct --store /models --pin /stoker
-  stoker wait qwen2.5-7b-instruct --timeout 10m`,
-		Args: exactArg("a model's NAME"),
+  stoker wait qwen2.5-7b-instruct sql-adapter --pin /stoker --timeout 10m`,
+		Args: someArgs("a model's NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var timeoutErr, pinErr error
 			if f.timeout <= 0 {
@@ -58,7 +61,7 @@ refuses, 5 the model finds no room on this node, 130 interrupted.`,
 			if cmd.Flags().Changed("pin") && f.pin == "" {
 				pinErr = errors.New("--pin is empty; name a directory")
 			}
-			w := &waiter{name: args[0], dir: f.store, out: c.stderr, began: time.Now(), timeout: f.timeout, rate: newRate()}
+			w := newWaiter(args, f, c.stderr)
 			storeErr := w.within(cmd.Context(), func() error { return checkStore(f.store) })
 			if timeoutErr == nil && (errors.Is(storeErr, errNoAnswer) || cmd.Context().Err() != nil) {
 				return w.failed(c.volume, storeErr)
@@ -67,39 +70,62 @@ refuses, 5 the model finds no room on this node, 130 interrupted.`,
 				return err
 			}
 			if f.pin != "" { // not only after an hour
-				if err := preparePin(f.pin); err != nil {
-					return err
+				for i, name := range args {
+					if err := preparePin(f.pin, pinLink(f.pin, i, name)); err != nil {
+						return err
+					}
 				}
 			}
-			path, err := w.wait(cmd.Context())
+			paths, err := w.wait(cmd.Context())
 			if err != nil {
 				return w.failed(c.volume, err)
 			}
-			if f.pin != "" {
-				if path, err = pin(f.pin, path); err != nil {
+			for i, path := range paths {
+				if f.pin != "" {
+					if path, err = pin(pinLink(f.pin, i, args[i]), path); err != nil {
+						return err
+					}
+				}
+				if _, err = fmt.Fprintln(c.exact, path); err != nil {
 					return err
 				}
 			}
-			_, err = fmt.Fprintln(c.exact, path)
-			return err
+			return nil
 		},
 	}
 	storeFlag(cmd, &f.store)
 	cmd.Flags().DurationVar(&f.timeout, "timeout", defaultWaitIs, "wait for this `DURATION` at most")
-	cmd.Flags().StringVar(&f.pin, "pin", "", "leave `DIR`/model, a symlink to the published revision")
+	cmd.Flags().StringVar(&f.pin, "pin", "", "leave `DIR`/model, a symlink to the published revision, and DIR/adapters/NAME for each further NAME")
 	return cmd
 }
 
-// waiter looks at a store until a model is published.
+// waiter looks at a store until models are published.
 type waiter struct {
-	name, dir string
-	out       io.Writer
-	began     time.Time
-	timeout   time.Duration
-	rate      *rateMeter
+	models  []*awaited
+	dir     string
+	out     io.Writer
+	began   time.Time
+	timeout time.Duration
+	// at is what it waits for just now, for errors.
+	at string
+}
+
+// awaited is a model that is waited for.
+type awaited struct {
+	name string
+	path string // of its published revision; empty: not yet
+	rate *rateMeter
 
 	said      time.Time
 	saidState string
+}
+
+func newWaiter(names []string, f waitFlags, out io.Writer) *waiter {
+	w := &waiter{dir: f.store, out: out, began: time.Now(), timeout: f.timeout, at: strings.Join(names, ", ")}
+	for _, name := range names {
+		w.models = append(w.models, &awaited{name: name, rate: newRate()})
+	}
+	return w
 }
 
 // sight is what one look at the store shows.
@@ -114,7 +140,7 @@ func (w *waiter) failed(volume *volumeWatch, err error) error {
 	if errors.Is(err, errNoAnswer) {
 		err = fmt.Errorf("not published after %s: %s, does not answer; see to its server, or wait longer with --timeout", w.timeout, volume.volume())
 	}
-	return fmt.Errorf("wait for %s in %s: %w", w.name, w.dir, err)
+	return fmt.Errorf("wait for %s in %s: %w", w.at, w.dir, err)
 }
 
 // within calls what touches the store, which may hang, and waits for it until the
@@ -123,36 +149,69 @@ func (w *waiter) within(ctx context.Context, call func() error) error {
 	return within(ctx, max(time.Until(w.began.Add(w.timeout)), volumeGrace), call)
 }
 
-// wait returns the published revision's directory.
-func (w *waiter) wait(ctx context.Context) (string, error) {
+// wait returns the directories of the published revisions.
+func (w *waiter) wait(ctx context.Context) ([]string, error) {
 	deadline := time.NewTimer(time.Until(w.began.Add(w.timeout)))
 	defer deadline.Stop()
 	ticker := time.NewTicker(waitPoll)
 	defer ticker.Stop()
 	for {
-		var seen sight
-		err := w.within(ctx, func() (err error) {
-			seen, err = w.look(ctx)
-			return err
-		})
+		missing, seen, err := w.lookAtAll(ctx)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		if seen.path != "" {
-			return seen.path, nil
+		if missing == nil {
+			return w.paths(), nil
 		}
-		w.say(seen)
+		w.at = missing.name
 		select {
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return nil, ctx.Err()
 		case <-deadline.C:
-			return "", w.late(seen)
+			return nil, w.late(seen)
 		case <-ticker.C:
 		}
 		if time.Since(w.began) >= w.timeout {
-			return "", w.late(seen)
+			return nil, w.late(seen)
 		}
 	}
+}
+
+// lookAtAll looks at every model that was not published when last looked at, and
+// returns the first that still is not; nil: all are.
+func (w *waiter) lookAtAll(ctx context.Context) (*awaited, sight, error) {
+	var missing *awaited
+	var first sight
+	for _, m := range w.models {
+		if m.path != "" {
+			continue
+		}
+		w.at = m.name
+		var seen sight
+		err := w.within(ctx, func() (err error) {
+			seen, err = w.look(ctx, m)
+			return err
+		})
+		if err != nil {
+			return nil, sight{}, err
+		}
+		if m.path = seen.path; m.path != "" {
+			continue
+		}
+		w.say(m, seen)
+		if missing == nil {
+			missing, first = m, seen
+		}
+	}
+	return missing, first, nil
+}
+
+func (w *waiter) paths() []string {
+	paths := make([]string, 0, len(w.models))
+	for _, m := range w.models {
+		paths = append(paths, m.path)
+	}
+	return paths
 }
 
 func (w *waiter) late(seen sight) error {
@@ -161,15 +220,15 @@ func (w *waiter) late(seen sight) error {
 
 // look returns the published model, or what it waits for, or an error that
 // ends the wait.
-func (w *waiter) look(ctx context.Context) (sight, error) {
+func (w *waiter) look(ctx context.Context, model *awaited) (sight, error) {
 	s, err := store.OpenReadOnly(w.dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return waiting("there is no store here yet"), w.checkAgent(nil)
+		return waiting("there is no store here yet"), w.checkAgent(model, nil)
 	}
 	if err != nil {
 		return sight{}, err
 	}
-	m, err := s.Lookup(w.name)
+	m, err := s.Lookup(model.name)
 	if err == nil {
 		// Whether the files are there, not whether they changed: the records
 		// of that are the agent's.
@@ -179,14 +238,14 @@ func (w *waiter) look(ctx context.Context) (sight, error) {
 		if !errors.Is(err, fetcher.ErrCorrupt) {
 			return sight{}, err
 		}
-		return waiting("a repair: " + err.Error()), w.checkAgent(s)
+		return waiting("a repair: " + err.Error()), w.checkAgent(model, s)
 	}
 	if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, fetcher.ErrCorrupt) {
 		return sight{}, err
 	}
-	st, err := s.ReadStatus(w.name)
+	st, err := s.ReadStatus(model.name)
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, fetcher.ErrCorrupt) {
-		return waiting("the agent has not begun to pull " + w.name), w.checkAgent(s)
+		return waiting("the agent has not begun to pull " + model.name), w.checkAgent(model, s)
 	}
 	if err != nil {
 		return sight{}, err
@@ -196,7 +255,7 @@ func (w *waiter) look(ctx context.Context) (sight, error) {
 	if err := refusal(st); err != nil {
 		return sight{}, err
 	}
-	return w.describe(st), w.checkAgent(s)
+	return model.describe(st), w.checkAgent(model, s)
 }
 
 func waiting(reason string) sight {
@@ -204,13 +263,13 @@ func waiting(reason string) sight {
 }
 
 // describe is a status in one line.
-func (w *waiter) describe(st store.Status) sight {
+func (m *awaited) describe(st store.Status) sight {
 	text := st.State
 	if st.Total > 0 {
-		w.rate.add(time.Now(), st.Bytes, st.State)
+		m.rate.add(time.Now(), st.Bytes, st.State)
 		perSecond := float64(st.Rate)
 		if perSecond == 0 {
-			perSecond = w.rate.perSecond()
+			perSecond = m.rate.perSecond()
 		}
 		text = progressText(st.State, st.Bytes, st.Total, perSecond)
 	}
@@ -244,7 +303,7 @@ func refusal(st store.Status) error {
 // checkAgent fails when the agent gave no sign of life for agentMissing, which
 // begins anew with this wait: on a node that just started, the agent may come
 // after the pod.
-func (w *waiter) checkAgent(s *store.Store) error {
+func (w *waiter) checkAgent(model *awaited, s *store.Store) error {
 	seen, never := w.began, false
 	if s != nil {
 		h, err := s.ReadHeartbeat()
@@ -258,15 +317,20 @@ func (w *waiter) checkAgent(s *store.Store) error {
 	}
 	if never {
 		// A volume that is mounted read-only everywhere looks like this.
-		return fmt.Errorf("no Stoker agent on this node writes into this volume (no heartbeat for %s, and none before): if nobody is to write it (volume.mode: readOnly), populate one with %s and mount that; else check that the DaemonSet runs here and that this is its volume", agentMissing, w.name)
+		return fmt.Errorf("no Stoker agent on this node writes into this volume (no heartbeat for %s, and none before): if nobody is to write it (volume.mode: readOnly), populate one with %s and mount that; else check that the DaemonSet runs here and that this is its volume", agentMissing, model.name)
 	}
 	return fmt.Errorf("no Stoker agent on this node (no heartbeat for %s); check that its DaemonSet runs here and that this is its volume", agentMissing)
 }
 
 // say writes what is new, and now and then how far it is.
-func (w *waiter) say(seen sight) {
-	if now := time.Now(); seen.state != w.saidState || now.Sub(w.said) >= waitSay {
-		fmt.Fprintln(w.out, seen.text)
-		w.said, w.saidState = now, seen.state
+func (w *waiter) say(m *awaited, seen sight) {
+	now := time.Now()
+	if seen.state == m.saidState && now.Sub(m.said) < waitSay {
+		return
 	}
+	if len(w.models) > 1 {
+		seen.text = m.name + ": " + seen.text
+	}
+	fmt.Fprintln(w.out, seen.text)
+	m.said, m.saidState = now, seen.state
 }

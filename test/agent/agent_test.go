@@ -440,7 +440,7 @@ func testFailureBlocksNoOther(t *testing.T, c *cluster.Cluster) {
 }
 
 // gpuPod makes a pod that is bound to the node.
-func (b *bench) gpuPod(name, model string, gpus int64) {
+func (b *bench) gpuPod(name, model string, gpus int64, adapters ...string) {
 	b.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{}},
@@ -448,6 +448,9 @@ func (b *bench) gpuPod(name, model string, gpus int64) {
 	}
 	if model != "" {
 		pod.Labels[agent.ModelLabel] = model
+	}
+	if len(adapters) > 0 {
+		pod.Annotations = map[string]string{agent.AdaptersAnnotation: strings.Join(adapters, ", ")}
 	}
 	if gpus > 0 {
 		pod.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"nvidia.com/gpu": *resource.NewQuantity(gpus, resource.DecimalSI)}
@@ -459,15 +462,21 @@ func (b *bench) gpuPod(name, model string, gpus int64) {
 
 func testPodDemand(t *testing.T, c *cluster.Cluster) {
 	b := newBench(t, c)
-	b.list(fmt.Sprintf("{name: elsewhere, source: '%s', nodeSelector: {pool: other}}", b.model("elsewhere", 1)))
+	const entry = "{name: %s, source: '%s', nodeSelector: {pool: other}}"
+	b.list(fmt.Sprintf(entry, "elsewhere", b.model("elsewhere", 1)), fmt.Sprintf(entry, "adapter", b.model("adapter", 1)))
 	b.start()
-	b.wait("the model to be skipped", func(*corev1.Node) bool { return b.modelStatus("elsewhere").State == agent.StateSkipped })
-	b.gpuPod("wants-"+b.node, "elsewhere", 1)
+	b.wait("the models to be skipped", func(*corev1.Node) bool {
+		return b.modelStatus("elsewhere").State == agent.StateSkipped && b.modelStatus("adapter").State == agent.StateSkipped
+	})
+	b.gpuPod("wants-"+b.node, "elsewhere", 1, "adapter", "unheard")
 	b.waitLabel(agent.WarmPrefix+"elsewhere", "disk")
+	b.waitLabel(agent.WarmPrefix+"adapter", "disk")
+	b.wait("what no list has to be refused", func(*corev1.Node) bool { return b.modelStatus("unheard").Code == store.CodeRefused })
 	if err := b.client.CoreV1().Pods(namespace).Delete(t.Context(), "wants-"+b.node, *metav1.NewDeleteOptions(0)); err != nil {
 		t.Fatal(err)
 	}
 	b.waitLabel(agent.WarmPrefix+"elsewhere", "")
+	b.waitLabel(agent.WarmPrefix+"adapter", "")
 }
 
 func testFitsFollowsPods(t *testing.T, c *cluster.Cluster) {

@@ -60,6 +60,7 @@ initContainers: [{name: c, image: c}]
 extraVolumes: [{name: v, emptyDir: {}}]
 extraVolumeMounts: [{name: v, mountPath: /v}]
 `,
+	"adapters":        leastVLLM + "lora: {adapters: [sql, chat]}\n",
 	"a compile cache": leastVLLM + "compileCache: {enabled: true}\n",
 	"terms of its own": leastVLLM + `stoker: {placement: require}
 spot: any
@@ -189,6 +190,7 @@ func TestVLLMServes(t *testing.T) {
 		"without Stoker":       {source, []string{"Org/Tiny", "--served-model-name=tiny"}},
 		"pinned, without":      {strings.Replace(source, "Org/Tiny", "Org/Tiny@refs/pr/1", 1), []string{"Org/Tiny", "--revision=refs/pr/1", "--served-model-name=tiny"}},
 		"two million tokens":   {leastVLLM + "vllm: {maxModelLen: 2097152}", []string{"--max-model-len=2097152"}},
+		"adapters":             {leastVLLM + "lora: {adapters: [sql, chat]}", []string{"/stoker/model", "--enable-lora", "--lora-modules", "sql=/stoker/adapters/sql", "chat=/stoker/adapters/chat", "--port=8000"}},
 		"arguments of his own": {leastVLLM + "vllm: {extraArgs: [--max-num-seqs=8]}", []string{"--max-num-seqs=8"}},
 	} {
 		t.Run(name, func(t *testing.T) {

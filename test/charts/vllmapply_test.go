@@ -99,7 +99,7 @@ func testStrictVLLM(t *testing.T, c *cluster.Cluster) {
 func testSamePod(t *testing.T, c *cluster.Cluster) {
 	specs := map[string]corev1.PodSpec{}
 	for namespace, mode := range map[string]string{"serving": "admission", "by-chart": "chart"} {
-		values := withInject(t, leastVLLM+"stoker: {placement: require, fitCheck: true}\n", mode)
+		values := withInject(t, leastVLLM+"stoker: {placement: require, fitCheck: true}\nlora: {adapters: [sql, chat]}\n", mode)
 		objs, err := Release{Chart: VLLM, Name: "twin", Namespace: namespace, Values: []byte(values)}.Objects()
 		if err != nil {
 			t.Fatal(err)

@@ -75,6 +75,10 @@ ingress:
   hosts: []
   tlsSecret: ""
 initContainers: []
+lora:
+  adapters: []
+  maxActive: 1
+  maxRank: 16
 maxUnavailable: 1
 model:
   name: ""

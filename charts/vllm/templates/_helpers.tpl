@@ -92,6 +92,14 @@ vllm.validate refuses what a schema cannot see: what is missing, and values that
 {{- if and (ne .Values.autoscaling.kind "none") (not (kindIs "invalid" .Values.replicas)) -}}
 {{- fail (printf "replicas is %d and autoscaling.kind is %s, but only one of them may set the number of replicas: hand it over first, if the release was installed with replicas (README.md, \"Who sets the number of replicas\"; without that step Kubernetes goes to 1), then set replicas to null" (int .Values.replicas) .Values.autoscaling.kind) -}}
 {{- end -}}
+{{- with .Values.lora.adapters -}}
+{{- if not $.Values.stoker.enabled -}}
+{{- fail "lora.adapters are entries of Stoker's model list, but stoker.enabled is false; without Stoker, give vLLM its adapters by vllm.extraArgs" -}}
+{{- end -}}
+{{- if or (has $.Values.model.name .) (has (include "vllm.servedName" $) .) -}}
+{{- fail (printf "lora.adapters names %s, which is the model itself; name adapters of it" (has $.Values.model.name . | ternary $.Values.model.name (include "vllm.servedName" $))) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.enabled is true and ingress.hosts is empty; name at least one host" -}}
 {{- end -}}
