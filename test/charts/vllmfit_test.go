@@ -55,8 +55,11 @@ func tinyModel(t *testing.T) string {
 func TestVLLMFitCheck(t *testing.T) {
 	binary := buildBinary(t)
 	store, pin := filepath.Join(t.TempDir(), "store"), t.TempDir()
-	if out, err := exec.CommandContext(t.Context(), binary, "pull", "file://"+tinyModel(t), "--name=tiny", "--store="+store, "--progress=none").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	for _, name := range []string{"tiny", "tiny-sql"} { // the second stands for an adapter
+		out, err := exec.CommandContext(t.Context(), binary, "pull", "file://"+tinyModel(t), "--name="+name, "--store="+store, "--progress=none").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
 	}
 	inside := strings.NewReplacer("--store=/models", "--store="+store, "--pin=/stoker", "--pin="+pin, "/stoker/model", filepath.Join(pin, "model"))
 	run := func(c corev1.Container, further ...string) (string, int) {
@@ -85,19 +88,20 @@ func TestVLLMFitCheck(t *testing.T) {
 		code         int
 		says         string
 	}{
-		"it fits":                 {"", "simulated:dgxa100", 0, "It fits"},
-		"no driver is there":      {"", "none", 0, "No GPU was compared"},
-		"the share is too small":  {"vllm: {gpuMemoryUtilization: 0.00001, maxModelLen: 2048}", "simulated:dgxa100", 2, "raise --gpu-memory-utilization"},
-		"it is tight":             {"vllm: {gpuMemoryUtilization: 0.02, maxModelLen: 2048}", "simulated:dgxa100", 0, "it is tight: "},
-		"the memory is held":      {"", "simulated:dgxa100,free=1GiB", 1, "find what holds the memory"},
-		"longer than the model":   {"vllm: {maxModelLen: 1000000}", "simulated:dgxa100", 2, "is beyond the model's own"},
-		"longer, as vLLM is told": {"vllm: {maxModelLen: 1000000, extraEnv: [{name: VLLM_ALLOW_LONG_MAX_MODEL_LEN, value: '1'}]}", "simulated:dgxa100", 0, "It fits"},
-		"longer by another RoPE":  {"vllm: {maxModelLen: 1000000, extraArgs: ['--hf-overrides={}']}", "simulated:dgxa100", 0, "It fits"},
-		"heads cannot be divided": {"vllm: {tensorParallel: 3}", "simulated:dgxa100", 2, "does not divide"},
-		"further arguments count": {"vllm: {extraArgs: [--max-num-seqs, '256', --max-num-batched-tokens=128]}", "simulated:dgxa100", 2, "128 tokens"},
-		"what is not understood":  {"vllm: {extraArgs: [--option-of-tomorrow, --enable-lora]}", "simulated:dgxa100,free=1GiB", 0, "not counted: --option-of-tomorrow, --enable-lora;"},
-		"what changes no memory":  {"vllm: {extraArgs: [--enable-prefix-caching, --seed=1]}", "simulated:dgxa100,free=1GiB", 1, "find what holds the memory"},
-		"a type of tomorrow":      {"vllm: {kvCacheDtype: fp3}", "simulated:dgxa100,free=1GiB", 0, "no KV cache of type"},
+		"it fits":                  {"", "simulated:dgxa100", 0, "It fits"},
+		"no driver is there":       {"", "none", 0, "No GPU was compared"},
+		"the share is too small":   {"vllm: {gpuMemoryUtilization: 0.00001, maxModelLen: 2048}", "simulated:dgxa100", 2, "raise --gpu-memory-utilization"},
+		"it is tight":              {"vllm: {gpuMemoryUtilization: 0.02, maxModelLen: 2048}", "simulated:dgxa100", 0, "it is tight: "},
+		"the memory is held":       {"", "simulated:dgxa100,free=1GiB", 1, "find what holds the memory"},
+		"longer than the model":    {"vllm: {maxModelLen: 1000000}", "simulated:dgxa100", 2, "is beyond the model's own"},
+		"longer, as vLLM is told":  {"vllm: {maxModelLen: 1000000, extraEnv: [{name: VLLM_ALLOW_LONG_MAX_MODEL_LEN, value: '1'}]}", "simulated:dgxa100", 0, "It fits"},
+		"longer by another RoPE":   {"vllm: {maxModelLen: 1000000, extraArgs: ['--hf-overrides={}']}", "simulated:dgxa100", 0, "It fits"},
+		"heads cannot be divided":  {"vllm: {tensorParallel: 3}", "simulated:dgxa100", 2, "does not divide"},
+		"further arguments count":  {"vllm: {extraArgs: [--max-num-seqs, '256', --max-num-batched-tokens=128]}", "simulated:dgxa100", 2, "128 tokens"},
+		"what is not understood":   {"vllm: {extraArgs: [--option-of-tomorrow, --enable-lora]}", "simulated:dgxa100,free=1GiB", 0, "not counted: --option-of-tomorrow, --enable-lora;"},
+		"adapters are not counted": {"lora: {adapters: [tiny-sql]}", "simulated:dgxa100,free=1GiB", 0, "not counted: --enable-lora"},
+		"what changes no memory":   {"vllm: {extraArgs: [--enable-prefix-caching, --seed=1]}", "simulated:dgxa100,free=1GiB", 1, "find what holds the memory"},
+		"a type of tomorrow":       {"vllm: {kvCacheDtype: fp3}", "simulated:dgxa100,free=1GiB", 0, "no KV cache of type"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := vllmDeployment(t, vllmObjects(t, model+tc.values)).Spec.Template.Spec
