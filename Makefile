@@ -249,15 +249,17 @@ $(HELM):
 SIZE ?= 2GiB
 ROUNDS ?= 7
 PARTS ?= hub,s3,memory,link
+LINK_SIZE ?= 64MiB
+LINK_ROUNDS ?= 3
 BENCH_DIR ?= $(CACHE)/bench
 
 .PHONY: bench
-bench: build ## compare with other tools, in about 40 minutes (SIZE, ROUNDS, PARTS make it shorter)
+bench: build ## compare with other tools, in about 40 minutes (SIZE, ROUNDS, PARTS make it shorter; LINK_SIZE, LINK_ROUNDS)
 	@for peer in $(VERSITYGW) $(S5CMD) $(RCLONE) $(if $(HAVE_PYTHON),$(VENV)/ready); do \
 		test -e $$peer || $(MAKE) --no-print-directory $$peer || echo "MISSING: $$peer could not be built" >&2; done
 	@go build -trimpath -buildvcs=false -ldflags "-s -w" -o bin/floor ./bench/floor
 	@go build -trimpath -buildvcs=false -ldflags "-s -w" -o bin/bench ./bench
-	@bin/bench -readme bench/README.md -size $(SIZE) -rounds $(ROUNDS) -parts $(PARTS) -dir $(BENCH_DIR) \
+	@bin/bench -readme bench/README.md -size $(SIZE) -rounds $(ROUNDS) -parts $(PARTS) -dir $(BENCH_DIR) -link-size $(LINK_SIZE) -link-rounds $(LINK_ROUNDS) \
 		-versitygw $(VERSITYGW) -s5cmd $(S5CMD) -rclone $(RCLONE) -python $(VENV)/bin/python
 
 .PHONY: bench-agent

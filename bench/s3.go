@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -49,35 +50,44 @@ func (b *bench) s3(ctx context.Context) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
-	contenders := b.s3Contenders(ctx, endpoint)
+	contenders := b.s3Contenders(ctx, endpoint, root, files)
 	results, err := b.run(ctx, race{contenders: contenders, files: files, server: server, rounds: b.rounds, warmUp: true})
 	if err != nil {
 		return "", err
 	}
 	var t table
 	t.line("%s in %d objects, %d rounds, from %s. %s.\n\n%s.\n", &b.size, len(files), b.rounds, builtVersion(gateway), b.machine(), versions(results))
-	t.costs(results, nameS5cmd)
-	t.targets(target{says: "stoker pull, wall / s5cmd", measure: find(results, nameStoker).ratios(find(results, nameS5cmd), wall), limit: 1})
+	t.costs(results, nameFloor)
+	stoker, floor, s5cmd := find(results, nameStoker), find(results, nameFloor), find(results, nameS5cmd)
+	t.targets(target{says: "stoker pull, wall / verified floor", measure: stoker.ratios(floor, wall), limit: 1.1})
+	t.line("To bare s5cmd: stoker pull %s of its time and %s of its CPU time, the verified floor %s and %s.\n",
+		ratio(stoker.ratios(s5cmd, wall)), ratio(stoker.ratios(s5cmd, cpu)), ratio(floor.ratios(s5cmd, wall)), ratio(floor.ratios(s5cmd, cpu)))
 	t.failures(b, results)
 	return t.String(), nil
 }
 
-// s3Contenders are stoker and the two that people use.
-func (b *bench) s3Contenders(ctx context.Context, endpoint string) []contender {
+// s3Contenders are stoker, the two that people use, and one of these beside SHA-256 of
+// the bytes, which the server has below root.
+func (b *bench) s3Contenders(ctx context.Context, endpoint, root string, files []file) []contender {
 	keys := []string{"AWS_ACCESS_KEY_ID=" + s3Key, "AWS_SECRET_ACCESS_KEY=" + s3Secret, "AWS_REGION=" + s3Region, "AWS_EC2_METADATA_DISABLED=true"}
 	stoker := b.stokerFrom(ctx, "s3://"+s3Bucket+"/"+s3Prefix, append(keys, "AWS_ENDPOINT_URL_S3="+endpoint)...)
 	stoker.verifies = "crc64nvme, sha256 recorded"
 	contenders := []contender{stoker}
 	if path, ok := b.find(b.s5cmd, "s5cmd", "make bench builds it"); ok {
-		contenders = append(contenders, contender{
-			name: nameS5cmd, version: builtVersion(path), verifies: "no", at: plainly,
-			command: func(dir string) measure.Command {
-				return measure.Command{
-					Args: []string{path, "--endpoint-url", endpoint, "cp", "s3://" + s3Bucket + "/" + s3Prefix + "/*", dir + "/"},
-					Env:  environment(dir, keys...),
-				}
-			},
-		})
+		var list strings.Builder
+		for _, f := range files {
+			fmt.Fprintf(&list, "%s\t%s\t%s\n", plainly(filepath.Join(root, s3Bucket, s3Prefix), f.path), f.path, f.sha256)
+		}
+		one := func(name, verifies, stdin string, before ...string) contender {
+			return contender{
+				name: name, version: builtVersion(path), verifies: verifies, at: plainly,
+				command: func(dir string) measure.Command {
+					args := append(before, path, "--endpoint-url", endpoint, "cp", "s3://"+s3Bucket+"/"+s3Prefix+"/*", dir+"/")
+					return measure.Command{Args: args, Env: environment(dir, keys...), Stdin: stdin}
+				},
+			}
+		}
+		contenders = append(contenders, one(nameS5cmd, "no", ""), one(nameFloor, "sha256 beside", list.String(), b.floor))
 	}
 	if path, ok := b.find(b.rclone, "rclone", "make bench builds it"); ok {
 		contenders = append(contenders, contender{

@@ -6,6 +6,9 @@
 // syncs only if told to: what any fetcher that verifies must do, and no more.
 //
 // Standard input has a line a file: URL, path and sha256, separated by tabs.
+//
+// With arguments it is another floor: it runs them as a command beside SHA-256 of
+// the same bytes, and standard input has files instead of URLs.
 package main
 
 import (
@@ -57,6 +60,9 @@ func run(ctx context.Context, args []string, list io.Reader) error {
 	streams := flags.Int("streams", 4, "fetch so many files at once")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if flags.NArg() > 0 {
+		return beside(ctx, flags.Args(), list)
 	}
 	if f.buffer < 1 || *streams < 1 {
 		return fmt.Errorf("buffer %d and streams %d must be positive", f.buffer, *streams)
