@@ -95,6 +95,8 @@ func (f *fixture) testWarned() {
 		"on several lines":            {"llama", `{stoker.dev/placement: "a\nb"}`, simple, []string{"stoker.dev/placement is taken for prefer"}, false},
 		"fits":                        {"llama", `{stoker.dev/fits: "yes"}`, simple, []string{"stoker.dev/fits yes is ignored; use require, or leave it out"}, false},
 		"service links":               {"llama", `{stoker.dev/service-links: "true"}`, simple, []string{"stoker.dev/service-links true is ignored; use keep"}, false},
+		"adapters":                    {"llama", `{stoker.dev/adapters: "sql, chat.v2,"}`, simple, nil, false},
+		"no adapters' names":          {"llama", "{stoker.dev/adapters: 'Sql,chat,-b'}", simple, []string{"no model can be called Sql, -b (annotation stoker.dev/adapters)"}, false},
 		"no model's name":             {"Llama_3", "{}", simple, []string{"no model can be called Llama_3"}, false},
 		"own volume at /models":       {"llama", "{}", ownAtModels, []string{"is mounted at /models, where Stoker's belongs, by vllm, which finds no model: mount it elsewhere"}, true},
 		"own volume at /stoker":       {"llama", "{}", ownAtPin, []string{"is mounted at /stoker, where Stoker's belongs, by vllm"}, true},

@@ -128,7 +128,7 @@ stoker.volumes: every PersistentVolume of the release with its claim, a line eac
 {{ include "stoker.volumeName" (dict "root" $ "namespace" .) }}={{ . }}/stoker-models
 {{- end }}
 {{- if ne .Values.volume.mode "node" }}
-{{ include "stoker.fullname" . }}-store={{ .Release.Namespace }}/{{ include "stoker.fullname" . }}-store
+{{ include "stoker.fullname" . }}-store={{ include "stoker.namespace" . }}/{{ include "stoker.fullname" . }}-store
 {{- end }}
 {{- end -}}
 {{- end -}}

@@ -92,6 +92,9 @@ vllm.validate refuses what a schema cannot see: what is missing, and values that
 {{- if and (ne .Values.autoscaling.kind "none") (not (kindIs "invalid" .Values.replicas)) -}}
 {{- fail (printf "replicas is %d and autoscaling.kind is %s, but only one of them may set the number of replicas: hand it over first, if the release was installed with replicas (README.md, \"Who sets the number of replicas\"; without that step Kubernetes goes to 1), then set replicas to null" (int .Values.replicas) .Values.autoscaling.kind) -}}
 {{- end -}}
+{{- if dig "stoker" "enabled" false .Values.monitoring -}}
+{{- fail "monitoring.stoker.enabled is true, but Stoker's own monitoring comes with charts/stoker now: set its monitoring.podMonitor, rules and dashboard, and false here" -}}
+{{- end -}}
 {{- with .Values.lora.adapters -}}
 {{- if not $.Values.stoker.enabled -}}
 {{- fail "lora.adapters are entries of Stoker's model list, but stoker.enabled is false; without Stoker, give vLLM its adapters by vllm.extraArgs" -}}
@@ -115,8 +118,15 @@ vllm.validate refuses what a schema cannot see: what is missing, and values that
 {{- end -}}
 {{- end -}}
 {{- range .Values.vllm.extraArgs -}}
-{{- if and (hasPrefix "--chat-template=" .) $.Values.chatTemplate.configMap -}}
+{{- $flag := splitList "=" . | first | replace "_" "-" -}}
+{{- if and (eq $flag "--chat-template") $.Values.chatTemplate.configMap -}}
 {{- fail "--chat-template is in vllm.extraArgs and comes from chatTemplate.configMap; leave one of them out" -}}
+{{- end -}}
+{{- if and (eq $flag "--api-key") $.Values.apiKey.secret -}}
+{{- fail "--api-key is in vllm.extraArgs and comes from apiKey.secret; leave one of them out" -}}
+{{- end -}}
+{{- if and (has $flag (list "--lora-modules" "--max-lora-rank" "--max-loras")) $.Values.lora.adapters -}}
+{{- fail (printf "%s is in vllm.extraArgs and comes from lora; leave one of them out" $flag) -}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.rollout -}}
