@@ -12,9 +12,8 @@ import (
 // claim is a range of a file that one connection brings, from its front to its
 // end. The dispatcher may cut it short for the sake of another connection.
 type claim struct {
-	t     *transfer
-	from  int64
-	began time.Time
+	t    *transfer
+	from int64
 	// whole claims are of a source that gives no ranges.
 	whole bool
 	// relieved ends the connection: there is nothing left for it to bring.
@@ -24,15 +23,39 @@ type claim struct {
 	losers int
 	speed  speed // the dispatcher's
 
-	mu   sync.Mutex
-	at   int64 // what lies before is written, or being written
-	read int64 // what lies before is in the buffer, or written
-	end  int64
+	mu    sync.Mutex
+	asked time.Time // when its connection's request began; zero between two tries
+	at    int64     // what lies before is written, or being written
+	read  int64     // what lies before is in the buffer, or written
+	end   int64
 }
 
 func newClaim(t *transfer, s store.Span) *claim {
-	now := time.Now()
-	return &claim{t: t, from: s.From, began: now, at: s.From, read: s.From, end: s.To, speed: speed{at: now}}
+	return &claim{t: t, from: s.From, at: s.From, read: s.From, end: s.To, speed: speed{at: time.Now()}}
+}
+
+// asks notes that a request begins.
+func (c *claim) asks() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = time.Now()
+}
+
+// rests notes that it has ended: the connection waits for its next try, if there is one.
+func (c *claim) rests() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = time.Time{}
+}
+
+// waits is for how long the request has been under way; 0 between two tries.
+func (c *claim) waits(now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asked.IsZero() {
+		return 0
+	}
+	return now.Sub(c.asked)
 }
 
 // span is the whole claim, with what is written.

@@ -25,7 +25,9 @@ func (p *pull) fetch(ctx context.Context, c *claim, buf []byte) error {
 			return 0, errWhole
 		}
 		before := c.rest().From
+		c.asks()
 		err := p.connection(ctx, c, buf)
+		c.rests()
 		if errors.Is(err, ErrNoRanges) {
 			if refusals++; refusals >= noRangesAfter {
 				return 0, errWhole

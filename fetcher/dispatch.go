@@ -245,14 +245,21 @@ func (d *dispatcher) finishIfWhole(ctx context.Context, t *transfer) {
 	})
 }
 
+// hearThrottled tells the pace whether the source asked for patience since the last time.
+func (d *dispatcher) hearThrottled() bool {
+	if !d.p.throttled.Swap(false) {
+		return false
+	}
+	d.pace.throttled()
+	return true
+}
+
 // look adapts the number of connections and the length of ranges to the rate.
 func (d *dispatcher) look(now time.Time) {
 	bytes := d.p.received.Load()
 	rate := float64(bytes-d.last.bytes) / now.Sub(d.last.look).Seconds()
 	d.last.look, d.last.bytes = now, bytes
-	if d.p.throttled.Swap(false) {
-		d.pace.throttled()
-	} else {
+	if !d.hearThrottled() {
 		before := d.pace.target
 		d.pace.look(rate, d.full)
 		if d.pace.target != before {

@@ -1,6 +1,7 @@
 package fetcher_test
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,4 +74,59 @@ func TestFarSourceThatWaits(t *testing.T) {
 			t.Errorf("took %s", took)
 		}
 	})
+}
+
+// A far source that asks for patience is asked no more often than a near one, and the
+// pull gives up as soon.
+func TestFarSourceThatThrottles(t *testing.T) {
+	throttled := func(wait time.Duration) error {
+		return &fetcher.Error{Kind: fetcher.ErrThrottled, Op: "open", Err: errors.New("too many requests"), RetryAfter: wait}
+	}
+	gaveUp := func(latency time.Duration) (after time.Duration, requests int) {
+		synctest.Test(t, func(t *testing.T) {
+			l := &link{content: random(1, 64*mib), latency: latency, rate: perConnection(mib)}
+			l.refuse = func(request int, _, _ int64) error {
+				if request < 2 {
+					return nil
+				}
+				return throttled(5 * time.Second)
+			}
+			_, took, err := l.pull(t.Context(), t.TempDir(), func(o *fetcher.Options) { o.Jobs = 32 })
+			if !errors.Is(err, fetcher.ErrThrottled) {
+				t.Errorf("ended with %v", err)
+			}
+			after, requests = took, len(l.requests)
+		})
+		return after, requests
+	}
+	near, nearRequests := gaveUp(time.Millisecond)
+	if far, requests := gaveUp(40 * time.Millisecond); far > near+10*time.Second || requests > 2*nearRequests {
+		t.Errorf("gave up after %s and %d requests; near, after %s and %d", far, requests, near, nearRequests)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		l := &link{content: random(1, 64*mib), latency: 40 * time.Millisecond, rate: perConnection(mib)}
+		l.refuse = func(request int, _, _ int64) error {
+			if request < 4 {
+				return throttled(2 * time.Second)
+			}
+			return nil
+		}
+		l.mustPull(t, nil)
+		if l.most > 8 {
+			t.Errorf("%d connections after it asked for patience", l.most)
+		}
+	})
+}
+
+// Whoever limits the rate fetches nothing twice.
+func TestFarSourceWithinLimit(t *testing.T) {
+	for _, limit := range []int64{128 << 10, 512 << 10, 4 * mib} {
+		synctest.Test(t, func(t *testing.T) {
+			l := &link{content: random(1, 32*mib), latency: 40 * time.Millisecond, rate: perConnection(64 * mib)}
+			l.mustPull(t, func(o *fetcher.Options) { o.MaxRate = limit })
+			if extra := l.sent - int64(len(l.content)); extra > mib/2 {
+				t.Errorf("at %d bytes a second, %d were fetched twice", limit, extra)
+			}
+		})
+	}
 }

@@ -75,7 +75,8 @@ func (f *flow) fill(buf []byte, wants func(got int) int64) (int, error) {
 		at += n
 		if n > 0 {
 			f.pull.received.Add(int64(n))
-			f.watchdog.Stop() // waiting for our own limit is no stall
+			wants(at)         // who waits for our own limit has brought what it has
+			f.watchdog.Stop() // and does not stall
 			if err := f.pull.f.throttle(f.ctx, n); err != nil {
 				return at, err
 			}

@@ -37,6 +37,7 @@ type pace struct {
 	looks   int     // how many there were
 	resting int     // looks until the next try
 	rest    int     // how long the next rest is
+	asked   bool    // the source has asked for patience
 }
 
 func newPace(limit int) *pace {
@@ -83,8 +84,12 @@ func (p *pace) try(rate float64) {
 	p.settle = true
 }
 
-// far hears that the source is: all connections are used at once.
+// far hears that the source is: all connections are used at once, unless it asked
+// for patience.
 func (p *pace) far() {
+	if p.asked {
+		return
+	}
 	p.target, p.before = p.limit, 0
 	p.settle = true
 }
@@ -92,5 +97,5 @@ func (p *pace) far() {
 // throttled hears that the source asked for patience.
 func (p *pace) throttled() {
 	p.target = max(1, p.target/2)
-	p.before, p.resting, p.settle = 0, patience, true
+	p.before, p.resting, p.settle, p.asked = 0, patience, true, true
 }

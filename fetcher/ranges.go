@@ -38,6 +38,7 @@ func (d *dispatcher) measureWay() {
 		return
 	}
 	d.far = true
+	d.hearThrottled()
 	d.pace.far()
 	// Ranges to a file's end were given out.
 	for _, t := range d.open {
@@ -173,9 +174,10 @@ func (d *dispatcher) division(c *claim, now time.Time) (from int64, gain float64
 		return 0, 0
 	}
 	if c.speed.samples == 0 {
-		// It waits for its first byte, or for the next try. A source that takes
-		// its time would only begin the wait anew, again and again.
-		waits := now.Sub(c.began)
+		// It waits for its first byte. A source that takes its time would only begin
+		// the wait anew, again and again. One that waits for its next try is left
+		// alone: each who took over would begin to count failures anew.
+		waits := c.waits(now)
 		if !d.far || waits < max(silentFar, 5*d.p.known().answer)<<(2*c.losers) {
 			return 0, 0
 		}
