@@ -7,6 +7,7 @@ package serveline
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"slices"
 	"strconv"
@@ -21,6 +22,9 @@ import (
 //
 // open reads the file that --config names. Where it cannot, as with everything that may change the memory and is not
 // counted, the option is among the Uncounted. It fails where vLLM would refuse a value that counts.
+//
+// A command line may hold keys, and a word of it may hold more than one option. So Uncounted and errors repeat only the
+// letters, digits and -_. that a name or a value that counts begins with.
 func Read(s sizing.Serving, words []string, open func(name string) ([]byte, error)) (sizing.Serving, error) {
 	r := reader{serving: s, options: table()}
 	r.serving.Uncounted = slices.Clone(s.Uncounted)
@@ -28,7 +32,7 @@ func Read(s sizing.Serving, words []string, open func(name string) ([]byte, erro
 	if i := slices.Index(words, "--config"); i >= 0 && i+1 < len(words) {
 		further, err := fromFile(words[i+1], open)
 		if err != nil {
-			r.doubt(fmt.Sprintf("--config %s (%v)", words[i+1], err))
+			r.doubt(fmt.Sprintf("--config (%v)", withoutPath(err)))
 		}
 		words = slices.Concat(further, words[:i], words[i+2:])
 	}
@@ -48,7 +52,9 @@ type reader struct {
 	serving sizing.Serving
 	options options
 	words   []string
-	errs    []error
+	// secret is the option before the next word, if its value is a key.
+	secret string
+	errs   []error
 }
 
 // doubt says that something is not counted, once.
@@ -68,7 +74,7 @@ func (r *reader) arguments(words []string) (rest []string, whole bool) {
 			break
 		}
 		if strings.HasPrefix(name, "VLLM_") {
-			r.doubt(name)
+			r.doubt(leading(name))
 		}
 		rest = rest[1:]
 	}
@@ -83,11 +89,37 @@ func (r *reader) arguments(words []string) (rest []string, whole bool) {
 	return rest, false
 }
 
+// leading returns what of a word may be repeated: the rest may be a value that stands in the same word, such as a key.
+func leading(word string) string {
+	isName := func(c rune) bool {
+		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("-_.", c)
+	}
+	if end := strings.IndexFunc(word, func(c rune) bool { return !isName(c) }); end >= 0 {
+		return word[:end]
+	}
+	return word
+}
+
+// withoutPath leaves the name of a file out of an error: it is a word of the command line.
+func withoutPath(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// secretOptions returns the options whose value is a key. A word behind one is never repeated, even where it begins like
+// an option and vLLM's parser therefore refuses it as a value.
+func secretOptions() []string { return []string{"--api-key", "--hf-token"} }
+
 // next reads one option and its value. What is no option is the model, or a value of an option that does not count.
 func (r *reader) next() {
 	word := r.words[0]
 	r.words = r.words[1:]
-	if !strings.HasPrefix(word, "-") || word == "-" || word == "--" {
+	secret := r.secret
+	r.secret = ""
+	if !strings.HasPrefix(word, "-") || word == "-" || word == "--" || isNumber(word) {
 		return
 	}
 	name, value, hasValue := strings.Cut(word, "=")
@@ -95,7 +127,7 @@ func (r *reader) next() {
 		before, after, dotted := strings.Cut(name, ".")
 		name = strings.ReplaceAll(before, "_", "-")
 		if dotted { // --option.key is a part of a JSON object
-			r.uncounted(name, name+"."+after)
+			r.uncounted(name, name+"."+after, secret)
 			return
 		}
 	} else if short, level, ok := optimizationLevel(word); ok {
@@ -103,9 +135,14 @@ func (r *reader) next() {
 	}
 	o, negated, known := r.options.find(name)
 	switch {
+	case !known && secret != "":
+		r.doubt("a word behind " + secret + " that is no option")
 	case !known:
-		r.doubt(name)
+		r.doubt(leading(name))
 	case o.effect == effectNone:
+		if slices.Contains(secretOptions(), o.names[0]) && !hasValue {
+			r.secret = o.names[0]
+		}
 	case o.effect == effectCounted:
 		r.count(o, name, negated, value, hasValue)
 	case o.effect == effectOn:
@@ -127,9 +164,12 @@ func (r *reader) next() {
 }
 
 // uncounted is an option that is part of another, which alone is in the table.
-func (r *reader) uncounted(name, what string) {
-	if o, _, known := r.options.find(name); !known || o.effect != effectNone {
-		r.doubt(what)
+func (r *reader) uncounted(name, what, secret string) {
+	switch o, _, known := r.options.find(name); {
+	case !known && secret != "":
+		r.doubt("a word behind " + secret + " that is no option")
+	case !known || o.effect != effectNone:
+		r.doubt(leading(what))
 	}
 }
 
@@ -158,7 +198,7 @@ func (r *reader) count(o option, name string, negated bool, value string, hasVal
 		value, r.words = r.words[0], r.words[1:]
 	}
 	if o.names[0] == "--config" { // vLLM reads the file only where the name stands behind a space
-		r.doubt("--config=" + value)
+		r.doubt("--config=")
 		return
 	}
 	if value == "None" { // vLLM's word for the default
@@ -170,12 +210,16 @@ func (r *reader) count(o option, name string, negated bool, value string, hasVal
 }
 
 func (r *reader) refuse(name, value, why string) {
-	r.errs = append(r.errs, fmt.Errorf("%s %q: %s", name, value, why))
+	if shown := leading(value); shown != value {
+		value = shown + "..."
+	}
+	r.errs = append(r.errs, fmt.Errorf("%s %q: %s", leading(name), value, why))
 }
 
+// isNumber reports whether a word is a number, which may be negative and then begins like an option.
 func isNumber(word string) bool {
 	_, err := strconv.ParseFloat(word, 64)
-	return err == nil
+	return err == nil && strings.ContainsAny(word[:min(len(word), 2)], ".0123456789")
 }
 
 // ParseCount reads a number as vLLM does where it may be large (utils/argparse_utils.py, human_readable_int): 1k is 1000,

@@ -2,6 +2,7 @@ package serveline
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"testing"
@@ -52,6 +53,7 @@ func TestRead(t *testing.T) {
 		{"--served-model-name a b --port 8000 --api-key k --trust-remote-code --seed 0 --tool-call-parser hermes --enable-auto-tool-choice", sizing.Serving{}},
 		{"--block-size 16 --load-format=auto --distributed-executor-backend mp -dp 1 --nnodes 1 --no-enable-lora --no-enable-expert-parallel -O2 -O 2 --swa-bounded-replay", sizing.Serving{}},
 		{"--default-chat-template-kwargs.enable_thinking false", sizing.Serving{}},
+		{"--seed -1 --uvicorn-log-level -.5 --seed=-2", sizing.Serving{}}, // numbers are no options
 
 		// What may change it.
 		{"--enable-lora --max-loras 4 --enable-lora", sizing.Serving{Uncounted: []string{"--enable-lora", "--max-loras"}}},
@@ -67,10 +69,10 @@ func TestRead(t *testing.T) {
 		{"vllm serve x --config small.yaml", sizing.Serving{TensorParallel: 1, MaxNumSeqs: 8, MaxModelLen: 1000, EnforceEager: true, GPUMemoryUtilization: 0.5, OneBatch: true}},
 		{"vllm serve x --max-num-seqs 9 --config small.yaml --no-enforce-eager", sizing.Serving{TensorParallel: 1, MaxNumSeqs: 9, MaxModelLen: 1000, GPUMemoryUtilization: 0.5, OneBatch: true}},
 		{"--config lora.yaml", sizing.Serving{Uncounted: []string{"--enable-lora", "--speculative-config"}}},
-		{"--config=small.yaml", sizing.Serving{Uncounted: []string{"--config=small.yaml"}}}, // vLLM does not read it so
-		{"--config gone.yaml -tp 2", sizing.Serving{TensorParallel: 2, Uncounted: []string{"--config gone.yaml (file does not exist)"}}},
-		{"--config broken.yaml", sizing.Serving{Uncounted: []string{"--config broken.yaml (it is no mapping of names and values in YAML)"}}},
-		{"--config large.yaml", sizing.Serving{Uncounted: []string{"--config large.yaml (it is larger than 1048576 bytes)"}}},
+		{"--config=small.yaml", sizing.Serving{Uncounted: []string{"--config="}}}, // vLLM does not read it so
+		{"--config gone.yaml -tp 2", sizing.Serving{TensorParallel: 2, Uncounted: []string{"--config (file does not exist)"}}},
+		{"--config broken.yaml", sizing.Serving{Uncounted: []string{"--config (it is no mapping of names and values in YAML)"}}},
+		{"--config large.yaml", sizing.Serving{Uncounted: []string{"--config (it is larger than 1048576 bytes)"}}},
 	} {
 		got, err := Read(sizing.Serving{}, strings.Fields(tt.line), open)
 		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
@@ -116,6 +118,35 @@ func TestReadRefuses(t *testing.T) {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("%s: %q does not say %q", line, err, part)
 			}
+		}
+	}
+}
+
+// TestReadRepeatsNoSecret: whatever a word holds beside a name, neither doubts nor errors repeat it.
+func TestReadRepeatsNoSecret(t *testing.T) {
+	const secret = "sk-s3cr3t"
+	for _, words := range [][]string{
+		{"--api-key", secret}, {"--api-key=" + secret}, {"--api-key " + secret}, {"--api_key " + secret}, {"--api-key\t" + secret}, {"--api-key:" + secret},
+		{"--api-key", "-" + secret}, {"--api-key", "--" + secret}, {"--api-key", "--a." + secret}, {"--hf-token", "-" + secret},
+		{"-tp 2 --api-key " + secret}, {"--hf-overrides.a b --api-key " + secret}, {"--no-such-option " + secret}, {"-x " + secret},
+		{"--max-model-len", "1k --api-key " + secret}, {"--max-model-len=1k --api-key=" + secret}, {"--max-model-len 1k --api-key=" + secret},
+		{"--dtype", "auto --api-key " + secret}, {"--quantization", "fp8 --api-key=" + secret}, {"--kv-cache-dtype=fp8 --api-key " + secret},
+		{"--enforce-eager=1 --api-key " + secret}, {"-O3 --api-key " + secret}, {"--enable-lora --api-key " + secret},
+		{"VLLM_X --api-key " + secret + "=1", "vllm", "serve", "m"}, {"VLLM_API_KEY=" + secret, "serve", "m"},
+		{"--config=x --api-key " + secret}, {"--config", "x --api-key " + secret}, {"--config", "keys.yaml"}, {"serve m --api-key " + secret},
+	} {
+		got, err := Read(sizing.Serving{}, words, func(name string) ([]byte, error) {
+			if name == "keys.yaml" {
+				return []byte("api-key " + secret + ": 1\nno-such " + secret + ": 1\nmax-num-seqs: 8 " + secret + "\napi-key: -" + secret + "\n"), nil
+			}
+			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+		})
+		text := fmt.Sprintf("%+v", got)
+		if err != nil {
+			text += err.Error()
+		}
+		if strings.Contains(text, "s3cr3t") {
+			t.Errorf("%q: %s", words, text)
 		}
 	}
 }
