@@ -41,6 +41,7 @@ type fitOutput struct {
 	Measured []measure.Record `json:"measured,omitempty"`
 
 	noGPUs      string // why no GPU could be read
+	doubtGPUs   string // why it is not known how many GPUs a replica takes
 	measuredErr error  // why Measured is not known
 }
 
@@ -88,7 +89,8 @@ reset or mended, with 2 if it never could with these arguments. What is not
 certain is not refused: where it is tight (it warns then), where no GPU can be
 read, where one that is needed does not report its memory, or where the sum is
 an estimate, as it is with a --kv-cache-dtype whose size is not known here or an
-option that is not counted.
+option that is not counted. With -o json it prints its JSON even where such an
+option may mend arguments that vLLM would refuse.
 
 Exit codes: 0 whenever it could compute, whether it fits or not; 1 the files
 could not be read, or (--check) it does not fit now; 2 wrong usage, no such
@@ -128,7 +130,7 @@ func (c *cli) fit(cmd *cobra.Command, model string, line []string, f fitFlags) e
 	if err := c.check(f.checkServing(cmd, line), gpusErr, accessErr, checkOutput(f.output), checkStore(f.store)); err != nil {
 		return err
 	}
-	out := fitOutput{Model: model}
+	out := fitOutput{Model: model, doubtGPUs: f.serving.DoubtGPUs()}
 	sized, err := c.sizeModel(cmd.Context(), &out, f.store, access)
 	if err != nil {
 		return err
@@ -152,7 +154,11 @@ func (c *cli) fit(cmd *cobra.Command, model string, line []string, f fitFlags) e
 		err = fmt.Errorf("fit %s: %w", model, err)
 		if f.check && len(f.serving.Uncounted) > 0 { // which may make it right
 			fmt.Fprintf(c.stderr, "stoker: warning: %v; what may change that is not counted: %s; vLLM itself decides\n", err, strings.Join(f.serving.Uncounted, ", "))
-			return nil
+			if f.output != "json" {
+				return nil
+			}
+			out.Report, out.Measured = sized.RefusedReport(f.serving, err), onThese(out.Measured, devices)
+			return c.writeFitJSON(out)
 		}
 		return usage(err)
 	}
@@ -160,15 +166,19 @@ func (c *cli) fit(cmd *cobra.Command, model string, line []string, f fitFlags) e
 	if out.measuredErr != nil {
 		c.logger(slog.LevelWarn).WarnContext(cmd.Context(), "leave out what replicas took here", "error", out.measuredErr)
 	}
-	c.warnUncounted(out)
+	c.warnUncounted(out, f.serving)
 	write := func() error { return c.printFit(out, devices) }
 	if f.output == "json" {
-		write = func() error { return printJSON(c.secrets.Writer(c.json, true), out) }
+		write = func() error { return c.writeFitJSON(out) }
 	}
 	if err := write(); err != nil || !f.check {
 		return err
 	}
 	return c.checkFit(out, devices, partitioned)
+}
+
+func (c *cli) writeFitJSON(out fitOutput) error {
+	return printJSON(c.secrets.Writer(c.json, true), out)
 }
 
 // allowLongRequests is the variable by which vLLM takes a --max-model-len above the

@@ -12,7 +12,8 @@ import (
 // checkFit is `stoker fit --check`: an error where no replica could start here.
 // It refuses only what is certain: not where it is tight, where no GPU could be
 // read, where one that is needed does not say enough of itself, or where the sum
-// is an estimate, which vLLM itself then decides better. Devices are those of the
+// is an estimate, which vLLM itself then decides better. More GPUs than are here are
+// refused even so, where their number is known. Devices are those of the
 // reports; partitioned are the GPUs in MIG mode that are not among them.
 func (c *cli) checkFit(out fitOutput, devices, partitioned []gpu.Device) error {
 	if len(devices) == 0 && len(partitioned) > 0 {
@@ -25,7 +26,8 @@ func (c *cli) checkFit(out fitOutput, devices, partitioned []gpu.Device) error {
 		if s.Need == nil {
 			continue
 		}
-		if s.Replicas > 0 || s.Need.Estimated || len(s.GPUs) == 0 {
+		tooFew := s.GPUsPerReplica > len(devices) && out.doubtGPUs == "" // certain, whatever the sum is
+		if s.Replicas > 0 || len(s.GPUs) == 0 || s.Need.Estimated && !tooFew {
 			return nil
 		}
 		largest = &out.TensorParallelSizes[i]
@@ -136,7 +138,7 @@ func never(model string, s sizing.SizeReport, devices []gpu.Device) error {
 	}
 	start := fmt.Sprintf("start %s on %s", model, count(s.GPUsPerReplica, "GPU"))
 	switch {
-	case why == "":
+	case why == "", s.Need.Estimated && s.GPUsPerReplica > len(devices):
 		return fmt.Errorf("start %s here: a replica takes %s, and here are %d; give a smaller --tensor-parallel%s",
 			model, count(s.GPUsPerReplica, "GPU"), len(devices), orStages(s))
 	case refused:

@@ -106,13 +106,14 @@ func readServeConfig(name string) ([]byte, error) {
 	return data, errors.Join(err, f.Close())
 }
 
-// warnUncounted writes which arguments make the answer an estimate.
-func (c *cli) warnUncounted(out fitOutput) {
+// warnUncounted writes which arguments make the answer an estimate. Serving has the type of the cache that was asked for:
+// that of the output is what auto stands for, which vLLM has no name for where it is float32.
+func (c *cli) warnUncounted(out fitOutput, serving sizing.Serving) {
 	if len(out.Uncounted) > 0 {
 		fmt.Fprintf(c.stderr, "stoker: warning: fit %s: the answer is an estimate, for what may change the memory is not counted: %s; vLLM itself decides\n",
 			out.Model, strings.Join(out.Uncounted, ", "))
 	}
-	if doubt := sizing.DoubtKVCacheDtype(out.KVCacheDtype); doubt != "" {
+	if doubt := sizing.DoubtKVCacheDtype(serving.KVCacheDtype); doubt != "" {
 		fmt.Fprintf(c.stderr, "stoker: warning: fit %s: the answer is an estimate: %s; vLLM itself decides\n", out.Model, doubt)
 	}
 }

@@ -303,6 +303,8 @@ func fitVerdict(r fitOutput) string {
 		return fmt.Sprintf("It fits%s: %s could start here now.", estimated(r.Estimated), strings.Join(ways, ", or "))
 	case len(tight) > 0:
 		return fmt.Sprintf("It is tight%s: a replica %s could start here now, or not; vLLM itself decides.", estimated(r.Estimated), strings.Join(tight, " or "))
+	case unknown && r.doubtGPUs != "":
+		return "It is not known whether it fits: " + r.doubtGPUs + "; vLLM itself decides."
 	case unknown:
 		return "It is not known whether it fits: GPUs that it takes do not report their memory; vLLM itself decides."
 	case len(almost) > 0:

@@ -170,7 +170,7 @@ func (n *Need) held(m Model) Model {
 		n.estimate("%s", doubt)
 	}
 	if n.PipelineParallel > 1 {
-		if doubt := m.doubtStages(); doubt != "" {
+		if doubt := m.doubtStages(n.PipelineParallel); doubt != "" {
 			n.estimate("%s", doubt)
 		}
 	}
@@ -200,6 +200,9 @@ func (n *Need) noteArguments() {
 	}
 	if n.AutoLength {
 		n.Notes = append(n.Notes, fmt.Sprintf("the length is automatic: vLLM takes the longest request for which the cache has room, up to %d tokens", n.MaxModelLen))
+	}
+	if doubt := n.serving.DoubtGPUs(); doubt != "" {
+		n.estimate("%s", doubt)
 	}
 	for _, argument := range n.Uncounted {
 		n.estimate("%s may change what vLLM takes, and is not counted", argument)

@@ -32,8 +32,12 @@ func (d DeviceMemory) divided() uint64 {
 
 // Replicas is how many replicas could start on the devices now: those on which
 // the need fits, in groups of GPUsPerReplica. Whether a device is given to
-// somebody already is for the caller to know, who leaves it out then.
+// somebody already is for the caller to know, who leaves it out then. It is 0 where
+// [Serving.DoubtGPUs] has a doubt.
 func (n Need) Replicas(devices []DeviceMemory) int {
+	if n.serving.DoubtGPUs() != "" {
+		return 0
+	}
 	fitting := 0
 	for _, d := range devices {
 		if n.usable(d) && n.On(d).Fits(d.divided(), d.FreeBytes) {
@@ -150,6 +154,23 @@ func (m Model) Report(s Serving, devices []DeviceMemory) (Report, error) {
 	return r, nil
 }
 
+// RefusedReport returns the answer for arguments that Need refuses, with why: there are no sums. The verdict is unknown,
+// because arguments that are not counted may make it right.
+func (m Model) RefusedReport(s Serving, why error) Report {
+	n := Need{
+		TensorParallel: max(1, s.TensorParallel), PipelineParallel: max(1, s.PipelineParallel), MaxModelLen: s.MaxModelLen,
+		GPUMemoryUtilization: s.GPUMemoryUtilization, KVCacheDtype: s.KVCacheDtype, EnforceEager: s.EnforceEager, Quantization: s.Quantization,
+		Uncounted: s.Uncounted, VLLMVersion: s.VLLMVersion, Estimated: true, Notes: []string{why.Error()},
+	}
+	size := SizeReport{
+		TensorParallel: n.TensorParallel, GPUsPerReplica: n.GPUsPerReplica(), Impossible: why.Error(), Verdict: Unknown, GPUs: []GPUReport{},
+	}
+	return Report{
+		Need: n, Weights: m.Weights, Architecture: m.Architecture, RuleOfThumbBytes: m.RuleOfThumbBytes(), RuleOfThumbMisleads: []string{},
+		Verdict: Unknown, GPUs: []GPUReport{}, TensorParallelSizes: []SizeReport{size},
+	}
+}
+
 // tensorParallelSizes are the powers of two of which pp take no more than the GPUs that can
 // work together, and at least 1.
 func tensorParallelSizes(devices []DeviceMemory, pp int) []int {
@@ -230,7 +251,7 @@ func (n Need) verdictOn(d DeviceMemory) (Verdict, string) {
 
 // verdict is the best that as many devices have as a replica takes; unknown beats no, for it refuses nothing.
 func (n Need) verdict(devices []DeviceMemory) Verdict {
-	if len(devices) == 0 {
+	if len(devices) == 0 || n.serving.DoubtGPUs() != "" {
 		return Unknown
 	}
 	count := map[Verdict]int{}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -59,6 +60,27 @@ type Serving struct {
 func (s Serving) TakesOtherwise() bool {
 	return s.PipelineParallel > 1 || s.MaxNumSeqs > 0 || s.MaxNumBatchedTokens > 0 || s.EnforceEager || s.Quantization != "" ||
 		s.CPUOffloadGB > 0 || dtypeBytes(s.Dtype) > 2 || s.WholePrompts || s.OneBatch || s.NoPrefixCaching || len(s.Uncounted) > 0
+}
+
+// gpuArguments returns the arguments that change how many GPUs of a node a replica takes: by default all data-parallel
+// ranks run beside each other, each on TensorParallel times PipelineParallel GPUs, and other arguments put some of them on
+// further nodes (engine/arg_utils.py, create_engine_config; config/parallel.py, world_size).
+func gpuArguments() []string {
+	return []string{
+		"--data-parallel-external-lb", "--data-parallel-hybrid-lb", "--data-parallel-multi-port-external-lb", "--data-parallel-rank",
+		"--data-parallel-size", "--data-parallel-size-local", "--data-parallel-start-rank", "--distributed-executor-backend", "--headless",
+		"--nnodes", "--node-rank", "--prefill-context-parallel-size",
+	}
+}
+
+// DoubtGPUs returns why the number of GPUs that a replica takes is not known; "" where it is known.
+func (s Serving) DoubtGPUs() string {
+	for _, argument := range gpuArguments() {
+		if slices.Contains(s.Uncounted, argument) {
+			return fmt.Sprintf("%s may change how many GPUs a replica takes, and is not counted", argument)
+		}
+	}
+	return ""
 }
 
 // Check says everything about s that vLLM refuses of every model.

@@ -1,6 +1,9 @@
 package sizing
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // layerBytes is what a part of the weights takes: a layer, the embedding, the output head, or what is in none of them.
 // The fields are those of [Weights].
@@ -133,11 +136,15 @@ func (s *stage) addEnds(m Model) {
 	s.set(sum)
 }
 
-// doubts are why the division into stages is an estimate.
-func (m Model) doubtStages() string {
+// doubtStages returns why the division into stages is an estimate. vLLM does not refuse more stages than layers, but leaves
+// stages empty (distributed/utils.py, get_pp_indices; config/model.py, verify_with_parallel_config, has no check), and
+// nothing shows that it then starts.
+func (m Model) doubtStages(pp int) string {
 	a := m.Architecture
 	uniform := func(n uint64) bool { return n == 0 || n == a.Layers }
 	switch {
+	case a.Layers > 0 && uint64(pp) > a.Layers:
+		return fmt.Sprintf("%d stages of %d layers leave some without a layer, and whether vLLM starts so is not known", pp, a.Layers)
 	case len(m.Weights.parts.layers) == 0:
 		return "which layer a tensor belongs to is not known, so the stages are counted as equal parts"
 	case a.Multimodal:

@@ -79,7 +79,10 @@ func TestStagesAreEstimates(t *testing.T) {
 		t.Errorf("a file that is not read: %d bytes on each of four stages", n.WeightsBytes)
 	}
 	// A stage without layers, and more stages than layers.
-	if n := need(t, llama8B(t), Serving{PipelineParallel: 64}); n.WeightsBytes < 436224000 {
-		t.Errorf("64 stages of 32 layers: %d bytes", n.WeightsBytes)
+	if n := need(t, llama8B(t), Serving{PipelineParallel: 64}); n.WeightsBytes < 436224000 || !n.Estimated || !hasNote(n.Notes, "64 stages of 32 layers") {
+		t.Errorf("64 stages of 32 layers: %d bytes, estimated %v, %q", n.WeightsBytes, n.Estimated, n.Notes)
+	}
+	if n := need(t, llama8B(t), Serving{PipelineParallel: 32}); n.Estimated {
+		t.Errorf("32 stages of 32 layers are an estimate: %q", n.Notes)
 	}
 }
