@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -92,6 +94,19 @@ func wordOf(models []modelState, g gpuFacts, leaks []LeakStatus) gpuWord {
 	return w
 }
 
+// need returns what a replica of a model takes whose Size is known. It fails where vLLM refuses the model's arguments, as
+// `stoker fit --check` does, and where it is not known how many GPUs a replica takes.
+func (m modelState) need() (sizing.Need, error) {
+	s := m.Model.Serving
+	if err := m.Size.CheckLength(s); err != nil {
+		return sizing.Need{}, fmt.Errorf("%w; ask for less (serving.maxModelLen)", err)
+	}
+	if doubt := s.DoubtGPUs(); doubt != "" {
+		return sizing.Need{}, errors.New(doubt)
+	}
+	return m.Size.Need(s)
+}
+
 // fits returns how many replicas of a model could start now for certain, the least of what
 // free memory and what unallocated GPUs allow, and how many more may start, or
 // not; unknown where that cannot be told. Took is the most that replicas here were
@@ -100,8 +115,7 @@ func (g gpuFacts) fits(m modelState) (fits, tight int, took sizing.Measured) {
 	if !g.Known || !g.FreeKnown || m.Size == nil {
 		return unknown, 0, took
 	}
-	s := m.Model.Serving
-	need, err := m.Size.Need(s)
+	need, err := m.need()
 	if err != nil {
 		return unknown, 0, took
 	}

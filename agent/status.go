@@ -286,7 +286,7 @@ func needOf(m modelState, w gpuWord) (*ReplicaNeed, string) {
 	if m.Size == nil {
 		return nil, oneLine(errText(m.SizeErr), maxReason)
 	}
-	n, err := m.Size.Need(m.Model.Serving)
+	n, err := m.need()
 	if err != nil {
 		return nil, oneLine(errText(err), maxReason)
 	}
