@@ -51,7 +51,7 @@ func replicaOf(p *corev1.Pod) *replicaPod {
 	c := p.Spec.Containers[at]
 	r := &replicaPod{
 		Namespace: p.Namespace, ReadyAt: ready, InitializedAt: initialized,
-		Split: measure.SplitArgs(slices.Concat(c.Command, c.Args)...), VLLMVersion: measure.ImageVersion(c.Image),
+		Split: measure.SplitArgs(c.Command, c.Args), VLLMVersion: measure.ImageVersion(c.Image),
 	}
 	var port uint16
 	for _, named := range httpPorts(c) {
@@ -88,7 +88,7 @@ func httpPorts(c corev1.Container) []corev1.ContainerPort {
 
 // keepReplica keeps of a container what replicaOf reads, and nothing that may be secret.
 func keepReplica(from corev1.Container, to *corev1.Container) {
-	to.Args = measure.SplitArgs(slices.Concat(from.Command, from.Args)...)
+	to.Args = measure.SplitArgs(from.Command, from.Args)
 	to.Image, to.Ports = measure.ImageVersion(from.Image), httpPorts(from)
 }
 

@@ -2,6 +2,7 @@ package measure
 
 import (
 	"errors"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,15 +28,20 @@ const unclear = "?"
 // otherwise stands for every argument that changes what vLLM takes, or may. vLLM has no such option.
 const otherwise = "--takes-otherwise=" + unclear
 
-// SplitArgs keeps of a container's command line how vLLM splits the model over GPUs, whether anything else in it changes
-// what vLLM takes, and nothing more: a command line may hold keys. It may be a shell's script, so words are taken as they
-// come. Applied to its own result, it changes nothing.
-func SplitArgs(command ...string) []string {
+// SplitArgs keeps of a container's command and arguments how vLLM splits the model over GPUs, whether anything else in it
+// changes what vLLM takes, and nothing more: a command line may hold keys. It may be a shell's script, so words are taken as
+// they come, from the line on that starts vLLM. A command without such a line may do anything, and so may variables, which
+// are not looked up, and two such lines. Without a command, the arguments are those of an image that starts vLLM. Applied to
+// its own result as arguments, SplitArgs changes nothing.
+func SplitArgs(command, args []string) []string {
 	flags := splitFlags()
 	var words, rest, out []string
-	for _, c := range command {
+	for _, c := range slices.Concat(command, args) {
 		words = append(words, strings.FieldsFunc(c, func(r rune) bool { return strings.ContainsRune(" \t\n\r\\\"';&|", r) })...)
 	}
+	unclearWord := slices.ContainsFunc(words, func(w string) bool { return setsVLLM(w) })
+	begin, lines := serveLine(words)
+	words = words[begin:]
 	for i, w := range words {
 		flag, value, joined := strings.Cut(w, "=")
 		if strings.HasPrefix(flag, "--") {
@@ -43,6 +49,7 @@ func SplitArgs(command ...string) []string {
 		}
 		at := slices.IndexFunc(flags, func(names []string) bool { return slices.Contains(names, flag) })
 		if at < 0 {
+			unclearWord = unclearWord || strings.ContainsAny(w, "$`")
 			rest = append(rest, w)
 			continue
 		}
@@ -54,10 +61,34 @@ func SplitArgs(command ...string) []string {
 		}
 		out = append(out, flags[at][0]+"="+value)
 	}
-	if s, err := serveline.Read(sizing.Serving{}, rest, openNothing); err != nil || s.TakesOtherwise() {
+	s, err := serveline.Read(sizing.Serving{}, rest, openNothing)
+	if err != nil || s.TakesOtherwise() || unclearWord || lines > 1 || lines == 0 && len(command) > 0 {
 		out = append(out, otherwise)
 	}
 	return out
+}
+
+// setsVLLM reports whether a word of a command line sets a variable that vLLM reads.
+func setsVLLM(word string) bool {
+	name, _, sets := strings.Cut(word, "=")
+	return sets && strings.HasPrefix(name, "VLLM_")
+}
+
+// serveLine returns where the words behind the first line that starts vLLM's server begin, and how many such lines there are.
+func serveLine(words []string) (begin, lines int) {
+	for i, w := range words {
+		starts := w == "vllm.entrypoints.openai.api_server" || strings.HasSuffix(w, "vllm/entrypoints/openai/api_server.py")
+		if !starts && w == "serve" && i > 0 {
+			before := path.Base(words[i-1])
+			starts = before == "vllm" || before == "vllm.entrypoints.cli.main"
+		}
+		if starts {
+			if lines++; lines == 1 {
+				begin = i + 1
+			}
+		}
+	}
+	return begin, lines
 }
 
 // openNothing is for the files that --config names: they are the replica's own.
