@@ -125,7 +125,7 @@ func (g gpuFacts) fits(m modelState) (fits, tight int, took sizing.Measured) {
 	ready, perhaps := 0, 0
 	for _, d := range g.whole() {
 		memory := sizing.DeviceMemory{Name: d.Name, TotalBytes: d.TotalBytes, UsableBytes: d.UsableBytes}
-		seen := g.Measured.Beside(m.Name, m.Revision, memory, need.TensorParallel)
+		seen := g.Measured.Beside(m.Name, m.Revision, memory, need.TensorParallel, need.VLLMVersion)
 		if seen.BesideBytes > took.BesideBytes {
 			took = seen
 		}

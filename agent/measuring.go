@@ -46,7 +46,15 @@ type measureTarget struct {
 // same reports whether a target is the same replica, started at the same time and judged in the same way.
 func (t measureTarget) same(o measureTarget) bool {
 	return t.Pod == o.Pod && t.Address == o.Address && t.ReadyAt.Equal(o.ReadyAt) && t.Trusted == o.Trusted && t.Name == o.Name &&
-		t.Revision == o.Revision && t.Size == o.Size && t.Device == o.Device && t.TensorParallel == o.TensorParallel
+		t.Revision == o.Revision && t.Size == o.Size && t.Device == o.Device && t.TensorParallel == o.TensorParallel && t.VLLMVersion == o.VLLMVersion
+}
+
+// rules returns the release of vLLM whose rules hold for the replica: its own, or the default where its own are not known.
+func (t measureTarget) rules() string {
+	if sizing.CheckVLLMVersion(t.VLLMVersion) != nil {
+		return ""
+	}
+	return t.VLLMVersion
 }
 
 // record turns a page into what the replica took.
@@ -57,6 +65,7 @@ func (t measureTarget) record(page []byte, now time.Time) (measure.Record, error
 	}
 	need, err := t.Size.Need(sizing.Serving{
 		TensorParallel: t.TensorParallel, MaxModelLen: p.MaxModelLen, GPUMemoryUtilization: p.GPUMemoryUtilization, KVCacheDtype: p.CacheDtype,
+		VLLMVersion: t.rules(),
 	})
 	if err != nil {
 		return measure.Record{}, fmt.Errorf("%w: %w", measure.ErrNotMeasurable, err)

@@ -131,20 +131,24 @@ func TestMeasuredFits(t *testing.T) {
 		share   float64
 		took    uint64
 		trusted bool
+		version string
 		label   string
 		tight   int
 	}{
-		{"nothing measured", fits, 0, false, "2", 0},
-		{"more than expected", fits, need.OverheadMaxBytes + gib, false, "0", 2},
-		{"more than expected, trusted", fits, need.OverheadMaxBytes + gib, true, "0", 2},
-		{"tight", tight, need.OverheadMinBytes, false, "0", 2},
-		{"tight, trusted", tight, need.OverheadMinBytes, true, "2", 0},
-		{"no, trusted", no, need.OverheadMinBytes, true, "0", 0},
+		{"nothing measured", fits, 0, false, "0.33.0", "2", 0},
+		{"more than expected", fits, need.OverheadMaxBytes + gib, false, "0.33.0", "0", 2},
+		{"more than expected, trusted", fits, need.OverheadMaxBytes + gib, true, "0.33.0", "0", 2},
+		{"more than expected, another release", fits, need.OverheadMaxBytes + gib, true, "0.32.0", "0", 2},
+		{"tight", tight, need.OverheadMinBytes, false, "0.33.0", "0", 2},
+		{"tight, trusted", tight, need.OverheadMinBytes, true, "0.33.0", "2", 0},
+		{"tight, trusted, another release", tight, need.OverheadMinBytes, true, "0.32.0", "0", 2},
+		{"tight, trusted, no known release", tight, need.OverheadMinBytes, true, "", "0", 2},
+		{"no, trusted", no, need.OverheadMinBytes, true, "0.33.0", "0", 0},
 	} {
 		m.Model.Serving.GPUMemoryUtilization = tt.share
 		r := measure.Record{
 			Pod: "u", Trusted: tt.trusted, Model: "m", Revision: commit, GPU: "Test GPU", TotalBytes: 80 * gib, TensorParallel: 1,
-			GPUMemoryUtilization: 0.9, KVCacheDtype: "bfloat16", BesideBytes: tt.took, At: noon, Seen: noon,
+			VLLMVersion: tt.version, GPUMemoryUtilization: 0.9, KVCacheDtype: "bfloat16", BesideBytes: tt.took, At: noon, Seen: noon,
 		}
 		g := gpuFacts{Known: true, FreeKnown: true, Free: 2, Devices: devices(80, 80), Measured: measure.Book{}.With(r)}
 		w := wordOf([]modelState{m}, g, nil)
@@ -154,7 +158,7 @@ func TestMeasuredFits(t *testing.T) {
 		var s steady
 		s.feed(noon, w, time.Minute)
 		told := describe([]modelState{m}, s.now, answer[storeView]{}, measuredSpeed{}).Models[0].Measured
-		if tt.took == 0 != (told == nil) || told != nil && *told != (MeasuredStatus{BesideBytes: tt.took, Trusted: tt.trusted}) {
+		if tt.took == 0 != (told == nil) || told != nil && *told != (MeasuredStatus{BesideBytes: tt.took, Trusted: tt.trusted && tt.version == "0.33.0"}) {
 			t.Errorf("%s: the annotation says %+v", tt.name, told)
 		}
 	}
@@ -166,6 +170,30 @@ func cachePage(took uint64) []byte {
 	total := float64(80 * gib)
 	left := uint64(0.9*total) - 14*gib - took
 	return fmt.Appendf(nil, `vllm:cache_config_info{block_size="16",cache_dtype="auto",gpu_memory_utilization="0.9",num_gpu_blocks="%d"} 1.0`+"\n", left/block)
+}
+
+// TestRecordGoesByItsRelease: what a replica took is computed by the rules of its own release, where those are known.
+func TestRecordGoesByItsRelease(t *testing.T) {
+	size := sized14()
+	size.Architecture.FullLayers, size.Architecture.WindowLayers, size.Architecture.WindowTokens = 0, 28, 512
+	target := measureTarget{
+		Pod: "u", Name: "m", Revision: commit, Size: size, TensorParallel: 1,
+		Device: sizing.DeviceMemory{Name: "Test GPU", TotalBytes: 80 * gib, UsableBytes: 80 * gib},
+	}
+	for version, fails := range map[string]bool{"0.25.1": false, "0.26.0": true, "0.33.0": true, "": true, "0.99.0": true} {
+		need, err := size.Need(sizing.Serving{VLLMVersion: "0.25", MaxModelLen: 1 << 20, GPUMemoryUtilization: 0.9})
+		if err != nil {
+			t.Fatal(err)
+		}
+		perRequest := float64(need.KVBytes) / (28 * 4 * 256 * 2 * 16) // a window with one batch, as before 0.26
+		const blocks = 10000
+		page := fmt.Appendf(nil, `vllm:cache_config_info{block_size="16",cache_dtype="auto",gpu_memory_utilization="0.9",num_gpu_blocks="%d",kv_cache_max_concurrency="%f",kv_cache_size_tokens="%d"} 1.0`+"\n",
+			blocks, blocks/perRequest, int64(blocks/perRequest*(1<<20)))
+		target.VLLMVersion = version
+		if r, err := target.record(page, noon); (err != nil) != fails || err == nil && r.VLLMVersion != version {
+			t.Errorf("%q: %+v, %v", version, r, err)
+		}
+	}
 }
 
 func TestMeasurer(t *testing.T) {

@@ -113,7 +113,8 @@ type ReplicaNeed struct {
 type MeasuredStatus struct {
 	// BesideBytes is the most that one took on a GPU beside weights and cache.
 	BesideBytes uint64 `json:"besideBytes"`
-	// Trusted says that its namespace is; else this can make a fit tight, and no more.
+	// Trusted says that its namespace is, and that its release of vLLM is the one whose rules the sum follows; else this can
+	// make a fit tight, and no more.
 	Trusted bool `json:"trusted,omitempty"`
 }
 

@@ -37,7 +37,8 @@ type Record struct {
 	Pod string `json:"pod"`
 	// Namespace is the pod's, where that makes it trusted; else it is not written down.
 	Namespace string `json:"namespace,omitempty"`
-	// Trusted says that the record may add a yes; else it may only take one away.
+	// Trusted says that the pod's namespace is, so that the record may add a yes for its release ([Record.TrustedFor]); else
+	// it may only take one away.
 	Trusted bool   `json:"trusted"`
 	Model   string `json:"model"`
 	// Revision is the published one that the replica loaded.
@@ -153,18 +154,25 @@ func (b Book) Keep(p Present) Book {
 	return Book{bounded(out)}
 }
 
-// Beside is the most that replicas of a published revision took on GPUs like these. Trusted ones alone count where there
-// are any: what others claim changes nothing that those have shown.
-func (b Book) Beside(model, revision string, d sizing.DeviceMemory, tensorParallel int) sizing.Measured {
+// TrustedFor reports whether the record may add a yes to a sum by the rules of a release of vLLM. Releases take different
+// amounts beside weights and cache, so one of another release, or of an unknown one, may only take a yes away.
+func (r Record) TrustedFor(release string) bool {
+	return r.Trusted && sizing.SameVLLMRelease(r.VLLMVersion, release)
+}
+
+// Beside returns the most that replicas of a published revision took on GPUs like these, for a sum by the rules of a
+// release of vLLM. Records that are trusted for it alone count where there are any: what others claim changes nothing that
+// those have shown.
+func (b Book) Beside(model, revision string, d sizing.DeviceMemory, tensorParallel int, release string) sizing.Measured {
 	var m sizing.Measured
 	for _, r := range b.records {
 		if r.Model != model || r.Revision != revision || r.GPU != d.Name || r.TotalBytes != d.UsableBytes || r.TensorParallel != tensorParallel {
 			continue
 		}
-		switch {
-		case r.Trusted == m.Trusted:
+		switch trusted := r.TrustedFor(release); {
+		case trusted == m.Trusted:
 			m.BesideBytes = max(m.BesideBytes, r.BesideBytes)
-		case r.Trusted:
+		case trusted:
 			m = sizing.Measured{BesideBytes: r.BesideBytes, Trusted: true}
 		}
 	}

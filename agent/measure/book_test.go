@@ -15,7 +15,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func record(pod string, beside uint64, namespace string) Record {
 	return Record{
 		Pod: pod, Namespace: namespace, Trusted: namespace != "", Model: "m", Revision: "r1", GPU: "NVIDIA H200", TotalBytes: 140 << 30, TensorParallel: 1,
-		GPUMemoryUtilization: 0.92, KVCacheDtype: "bfloat16", CacheTokens: 1 << 20, BesideBytes: beside, At: noon, Seen: noon,
+		VLLMVersion: "0.33.1", GPUMemoryUtilization: 0.92, KVCacheDtype: "bfloat16", CacheTokens: 1 << 20, BesideBytes: beside, At: noon, Seen: noon,
 	}
 }
 
@@ -37,6 +37,10 @@ func TestBeside(t *testing.T) {
 		{"the most of trusted ones", []Record{record("a", 2<<30, "team-a"), record("b", 3<<30, "team-a")}, sizing.Measured{BesideBytes: 3 << 30, Trusted: true}},
 		{"trusted ones alone, first", []Record{record("a", 2<<30, "team-a"), record("b", 9<<30, "")}, sizing.Measured{BesideBytes: 2 << 30, Trusted: true}},
 		{"trusted ones alone, last", []Record{record("b", 9<<30, ""), record("a", 2<<30, "team-a")}, sizing.Measured{BesideBytes: 2 << 30, Trusted: true}},
+		{"a trusted one of another release", []Record{other(func(r *Record) { r.VLLMVersion = "0.32.0" })}, sizing.Measured{BesideBytes: 9 << 30}},
+		{"a trusted one of a newer release", []Record{other(func(r *Record) { r.VLLMVersion = "0.99.0" })}, sizing.Measured{BesideBytes: 9 << 30}},
+		{"a trusted one of no known release", []Record{other(func(r *Record) { r.VLLMVersion = "" })}, sizing.Measured{BesideBytes: 9 << 30}},
+		{"another release beside the same", []Record{other(func(r *Record) { r.VLLMVersion = "0.32.0" }), record("a", 2<<30, "team-a")}, sizing.Measured{BesideBytes: 2 << 30, Trusted: true}},
 		{"another model", []Record{other(func(r *Record) { r.Model = "n" })}, sizing.Measured{}},
 		{"another revision", []Record{other(func(r *Record) { r.Revision = "r2" })}, sizing.Measured{}},
 		{"another GPU", []Record{other(func(r *Record) { r.GPU = "NVIDIA H100" })}, sizing.Measured{}},
@@ -49,7 +53,7 @@ func TestBeside(t *testing.T) {
 		for _, r := range tt.records {
 			b = b.With(r)
 		}
-		if got := b.Beside("m", "r1", h200, 1); got != tt.want {
+		if got := b.Beside("m", "r1", h200, 1, "0.33"); got != tt.want {
 			t.Errorf("%s: %+v; want %+v", tt.name, got, tt.want)
 		}
 	}

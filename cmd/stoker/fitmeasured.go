@@ -46,13 +46,17 @@ func measuredRow(records []measure.Record, needs []*sizing.Need) []string {
 	for _, n := range needs {
 		var most measure.Record
 		for _, r := range records {
-			if n != nil && r.TensorParallel == n.TensorParallel && (r.Trusted && !most.Trusted || r.Trusted == most.Trusted && r.BesideBytes > most.BesideBytes) {
+			if n == nil || r.TensorParallel != n.TensorParallel {
+				continue
+			}
+			trusts, trusted := r.TrustedFor(n.VLLMVersion), most.TrustedFor(n.VLLMVersion)
+			if trusts && !trusted || trusts == trusted && r.BesideBytes > most.BesideBytes {
 				most = r
 			}
 		}
 		cell := ""
 		if most.BesideBytes > 0 {
-			cell, found = size(most.BesideBytes)+untrusted(most), true
+			cell, found = size(most.BesideBytes)+distrust(most, n.VLLMVersion), true
 		}
 		row = append(row, cell)
 	}
@@ -60,6 +64,17 @@ func measuredRow(records []measure.Record, needs []*sizing.Need) []string {
 		return nil
 	}
 	return row
+}
+
+// distrust returns why a record adds no yes to a sum by the rules of a release of vLLM; "" where it may.
+func distrust(r measure.Record, release string) string {
+	switch {
+	case !r.Trusted || r.TrustedFor(release):
+		return untrusted(r)
+	case r.VLLMVersion == "":
+		return " (by an unknown vLLM)"
+	}
+	return " (by vLLM " + r.VLLMVersion + ")"
 }
 
 func untrusted(r measure.Record) string {

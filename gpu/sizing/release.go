@@ -44,6 +44,17 @@ func CheckVLLMVersion(version string) error {
 	return err
 }
 
+// SameVLLMRelease reports whether two versions are of one release, whose rules are the same: like 0.33 and 0.33.1. One that
+// is empty or whose rules are not known here is of none.
+func SameVLLMRelease(a, b string) bool {
+	if a == "" || b == "" {
+		return false
+	}
+	x, errX := parseRelease(a)
+	y, errY := parseRelease(b)
+	return errX == nil && errY == nil && x == y
+}
+
 func (r release) String() string { return "0." + strconv.Itoa(int(r)) }
 
 // utilization is the default of --gpu-memory-utilization (config/cache.py).
