@@ -77,7 +77,7 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := openForAgent(cmd.Context(), f.store, cfg.Volume.Mode, f.selinuxLabel, logger)
+	s, labelled, err := openForAgent(cmd.Context(), f.store, cfg.Volume.Mode, f.selinuxLabel, logger)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	})
 	a, err := agent.New(agent.Options{
 		Config: cfg, ConfigPath: f.config, NodeName: f.nodeName, PodUID: os.Getenv("POD_UID"), Version: version, Release: f.release, Listen: f.listen, Kube: kube,
-		Store: s, Puller: puller, Admission: admission, Devices: devices, Logger: logger, Secrets: c.secrets,
+		Store: labelled, Puller: puller, Admission: admission, Devices: devices, Logger: logger, Secrets: c.secrets,
 	})
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -40,6 +41,33 @@ func SetLabel(dir, label string) (int, error) {
 		return changed, fmt.Errorf("label %s as %s: %w", dir, label, err)
 	}
 	return changed, nil
+}
+
+// HasLabel reports whether the directory and what is directly in it have an SELinux label: a look that may be taken often.
+// What is deeper inherits it, unless a folder was moved in. It fails with ErrNoLabels as SetLabel does.
+func HasLabel(dir, label string) (bool, error) {
+	has, err := readLabel(dir)
+	if err != nil {
+		return false, fmt.Errorf("read the SELinux label of %s: %w", dir, err)
+	}
+	if has != label {
+		return false, nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false, fmt.Errorf("read the SELinux labels in %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		has, err := readLabel(filepath.Join(dir, e.Name()))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil && !errors.Is(err, ErrNoLabels):
+			return false, fmt.Errorf("read the SELinux labels in %s: %w", dir, err)
+		case has != label:
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 func relabel(path, label string, changed *int) error {

@@ -69,6 +69,33 @@ func TestSetLabel(t *testing.T) {
 	}
 }
 
+// Whether a store has the label shows at its folders.
+func TestHasLabel(t *testing.T) {
+	dir := t.TempDir()
+	labelled(t, dir, podsRead)
+	has := func(want bool) {
+		t.Helper()
+		if got, err := store.HasLabel(dir, podsRead); got != want || err != nil {
+			t.Errorf("%v, %v; want %v", got, err, want)
+		}
+	}
+	has(true)
+	for _, name := range []string{"models", "hub"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		labelled(t, filepath.Join(dir, name), varLib)
+		has(false)
+		labelled(t, filepath.Join(dir, name), podsRead)
+		has(true)
+	}
+	labelled(t, dir, varLib)
+	has(false)
+	if _, err := store.HasLabel(filepath.Join(dir, "missing"), podsRead); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a missing directory: %v", err)
+	}
+}
+
 // A directory without a label is on a machine without SELinux.
 func TestSetLabelWithoutLabels(t *testing.T) {
 	dir := t.TempDir()
