@@ -32,7 +32,7 @@ const (
 	// ModelLabel is the label by which a pod names the model it serves.
 	ModelLabel = Domain + "/model"
 	// AdaptersAnnotation names further entries of the list that a pod with that
-	// label reads, such as LoRA adapters, separated by commas: [Adapters].
+	// label reads, such as LoRA adapters, separated by commas: [Adapters]. There are [MaxAdapters] at most.
 	AdaptersAnnotation = Domain + "/adapters"
 
 	// ColdTaint is the startup taint that the agent lifts when its Node is warm.
@@ -48,6 +48,10 @@ const (
 	// FieldManager owns everything that the agent applies to its Node.
 	FieldManager = "stoker-agent"
 )
+
+// MaxAdapters is how many adapters a pod may name. Agents pull and keep no further ones, and `stoker wait` refuses them: what
+// a pod names that is in no list stands in the Node's annotation, which has an end.
+const MaxAdapters = 64
 
 // Adapters returns the names in the value of [AdaptersAnnotation], as they stand
 // there, without the space around them and without empty ones.

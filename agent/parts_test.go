@@ -448,9 +448,9 @@ func TestPodsKeepLittle(t *testing.T) {
 		}
 	}
 	full.Spec.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("9Gi")}}
-	full.Annotations[AdaptersAnnotation] = strings.Repeat("a,", maxAdapters+1)
-	if n := len(podOf(full).Adapters); n != maxAdapters {
-		t.Errorf("a pod has %d adapters, want %d at most", n, maxAdapters)
+	full.Annotations[AdaptersAnnotation] = strings.Repeat("a,", MaxAdapters+1)
+	if n := len(podOf(full).Adapters); n != MaxAdapters {
+		t.Errorf("a pod has %d adapters, want %d at most", n, MaxAdapters)
 	}
 	whole, err := keepLittle(full)
 	if err != nil {

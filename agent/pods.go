@@ -70,16 +70,12 @@ func (p pod) models() []string {
 	return names
 }
 
-// maxAdapters is how many adapters of one pod count: what a pod names that is in
-// no list stands in the Node's annotation, which has an end.
-const maxAdapters = 64
-
 // adaptersOf are the first adapters that a pod names, less what no model can be
 // called.
 func adaptersOf(p *corev1.Pod) []string {
 	var names []string
 	for _, name := range Adapters(p.Annotations[AdaptersAnnotation]) {
-		if fetcher.CheckName(name) == nil && len(names) < maxAdapters {
+		if fetcher.CheckName(name) == nil && len(names) < MaxAdapters {
 			names = append(names, name)
 		}
 	}

@@ -20,6 +20,8 @@ type Result struct {
 	// what else than require of fits, and ServiceLinks what else than keep of
 	// service links.
 	Placements, Fits, ServiceLinks []string
+	// TooMany is, of each pod that names more adapters than [agent.MaxAdapters], how many it names.
+	TooMany []int
 	// Taken is what keeps pods from being changed: containers that mount something of
 	// their own where the store or the pin belongs.
 	Taken []string
@@ -151,7 +153,11 @@ func (r *Result) pod(called string, p map[string]any, o Options) {
 	r.Pods++
 	r.Models = append(r.Models, text(mapOf(meta["labels"])[agent.ModelLabel]))
 	annotations := mapOf(meta["annotations"])
-	r.Models = append(r.Models, agent.Adapters(text(annotations[agent.AdaptersAnnotation]))...)
+	adapters := agent.Adapters(text(annotations[agent.AdaptersAnnotation]))
+	r.Models = append(r.Models, adapters...)
+	if n := len(adapters); n > agent.MaxAdapters {
+		r.TooMany = append(r.TooMany, n)
+	}
 	if placement := text(annotations[PlacementAnnotation]); placement != "" && placement != Require && placement != "prefer" {
 		r.Placements = append(r.Placements, placement)
 	}
@@ -175,6 +181,7 @@ func (r *Result) add(other Result) {
 	r.Pods += other.Pods
 	r.Injected += other.Injected
 	r.Models = append(r.Models, other.Models...)
+	r.TooMany = append(r.TooMany, other.TooMany...)
 	r.Placements = append(r.Placements, other.Placements...)
 	r.Fits = append(r.Fits, other.Fits...)
 	r.ServiceLinks = append(r.ServiceLinks, other.ServiceLinks...)

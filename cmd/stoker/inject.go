@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/agent/inject"
 	"github.com/stoker-project/stoker/fetcher"
 )
@@ -169,6 +170,9 @@ func (c *cli) remark(r inject.Result) {
 		if err := fetcher.CheckName(m); err != nil {
 			fmt.Fprintf(c.stderr, "stoker: no model can be called so, and the init container will say it as well: %v\n", err)
 		}
+	}
+	for _, n := range r.TooMany {
+		fmt.Fprintf(c.stderr, "stoker: stoker.dev/adapters names %d adapters, and the init container will refuse more than %d; name fewer\n", n, agent.MaxAdapters)
 	}
 	for _, v := range r.Fits {
 		fmt.Fprintf(c.stderr, "stoker: stoker.dev/fits %q is ignored; use require, or leave it out\n", v)

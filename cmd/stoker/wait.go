@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
 	"github.com/stoker-project/stoker/printable"
@@ -37,7 +38,8 @@ func (c *cli) waitCommand() *cobra.Command {
 		Long: `Wait until the agent of this node has published the model, and print the
 directory that vllm serve takes. It needs no network and no Kubernetes API,
 and the store may be mounted read-only. Standard error shows how far the pull is.
-With several names it waits for all of them: the model, then its LoRA adapters.
+With several names it waits for all of them: the model, then its LoRA adapters,
+64 at most.
 
 With --pin, DIR/model becomes a symlink to the revision of the first that is
 published now, DIR/adapters/NAME to that of each other one, and these paths are
@@ -66,7 +68,7 @@ refuses, 5 the model finds no room on this node, 130 interrupted.`,
 			if timeoutErr == nil && (errors.Is(storeErr, errNoAnswer) || cmd.Context().Err() != nil) {
 				return w.failed(c.volume, storeErr)
 			}
-			if err := c.check(checkNames(args), timeoutErr, pinErr, storeErr); err != nil {
+			if err := c.check(checkNames(args), checkAdapters(args), timeoutErr, pinErr, storeErr); err != nil {
 				return err
 			}
 			if f.pin != "" { // not only after an hour
@@ -97,6 +99,14 @@ refuses, 5 the model finds no room on this node, 130 interrupted.`,
 	cmd.Flags().DurationVar(&f.timeout, "timeout", defaultWaitIs, "wait for this `DURATION` at most")
 	cmd.Flags().StringVar(&f.pin, "pin", "", "leave `DIR`/model, a symlink to the published revision, and DIR/adapters/NAME for each further NAME")
 	return cmd
+}
+
+// checkAdapters refuses more adapters behind a model's name than agents pull for a pod: the wait would be in vain.
+func checkAdapters(names []string) error {
+	if n := len(names) - 1; n > agent.MaxAdapters {
+		return fmt.Errorf("%d adapters are too many; a pod may name %d (annotation %s)", n, agent.MaxAdapters, agent.AdaptersAnnotation)
+	}
+	return nil
 }
 
 // waiter looks at a store until models are published.
