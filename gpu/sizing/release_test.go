@@ -59,8 +59,14 @@ func TestSameVLLMRelease(t *testing.T) {
 		a, b string
 		want bool
 	}{
-		{"0.33", "0.33.1", true}, {"v0.33.0", "0.33", true}, {"0.33.0.post1", "0.33", false}, {"0.32.1", "0.33", false},
-		{"", "0.33", false}, {"", "", false}, {"0.99", "0.99", false}, {"0.33rc1", "0.33", false},
+		{"0.33", "0.33.1", true},
+		{"v0.33.0", "0.33", true},
+		{"0.33.0.post1", "0.33", false},
+		{"0.32.1", "0.33", false},
+		{"", "0.33", false},
+		{"", "", false},
+		{"0.99", "0.99", false},
+		{"0.33rc1", "0.33", false},
 	} {
 		if got := SameVLLMRelease(tt.a, tt.b); got != tt.want || SameVLLMRelease(tt.b, tt.a) != got {
 			t.Errorf("%q and %q: %v; want %v", tt.a, tt.b, got, tt.want)

@@ -137,7 +137,7 @@ func countedOptions() map[string]option {
 	text := func(into func(s *sizing.Serving) *string) option {
 		return option{value: func(s *sizing.Serving, value string) error {
 			if leading(value) != value {
-				return errors.New("it takes one word of letters, digits and -_.")
+				return errors.New("it takes one word of letters, digits, dots, dashes and underscores")
 			}
 			*into(s) = value
 			return nil
