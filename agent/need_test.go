@@ -32,7 +32,7 @@ func TestFitsOnlyWhatVLLMTakes(t *testing.T) {
 		{"longer, and the model is overridden", sizing.Serving{MaxModelLen: 4097, Uncounted: []string{"--hf-overrides"}}, "2", ""},
 		{"heads that are not divided", sizing.Serving{TensorParallel: 3}, "", "does not divide"},
 		{"data parallelism", sizing.Serving{Uncounted: []string{"--data-parallel-size"}}, "", "--data-parallel-size may change how many GPUs a replica takes, and is not counted"},
-		{"further nodes", sizing.Serving{Uncounted: []string{"--enable-lora", "--nnodes"}}, "", "--nnodes may change"},
+		{"further nodes", sizing.Serving{Uncounted: []string{"--enable-lora", "--data-parallel-size-local"}}, "", "--data-parallel-size-local may change"},
 		{"another option that is not counted", sizing.Serving{Uncounted: []string{"--enable-lora"}}, "2", ""},
 	} {
 		m := warmModel("m", 1)
