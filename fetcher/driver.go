@@ -87,6 +87,17 @@ type Driver interface {
 	Open(ctx context.Context, obj Object, offset, length int64) (io.ReadCloser, error)
 }
 
+// Resolver is a Driver of a kind of source that has a name for its content which costs
+// less than the list: a branch's commit. List of the source at that revision lists it
+// without looking it up again.
+type Resolver interface {
+	Driver
+
+	// Resolve returns the revision that src means now, as List would. Errors are as
+	// List's.
+	Resolve(ctx context.Context, src Source) (string, error)
+}
+
 // Voucher is a Driver of a kind of source where what vouches for a file costs a
 // request of its own. It is asked about the files of a listing that were chosen,
 // so that to look up a revision stays cheap, and choosing few of many files too.

@@ -47,12 +47,15 @@ type Options struct {
 	Patience time.Duration
 	// Secrets are refused where a source lists files; nil: there are none.
 	Secrets *secrets.Set
+	// Catalog, if not nil, is asked what a source means before the source is.
+	Catalog Catalog
 }
 
 // Fetcher pulls models into one store. It is safe for concurrent use.
 type Fetcher struct {
 	o       Options
 	limiter *rate.Limiter
+	found   found
 }
 
 // New returns a Fetcher; zero options get their defaults.
@@ -143,16 +146,37 @@ type Result struct {
 	Duration               time.Duration
 }
 
-// Resolve looks up which revision the source means now.
+// Resolve looks up which revision the source means now: by the catalog if that knows,
+// else at the source, without listing its files where the source allows that.
 func (f *Fetcher) Resolve(ctx context.Context, req Request) (string, error) {
 	if req.Source.Pinned() {
 		return req.Source.Revision, nil
 	}
-	l, err := f.list(ctx, req, nil)
+	revision, err := f.lookUp(ctx, req)
 	if err != nil {
 		return "", fmt.Errorf("look up %s: %w", req.Source, err)
 	}
-	return l.Revision, nil
+	return revision, nil
+}
+
+func (f *Fetcher) lookUp(ctx context.Context, req Request) (string, error) {
+	driver, err := f.o.Drivers[req.Source.Scheme](req.Access)
+	if err != nil {
+		return "", err
+	}
+	r, ok := driver.(Resolver)
+	if !ok {
+		l, err := f.listAll(ctx, req, driver, nil)
+		return l.Revision, err
+	}
+	if commit, _, ok := f.catalogued(ctx, req); ok {
+		return commit, nil
+	}
+	commit, err := f.resolve(ctx, req, r, nil)
+	if err == nil {
+		f.found.put(req, commit) // the pull that follows lists this one
+	}
+	return commit, err
 }
 
 // Pull brings the model into the store, verified, and publishes it. It resumes
@@ -359,8 +383,16 @@ func (f *Fetcher) list(ctx context.Context, req Request, failing func(error)) (L
 	if err != nil {
 		return Listing{}, err
 	}
+	if r, ok := driver.(Resolver); ok {
+		return f.listResolved(ctx, req, r, failing)
+	}
+	return f.listAll(ctx, req, driver, failing)
+}
+
+// listAll has the driver find and list what the source means in one step.
+func (f *Fetcher) listAll(ctx context.Context, req Request, driver Driver, failing func(error)) (Listing, error) {
 	var l Listing
-	err = f.retry(ctx, "list files", &gate{failing: failing}, func(ctx context.Context) (int64, error) {
+	err := f.retry(ctx, "list files", &gate{failing: failing}, func(ctx context.Context) (int64, error) {
 		var err error
 		l, err = driver.List(ctx, req.Source)
 		return 0, err

@@ -108,6 +108,23 @@ func (d *Driver) List(ctx context.Context, src fetcher.Source) (fetcher.Listing,
 	return d.bounds.List(ctx, bounded, func(ctx context.Context) (fetcher.Listing, error) { return d.list(ctx, op, src) })
 }
 
+// Resolve implements [fetcher.Resolver]: one small answer, without the list of files.
+func (d *Driver) Resolve(ctx context.Context, src fetcher.Source) (string, error) {
+	op := operation{verb: "look up", origin: src.String(), repo: src.Path, endpoint: d.endpoint.Host}
+	switch {
+	case src.Scheme != fetcher.SchemeHub:
+		return "", op.fail(fetcher.ErrRefused, errors.New("it is no Hub repository"), "write it as hf://[ORG/]NAME")
+	case fetcher.IsCommit(src.Revision):
+		return src.Revision, nil
+	}
+	bounded := httpsource.Operation{Verb: op.verb, Origin: op.origin}
+	l, err := d.bounds.List(ctx, bounded, func(ctx context.Context) (fetcher.Listing, error) {
+		commit, err := d.lookUp(ctx, op, src)
+		return fetcher.Listing{Revision: commit}, err
+	})
+	return l.Revision, err
+}
+
 func (d *Driver) list(ctx context.Context, op operation, src fetcher.Source) (fetcher.Listing, error) {
 	commit := src.Revision
 	if !fetcher.IsCommit(commit) {
