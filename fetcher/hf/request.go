@@ -42,6 +42,8 @@ type request struct {
 	limit  string // which of the Hub's rate limits counts it
 	accept string
 	ranged string // Range header; empty: none
+	// known is the ETag of the answer that the caller has: then 304 is an answer, too.
+	known string
 	// see looks at each answer of the Hub itself that is no failure, before a
 	// redirect is followed.
 	see func(http.Header) error
@@ -50,7 +52,7 @@ type request struct {
 // errExpired is a signed address that the CDN refuses.
 var errExpired = errors.New("the CDN refuses the signed address")
 
-// get sends a GET to the endpoint and follows redirects. The answer is a 2xx;
+// get sends a GET to the endpoint and follows redirects. The answer is a 2xx, or a 304;
 // everything else is an error of one kind. A 403 of another host also is
 // errExpired. elsewhere is the address on another host that answered, if the Hub
 // was asked first and never again: then whoever has it needs no token.
@@ -76,7 +78,7 @@ func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r reque
 		if own {
 			d.limits.learn(r.limit, resp.Header)
 		}
-		if resp.StatusCode >= http.StatusBadRequest || resp.StatusCode == http.StatusNotModified {
+		if resp.StatusCode >= http.StatusBadRequest || resp.StatusCode == http.StatusNotModified && r.known == "" {
 			discard(resp)
 			return nil, nil, classify(op, resp, own, token)
 		}
@@ -87,7 +89,7 @@ func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r reque
 			}
 		}
 		switch {
-		case resp.StatusCode >= http.StatusMultipleChoices:
+		case resp.StatusCode >= http.StatusMultipleChoices && resp.StatusCode != http.StatusNotModified:
 		case !away || back:
 			return resp, nil, nil
 		default:
@@ -142,6 +144,9 @@ func (d *Driver) send(ctx context.Context, target *url.URL, r request, token str
 	}
 	if r.ranged != "" {
 		req.Header.Set("Range", r.ranged)
+	}
+	if r.known != "" {
+		req.Header.Set("If-None-Match", r.known)
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
