@@ -75,7 +75,7 @@ func (f *Fetcher) resolve(ctx context.Context, req Request, driver Resolver, fai
 		return req.Source.Revision, nil
 	}
 	var revision string
-	err := f.retry(ctx, "look up", &gate{failing: failing}, func(ctx context.Context) (int64, error) {
+	err := f.retry(ctx, "look up", f.listGate(failing), func(ctx context.Context) (int64, error) {
 		var err error
 		revision, err = driver.Resolve(ctx, req.Source)
 		return 0, err
@@ -84,7 +84,7 @@ func (f *Fetcher) resolve(ctx context.Context, req Request, driver Resolver, fai
 }
 
 // listResolved lists the files of the commit that the source means: the catalog's, or
-// the one that was looked up before and could not be listed, or the one that is looked
+// the one that was looked up before and could not be pulled, or the one that is looked
 // up now.
 func (f *Fetcher) listResolved(ctx context.Context, req Request, driver Resolver, failing func(error)) (Listing, error) {
 	if commit, digest, ok := f.catalogued(ctx, req); ok {
@@ -97,33 +97,36 @@ func (f *Fetcher) listResolved(ctx context.Context, req Request, driver Resolver
 		}
 		f.o.Logger.Warn("looking the source up, as it does not have the catalog's commit", "source", req.Source.String(), "revision", commit, "error", err)
 	}
-	commit, ok := f.found.get(req)
+	commit, ok := f.found.commit(req)
 	if !ok {
 		var err error
 		if commit, err = f.resolve(ctx, req, driver, failing); err != nil {
 			return Listing{}, err
 		}
-		f.found.put(req, commit)
+		f.found.put(req, commit, nil)
 	}
-	l, err := f.listCommit(ctx, req, driver, commit, failing)
-	if err == nil || Permanent(err) || errors.Is(err, ErrCorrupt) {
-		f.found.forget(req)
-	}
-	return l, err
+	return f.listCommit(ctx, req, driver, commit, failing)
 }
 
 // listCommit lists the files of one commit at the source.
 func (f *Fetcher) listCommit(ctx context.Context, req Request, driver Resolver, commit string, failing func(error)) (Listing, error) {
+	if l, ok := f.found.listing(req, commit); ok {
+		return l, nil
+	}
 	src := req.Source
 	src.Revision = commit
 	var l Listing
-	err := f.retry(ctx, "list files", &gate{failing: failing}, func(ctx context.Context) (int64, error) {
+	err := f.retry(ctx, "list files", f.listGate(failing), func(ctx context.Context) (int64, error) {
 		var err error
 		l, err = driver.List(ctx, src)
 		return 0, err
 	})
-	if err == nil && l.Revision != commit {
+	switch {
+	case err != nil:
+		return Listing{}, err
+	case l.Revision != commit:
 		return Listing{}, fmt.Errorf("list %s: it is of revision %s: %w", src, l.Revision, ErrCorrupt)
 	}
-	return l, err
+	f.found.put(req, commit, &l)
+	return l, nil
 }

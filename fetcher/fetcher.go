@@ -45,6 +45,10 @@ type Options struct {
 	// source that asks for a longer wait ends the pull at once. Default 10 minutes.
 	// Neither it nor Attempts depends on why the tries fail.
 	Patience time.Duration
+	// Yield has a pull or a look-up end at once where the quota that finding and listing
+	// files takes is used up, rather than wait for it: who has other models to pull begins
+	// it again when the error's RetryAfter has passed. See [QuotaOf].
+	Yield bool
 	// Secrets are refused where a source lists files; nil: there are none.
 	Secrets *secrets.Set
 	// Catalog, if not nil, is asked what a source means before the source is.
@@ -174,7 +178,7 @@ func (f *Fetcher) lookUp(ctx context.Context, req Request) (string, error) {
 	}
 	commit, err := f.resolve(ctx, req, r, nil)
 	if err == nil {
-		f.found.put(req, commit) // the pull that follows lists this one
+		f.found.put(req, commit, nil) // the pull that follows lists this one
 	}
 	return commit, err
 }
@@ -233,6 +237,11 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	defer meter.quiet()
 
 	meter.phase(PhaseListing)
+	defer func() {
+		if !errors.Is(err, ErrThrottled) { // else what was found serves the next try
+			f.found.forget(req)
+		}
+	}()
 	listing, rules, err := f.contents(ctx, req, meter.failing)
 	if err != nil {
 		return Result{}, err
@@ -389,10 +398,15 @@ func (f *Fetcher) list(ctx context.Context, req Request, failing func(error)) (L
 	return f.listAll(ctx, req, driver, failing)
 }
 
+// listGate is the gate of the requests that find and list files.
+func (f *Fetcher) listGate(failing func(error)) *gate {
+	return &gate{failing: failing, yields: f.o.Yield}
+}
+
 // listAll has the driver find and list what the source means in one step.
 func (f *Fetcher) listAll(ctx context.Context, req Request, driver Driver, failing func(error)) (Listing, error) {
 	var l Listing
-	err := f.retry(ctx, "list files", &gate{failing: failing}, func(ctx context.Context) (int64, error) {
+	err := f.retry(ctx, "list files", f.listGate(failing), func(ctx context.Context) (int64, error) {
 		var err error
 		l, err = driver.List(ctx, req.Source)
 		return 0, err

@@ -184,7 +184,7 @@ func (f *Fetcher) choose(ctx context.Context, req Request, l Listing, failing fu
 		if err != nil {
 			return nil, err
 		}
-		err = f.retry(ctx, "read "+file.Path, &gate{failing: failing}, func(ctx context.Context) (int64, error) {
+		err = f.retry(ctx, "read "+file.Path, f.listGate(failing), func(ctx context.Context) (int64, error) {
 			var err error
 			index, err = readIndex(ctx, driver, Object{Source: l.Of(req.Source), Revision: l.Revision, File: file})
 			return 0, err

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
@@ -62,9 +63,8 @@ func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r reque
 		return nil, nil, op.fail(fetcher.ErrMisconfigured, err, "write the token on one line, as the Hub shows it")
 	}
 	d.secrets.Add(token)
-	if wait := d.limits.left(r.limit); wait > 0 {
-		e := op.fail(fetcher.ErrThrottled, fmt.Errorf("the quota of %s at %s is used up", r.limit, d.endpoint.Host), throttledHint(token))
-		e.RetryAfter = wait
+	if e := d.spent(op, r.limit, token); e != nil {
+		e.Quota.Held = true
 		return nil, nil, e
 	}
 	away, back := false, false // from the Hub
@@ -76,10 +76,16 @@ func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r reque
 			return nil, nil, op.unreached(ctx, target, err)
 		}
 		if own {
-			d.limits.learn(r.limit, resp.Header)
+			d.limits.learn(r.limit, resp.StatusCode, resp.Header, time.Now(), share())
 		}
 		if resp.StatusCode >= http.StatusBadRequest || resp.StatusCode == http.StatusNotModified && r.known == "" {
 			discard(resp)
+			if own && resp.StatusCode == http.StatusTooManyRequests {
+				if e := d.spent(op, r.limit, token); e != nil {
+					e.Err, e.RetryAfter = answered(resp, token), max(e.RetryAfter, retryAfter(resp.Header))
+					return nil, nil, e
+				}
+			}
 			return nil, nil, classify(op, resp, own, token)
 		}
 		if own && r.see != nil {
@@ -103,6 +109,18 @@ func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r reque
 		target = next
 	}
 	return nil, nil, op.fail(fetcher.ErrTransient, fmt.Errorf("more than %d redirects", maxRedirects), "check the endpoint")
+}
+
+// spent is the refusal to ask while a quota is used up; nil: it is not.
+func (d *Driver) spent(op operation, limit, token string) *fetcher.Error {
+	wait, until := d.limits.left(limit, time.Now())
+	if wait <= 0 {
+		return nil
+	}
+	e := op.fail(fetcher.ErrThrottled, fmt.Errorf("the quota of %s at %s is used up until %s", requestsOf[limit], d.endpoint.Host, until.UTC().Format("15:04:05 UTC")), throttledHint(token))
+	e.RetryAfter = wait
+	e.Quota = fetcher.Quota{Host: d.endpoint.Host, Requests: requestsOf[limit], Until: until}
+	return e
 }
 
 // ask sends a GET to an address on another host that get returned, without a token,
