@@ -68,7 +68,7 @@ func (l *lookedUp) askPlainly() {
 // and an empty one where nothing has changed since the last one and the endpoint gives
 // ETags.
 func (d *Driver) Resolve(ctx context.Context, src fetcher.Source) (string, error) {
-	op := operation{verb: "look up", origin: src.String(), repo: src.Path, endpoint: d.endpoint.Host}
+	op := operation{verb: "list", origin: src.String(), repo: src.Path, endpoint: d.endpoint.Host}
 	switch {
 	case src.Scheme != fetcher.SchemeHub:
 		return "", op.fail(fetcher.ErrRefused, errors.New("it is no Hub repository"), "write it as hf://[ORG/]NAME")
