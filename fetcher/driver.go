@@ -44,6 +44,15 @@ type Listing struct {
 	// a source that is one object of a bucket is a file of its folder. The zero Source
 	// else.
 	Source Source
+
+	// read is a file that was read to choose the others; nil: none was.
+	read *readFile
+}
+
+// readFile is a file of a listing and its content.
+type readFile struct {
+	file    File
+	content []byte
 }
 
 // Of is the source that the files of a listing of src are asked for with.

@@ -253,7 +253,7 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	if err != nil {
 		return Result{}, err
 	}
-	p := &pull{f: f, req: req, source: listing.Of(req.Source), revision: listing.Revision, rules: rules, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
+	p := &pull{f: f, req: req, source: listing.Of(req.Source), revision: listing.Revision, read: listing.read, rules: rules, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
 	p.gate.failing = meter.failing
 	if err := p.checkManifestSize(listing.Files); err != nil {
 		return Result{}, err
@@ -337,7 +337,7 @@ func (f *Fetcher) chosen(ctx context.Context, req Request, l Listing, failing fu
 		return Listing{}, wrongList(req.Source, err)
 	}
 	l.Files = withoutFolders(l.Files)
-	if l.Files, err = f.choose(ctx, req, l, failing); err != nil {
+	if l.Files, err = f.choose(ctx, req, &l, failing); err != nil {
 		return Listing{}, err
 	}
 	// What is left out does no harm, whatever its name is.

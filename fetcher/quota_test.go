@@ -63,6 +63,8 @@ func TestListingSurvivesSpentResolves(t *testing.T) {
 func TestRequestsOfAPull(t *testing.T) {
 	tree := bigTree(1, 8<<20)
 	tree["again.json"] = tree["config.json"]
+	// The index is read to choose the other files, and not fetched again.
+	tree["model.safetensors.index.json"] = fetchertest.Bytes([]byte(`{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}`))
 	for _, pinned := range []bool{false, true} {
 		e := newEnv(t, fetchertest.HubOptions{})
 		revision := e.push(repoID, tree)
@@ -78,8 +80,8 @@ func TestRequestsOfAPull(t *testing.T) {
 		if info != wantInfo || trees != 1 {
 			t.Errorf("revision %q: %d look-ups and %d lists, want %d and 1", revision, info, trees, wantInfo)
 		}
-		if n := len(e.hub.Requests(fetchertest.Match{Kind: fetchertest.KindResolve})); n != 4 {
-			t.Errorf("revision %q: %d requests of files for 4 contents", revision, n)
+		if n := len(e.hub.Requests(fetchertest.Match{Kind: fetchertest.KindResolve})); n != 5 {
+			t.Errorf("revision %q: %d requests of files for 5 contents", revision, n)
 		}
 	}
 }
