@@ -63,7 +63,8 @@ func TestListingSurvivesSpentResolves(t *testing.T) {
 func TestRequestsOfAPull(t *testing.T) {
 	tree := bigTree(1, 8<<20)
 	tree["again.json"] = tree["config.json"]
-	// The index is read to choose the other files, and not fetched again.
+	// Because of the third weights the index is read to choose files; it is not fetched again.
+	tree["another.safetensors"] = fetchertest.Bytes([]byte("of no set"))
 	tree["model.safetensors.index.json"] = fetchertest.Bytes([]byte(`{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}`))
 	for _, pinned := range []bool{false, true} {
 		e := newEnv(t, fetchertest.HubOptions{})
