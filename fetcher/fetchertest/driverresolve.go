@@ -8,7 +8,14 @@ import (
 )
 
 // resolver is the suite's driver, which is one.
-func (s *suite) resolver() fetcher.Resolver { return s.Driver.(fetcher.Resolver) } //nolint:forcetypeassert // the suite asked before
+func (s *suite) resolver() fetcher.Resolver {
+	s.t.Helper()
+	r, ok := s.Driver.(fetcher.Resolver)
+	if !ok {
+		s.t.Fatal("the driver is no resolver any more")
+	}
+	return r
+}
 
 func resolves(f Fixture) bool {
 	_, ok := f.Driver.(fetcher.Resolver)

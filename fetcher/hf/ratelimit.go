@@ -19,7 +19,12 @@ const (
 )
 
 // requestsOf says in words which requests a limit counts.
-var requestsOf = map[string]string{limitAPI: "API calls", limitResolves: "file requests"}
+func requestsOf(limit string) string {
+	if limit == limitResolves {
+		return "file requests"
+	}
+	return "API calls"
+}
 
 const (
 	// maxSpent bounds how long a limit is taken for used up: a header with a slip in it

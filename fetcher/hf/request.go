@@ -117,9 +117,9 @@ func (d *Driver) spent(op operation, limit, token string) *fetcher.Error {
 	if wait <= 0 {
 		return nil
 	}
-	e := op.fail(fetcher.ErrThrottled, fmt.Errorf("the quota of %s at %s is used up until %s", requestsOf[limit], d.endpoint.Host, until.UTC().Format("15:04:05 UTC")), throttledHint(token))
+	e := op.fail(fetcher.ErrThrottled, fmt.Errorf("the quota of %s at %s is used up until %s", requestsOf(limit), d.endpoint.Host, until.UTC().Format("15:04:05 UTC")), throttledHint(token))
 	e.RetryAfter = wait
-	e.Quota = fetcher.Quota{Host: d.endpoint.Host, Requests: requestsOf[limit], Until: until}
+	e.Quota = fetcher.Quota{Host: d.endpoint.Host, Requests: requestsOf(limit), Until: until}
 	return e
 }
 
