@@ -75,7 +75,7 @@ func (l *limits) learn(limit string, status int, header http.Header, now time.Ti
 	}
 	if empty {
 		reset = min(reset, maxSpent)
-		until, spread := now.Add(reset), reset
+		until, spread := now.Add(reset), reset-reset/10 // a little less: twice the Hub's window is as much as most who wait can bear
 		for range min(max(s.refused-1, 0), 16) {
 			spread = min(2*spread, maxSpread)
 		}

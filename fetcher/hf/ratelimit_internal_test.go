@@ -32,14 +32,14 @@ func TestReturnsAreSpread(t *testing.T) {
 			now = now.Add(wait)
 		}
 		step("something is left", 200, limitAnswer(7, 100), 0, 0)
-		step("the last call was its own", 200, limitAnswer(0, 99), 100*time.Second, 100*time.Second)
-		step("refused", 429, limitAnswer(0, 299), 300*time.Second, 300*time.Second)
-		step("refused again", 429, limitAnswer(0, 199), 200*time.Second, 400*time.Second)
-		step("and again", 429, limitAnswer(0, 299), 300*time.Second, 1200*time.Second)
+		step("the last call was its own", 200, limitAnswer(0, 99), 100*time.Second, 90*time.Second)
+		step("refused", 429, limitAnswer(0, 299), 300*time.Second, 270*time.Second)
+		step("refused again", 429, limitAnswer(0, 199), 200*time.Second, 360*time.Second)
+		step("and again", 429, limitAnswer(0, 299), 300*time.Second, 1080*time.Second)
 		step("and again", 429, limitAnswer(0, 299), 300*time.Second, maxSpread)
 		step("served", 200, limitAnswer(3, 200), 0, 0)
-		step("refused after that", 429, limitAnswer(0, 59), 60*time.Second, 60*time.Second)
-		step("Retry-After alone", 429, http.Header{"Retry-After": {"20"}}, 20*time.Second, 40*time.Second)
+		step("refused after that", 429, limitAnswer(0, 59), 60*time.Second, 54*time.Second)
+		step("Retry-After alone", 429, http.Header{"Retry-After": {"20"}}, 20*time.Second, 36*time.Second)
 	}
 }
 
