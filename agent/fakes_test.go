@@ -272,12 +272,14 @@ func (p *fakePuller) Resolve(_ context.Context, req fetcher.Request) (string, er
 func (p *fakePuller) Pull(ctx context.Context, req fetcher.Request) (fetcher.Result, error) {
 	p.mu.Lock()
 	p.pulls = append(p.pulls, time.Now())
-	takes, err, revision, refuse := p.takes, p.err, p.revision, p.refuse
+	takes, err, revision := p.takes, p.err, p.revision
+	var refused error
+	if p.refuse != nil {
+		refused = p.refuse(req)
+	}
 	p.mu.Unlock()
-	if refuse != nil {
-		if err := refuse(req); err != nil {
-			return fetcher.Result{}, err
-		}
+	if refused != nil {
+		return fetcher.Result{}, refused
 	}
 	p.onPull(req.Name)
 	req.Progress(fetcher.Progress{Phase: fetcher.PhasePulling, BytesDone: 1, BytesTotal: 7})
