@@ -131,7 +131,7 @@ func New(o Options) (*Agent, error) {
 		return nil, errors.New("configure the agent: there is no connection to an API server; run in a pod or give --kubeconfig")
 	}
 	wakeup := make(chan struct{}, 1)
-	k, err := newKube(o.Kube, o.NodeName, o.Config.Volume, poke(wakeup), o.Logger)
+	k, err := newKube(o.Kube, o.NodeName, namespaceOf(o.Release), o.Config.Volume, poke(wakeup), o.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("configure the agent: %w", err)
 	}

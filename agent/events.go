@@ -58,6 +58,9 @@ type event struct {
 	Action  string
 	Note    string
 	Warning bool
+	// Fleet, if not "", is the object's name: it is an event of the fleet, which
+	// whoever is first creates. It regards the namespace that the agents are in.
+	Fleet string
 }
 
 // eventWrite is one request: a new event, or the count of an older one.
@@ -75,6 +78,8 @@ type eventWrite struct {
 type eventAPI struct {
 	events *kubeclient.Events
 	node   string
+	// namespace is the one that the agents are in.
+	namespace string
 }
 
 func (a eventAPI) write(ctx context.Context, e eventWrite) (string, error) {
@@ -104,10 +109,17 @@ func (a eventAPI) write(ctx context.Context, e eventWrite) (string, error) {
 		Note:                e.Note,
 		Type:                kind,
 	}
+	if e.Fleet != "" {
+		ev.Name, ev.GenerateName = e.Fleet, ""
+		ev.Regarding = corev1.ObjectReference{APIVersion: "v1", Kind: "Namespace", Name: a.namespace}
+	}
 	if e.Count > 1 {
 		ev.Series = &eventsv1.EventSeries{Count: e.Count, LastObservedTime: metav1.NewMicroTime(e.Last)}
 	}
 	made, err := a.events.Create(ctx, ev, metav1.CreateOptions{FieldManager: FieldManager})
+	if e.Fleet != "" && apierrors.IsAlreadyExists(err) {
+		return e.Fleet, nil // another node was first
+	}
 	if err != nil {
 		return "", err
 	}

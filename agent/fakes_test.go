@@ -241,6 +241,8 @@ type fakePuller struct {
 	pulls    []time.Time
 	lookups  int
 	onPull   func(name string)
+	// refuse, if not nil, ends a pull or a lookup before it begins.
+	refuse func(req fetcher.Request) error
 }
 
 func (p *fakePuller) set(change func()) {
@@ -255,10 +257,15 @@ func (p *fakePuller) count() (pulls, lookups int) {
 	return len(p.pulls), p.lookups
 }
 
-func (p *fakePuller) Resolve(context.Context, fetcher.Request) (string, error) {
+func (p *fakePuller) Resolve(_ context.Context, req fetcher.Request) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lookups++
+	if p.refuse != nil {
+		if err := p.refuse(req); err != nil {
+			return "", err
+		}
+	}
 	return p.revision, p.err
 }
 
@@ -266,7 +273,14 @@ func (p *fakePuller) Pull(ctx context.Context, req fetcher.Request) (fetcher.Res
 	p.mu.Lock()
 	p.pulls = append(p.pulls, time.Now())
 	takes, err, revision := p.takes, p.err, p.revision
+	var refused error
+	if p.refuse != nil {
+		refused = p.refuse(req)
+	}
 	p.mu.Unlock()
+	if refused != nil {
+		return fetcher.Result{}, refused
+	}
 	p.onPull(req.Name)
 	req.Progress(fetcher.Progress{Phase: fetcher.PhasePulling, BytesDone: 1, BytesTotal: 7})
 	timer := time.NewTimer(takes)

@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
@@ -45,9 +47,18 @@ type kube struct {
 	logger *slog.Logger
 }
 
+// namespaceOf is the namespace of a Helm release, NAMESPACE/NAME; without one, default.
+func namespaceOf(release string) string {
+	namespace, _, ok := strings.Cut(release, "/")
+	if !ok || namespace == "" {
+		return metav1.NamespaceDefault
+	}
+	return namespace
+}
+
 // newKube makes the clients; it sends nothing. wake is called when a pod here
 // changes.
-func newKube(cfg *rest.Config, node string, volume VolumeConfig, wake func(), logger *slog.Logger) (*kube, error) {
+func newKube(cfg *rest.Config, node, namespace string, volume VolumeConfig, wake func(), logger *slog.Logger) (*kube, error) {
 	client, err := kubeclient.New(cfg)
 	if err != nil {
 		return nil, err
@@ -61,7 +72,7 @@ func newKube(cfg *rest.Config, node string, volume VolumeConfig, wake func(), lo
 		labels: labels,
 		client: client, wake: wake, logger: logger,
 		api:    nodeAPI{nodes: client.Nodes(), name: node},
-		events: eventAPI{events: client.Events(eventNamespace), node: node},
+		events: eventAPI{events: client.Events(eventNamespace), node: node, namespace: namespace},
 		watch:  newPodWatch(client.Pods(""), node, wake, logger),
 	}, nil
 }

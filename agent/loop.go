@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"maps"
-	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -50,6 +49,9 @@ type loopState struct {
 	lifting       bool
 	liftNotBefore time.Time
 
+	// throttled are the quotas of sources that are used up.
+	throttled throttled
+
 	gpus  steady
 	leaks leaks
 	// measured is what replicas here took beside weights and cache, and kept what of that is written down.
@@ -74,7 +76,7 @@ type loopState struct {
 func newLoopState(cfg Config) loopState {
 	return loopState{
 		cfg: cfg, records: map[string]record{}, states: map[string]State{}, warm: map[string]string{},
-		statuses: map[string]store.Status{},
+		statuses: map[string]store.Status{}, throttled: throttled{},
 	}
 }
 
@@ -173,7 +175,9 @@ func (a *Agent) observeList(now time.Time) {
 		return
 	}
 	l.rejected = ""
+	old := l.cfg.Models
 	a.adopt(got.Value.cfg)
+	l.spreadNew(now, old)
 	a.tryAgain(now, func(Model) bool { return true })
 	a.logger.Info("take over configuration", "config", l.cfg)
 	l.keepList, l.listGood = true, got.Value.data
@@ -244,6 +248,7 @@ func (a *Agent) gather(now time.Time) facts {
 	for _, out := range removed {
 		a.removalEnded(now, out)
 	}
+	l.throttled.expire(now)
 	f := facts{
 		Now: now, Intervals: l.cfg.Intervals, Concurrent: l.cfg.Pull.ConcurrentModels, Limits: l.cfg.Store,
 		List: l.cfg.Models, ListKnown: true,
@@ -335,10 +340,8 @@ func (a *Agent) act(ctx context.Context, f facts, d decision) { //nolint:context
 		case r.Managed && r.Unwanted.IsZero() && (f.NodeKnown || !m.Listed):
 			r.Unwanted = f.Now
 		}
-		if m.Warm && r.LookedUp.IsZero() && m.Model.Refresh > 0 {
-			// Found in the store, nobody knows how old: a fleet that restarts
-			// must not look everything up at once.
-			r.LookedUp = f.Now.Add(-rand.N(m.Model.Refresh))
+		if m.Warm && m.Model.Refresh > 0 {
+			r.spreadLookUp(f.Now, m.Model.Refresh)
 		}
 		l.records[m.Name] = r
 	}

@@ -20,6 +20,8 @@ type snapshot struct {
 	rejected bool
 	turn     time.Time
 	memory   ramDecision
+	// throttled is until when hosts answer no more requests.
+	throttled map[string]time.Time
 }
 
 // metrics is the /metrics page. What is state is computed at scrape from the
@@ -39,7 +41,7 @@ type metrics struct {
 	storeKnown, storeBytes, diskFree, diskSize *prometheus.Desc
 	storeRoom, storeReserved, storeQuota       *prometheus.Desc
 	storeReadOnly                              *prometheus.Desc
-	rejected, turn                             *prometheus.Desc
+	rejected, turn, throttled                  *prometheus.Desc
 }
 
 func newMetrics(load func() *snapshot, reading func() ([]gpu.Device, time.Time, bool)) *metrics {
@@ -78,6 +80,7 @@ func newMetrics(load func() *snapshot, reading func() ([]gpu.Device, time.Time, 
 		storeQuota:    desc("store_quota_bytes", "Most that the store may hold; absent without a quota."),
 		storeReadOnly: desc("store_readonly", "1 if nothing can be written to the store's file system."),
 		rejected:      desc("list_rejected", "1 if the model list on file is not in force because it is not valid."),
+		throttled:     desc("source_throttled_until_timestamp_seconds", "When the quota of a source's host is renewed that is used up; absent while there is some left.", "host"),
 		turn:          desc("loop_last_turn_timestamp_seconds", "When the loop last turned."),
 	}
 }
@@ -105,7 +108,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.writes.Describe(ch)
 	for _, d := range []*prometheus.Desc{
 		m.state, m.modelBytes, m.done, m.total, m.rate, m.warm, m.gpuMemory, m.gpuLeaked, m.gpuState, m.gpuKnown, m.gpuAge,
-		m.storeKnown, m.storeBytes, m.diskFree, m.diskSize, m.storeRoom, m.storeReserved, m.storeQuota, m.storeReadOnly, m.rejected, m.turn,
+		m.storeKnown, m.storeBytes, m.diskFree, m.diskSize, m.storeRoom, m.storeReserved, m.storeQuota, m.storeReadOnly, m.rejected, m.turn, m.throttled,
 	} {
 		ch <- d
 	}
@@ -148,6 +151,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	if s.limits.Quota > 0 {
 		gauge(m.storeQuota, float64(s.limits.Quota))
+	}
+	for host, until := range s.throttled {
+		gauge(m.throttled, float64(until.UnixNano())/1e9, host)
 	}
 	gauge(m.rejected, truth(s.rejected))
 	gauge(m.turn, float64(s.turn.UnixNano())/1e9)
@@ -206,6 +212,6 @@ func (a *Agent) show(f facts, d decision) {
 	}
 	a.shown.Store(&snapshot{
 		models: d.Models, leaks: leaked, store: f.Store, limits: f.Limits, reserved: reserved,
-		rejected: a.loop.rejected != "", turn: f.Now, memory: d.Memory,
+		rejected: a.loop.rejected != "", turn: f.Now, memory: d.Memory, throttled: a.loop.throttled.byHost(),
 	})
 }

@@ -57,6 +57,7 @@ func testMetricsPage(t *testing.T) {
 		leaks:  map[string]uint64{"MIG-4": 7 * gib},
 		store:  answer[storeView]{Known: true, Value: storeView{Usage: store.Usage{StoreBytes: 1, FreeBytes: 2, TotalBytes: 3}}},
 		limits: StoreConfig{Quota: 10, Reserve: Share{Bytes: 1}}, reserved: 5, rejected: true, turn: noon,
+		throttled: map[string]time.Time{"huggingface.co": noon},
 	})
 	list := devices(79, 10)
 	list[0].UUID, list[0].ReservedBytes, list[0].UsedBytes = "GPU-0", gib/2, gib/2

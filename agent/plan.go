@@ -231,7 +231,7 @@ func (p *planner) whenGood(s *modelState, index int, have store.Manifest, r reco
 		// Being unable to look again takes nothing from what is here.
 		s.Reason, s.Hint, s.Next = "it cannot be brought up to date: "+r.Failure.Reason, r.Failure.Hint, r.Next
 	}
-	at := r.LookedUp.Add(s.Model.Refresh)
+	at := r.LookedUp.Add(s.Model.Refresh - r.Early)
 	if r.Next.After(at) {
 		at = r.Next
 	}
@@ -264,6 +264,11 @@ func (p *planner) want(s *modelState, index int, r record, lookup bool) {
 		if !due {
 			p.wakeAt(r.Next)
 		}
+	}
+	if !failed && !c.demand && p.Now.Before(r.NotBefore) {
+		s.Reason = "it is new in the list: the nodes of a fleet begin one after the other"
+		p.wakeAt(r.NotBefore)
+		return
 	}
 	switch {
 	case failed && r.Failure.NoRoom != nil:

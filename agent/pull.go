@@ -219,7 +219,10 @@ func failureOf(err error) (f *failure, retryAfter time.Duration) {
 	if errors.As(err, &fe) {
 		retryAfter = min(fe.RetryAfter, maxRetryAfter)
 	}
+	quota := fetcher.QuotaOf(err)
 	switch {
+	case quota.Host != "":
+		f.State, f.Reason, f.Hint = StateQueued, quotaReason(quota), strings.TrimPrefix(f.Hint+"; "+lessQuota, "; ")
 	case errors.Is(err, fetcher.ErrNoSpace):
 		f.State, f.Code = StateSkipped, store.CodeNoRoom
 		f.Reason = "no room: " + f.Reason

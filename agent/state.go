@@ -71,6 +71,12 @@ type record struct {
 	Next time.Time
 	// LookedUp is when the revision was last looked up.
 	LookedUp time.Time
+	// Early is how much before the end of the interval it is looked up again, once
+	// Spread says that this was decided.
+	Early  time.Duration
+	Spread bool
+	// NotBefore is when a first attempt at an entry that is new in the list may start.
+	NotBefore time.Time
 	// PulledRevision is what the last attempt with Transfer published.
 	PulledRevision string
 	// Unwanted is since when the model is no longer wanted here; zero if it is.

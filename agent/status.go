@@ -45,6 +45,18 @@ type NodeStatus struct {
 	GPUs    GPUStatus   `json:"gpus"`
 	Store   StoreStatus `json:"store"`
 	List    ListStatus  `json:"list"`
+	// Throttled are the sources' quotas that are used up.
+	Throttled []ThrottledStatus `json:"throttled,omitempty"`
+}
+
+// ThrottledStatus is a source's quota that is used up.
+type ThrottledStatus struct {
+	// Host is whose it is, Requests of which requests: "API calls".
+	Host     string `json:"host"`
+	Requests string `json:"requests"`
+	// Until is when it is renewed, rounded up to a minute. The node itself may return
+	// later, see [ModelStatus.Next].
+	Until time.Time `json:"until"`
 }
 
 // ModelStatus is one model on this node.

@@ -3,10 +3,12 @@ package agent
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -25,6 +27,7 @@ func (a *Agent) say(ctx context.Context, now time.Time, f facts, d decision) tim
 	u, err := l.gpus.utter(now, &l.said, l.cfg.Intervals, func(w gpuWord) (said, error) {
 		status := describe(d.Models, w, f.Store, l.speed)
 		status.Agent, status.Release, status.List = a.o.Version, a.o.Release, list
+		status.Throttled = l.throttled.list()
 		a.hideInStatus(&status)
 		return compose(labels(d.Models, w), status, now)
 	})
@@ -133,10 +136,14 @@ func (a *Agent) pullEnded(now time.Time, out outcome) {
 		l.records[name] = r
 		return
 	}
-	if out.Pulled {
+	if out.Pulled && fetcher.QuotaOf(out.Err).Host == "" {
 		a.metrics.pulled(out)
 	}
 	r.Transfer = out.Model.transfer()
+	if q := fetcher.QuotaOf(out.Err); q.Host != "" {
+		a.pullThrottled(now, out, r, q)
+		return
+	}
 	if out.Err != nil {
 		f, retryAfter := failureOf(out.Err)
 		f.Reason, f.Hint = a.o.Secrets.Scrub(f.Reason), a.o.Secrets.Scrub(f.Hint)
@@ -156,6 +163,10 @@ func (a *Agent) pullEnded(now time.Time, out outcome) {
 	}
 	r.Failure, r.Failures, r.Next = nil, 0, time.Time{}
 	r.LookedUp, r.PulledRevision = now, out.Revision
+	r.Early, r.Spread = 0, false // a fleet pulls a new revision together
+	if refresh := out.Model.Refresh; !out.Pulled && refresh > 0 {
+		r.Early, r.Spread = rand.N(max(1, refresh/10)), true
+	}
 	l.records[name] = r
 	if out.Pulled {
 		a.logger.Info("pulled model", "model", name, "revision", out.Revision, "bytes", out.Result.Bytes,

@@ -59,7 +59,7 @@ func (p *pull) transferAll(ctx context.Context, contents []content) error {
 		pace: newPace(p.f.o.Jobs), chunk: chunkFirst,
 	}
 	for _, c := range contents {
-		if c.file.Size <= smallSize {
+		if c.file.Size <= smallSize || p.wasRead(c.file) != nil {
 			d.small.waiting = append(d.small.waiting, c)
 		} else {
 			d.large = append(d.large, c)

@@ -44,6 +44,15 @@ type Listing struct {
 	// a source that is one object of a bucket is a file of its folder. The zero Source
 	// else.
 	Source Source
+
+	// read is a file that was read to choose the others; nil: none was.
+	read *readFile
+}
+
+// readFile is a file of a listing and its content.
+type readFile struct {
+	file    File
+	content []byte
 }
 
 // Of is the source that the files of a listing of src are asked for with.
@@ -85,6 +94,17 @@ type Driver interface {
 	// whether it has changed. How long the source may take to answer is the driver's
 	// to bound: the engine watches bodies only.
 	Open(ctx context.Context, obj Object, offset, length int64) (io.ReadCloser, error)
+}
+
+// Resolver is a Driver of a kind of source that has a name for its content which costs
+// less than the list: a branch's commit. List of the source at that revision lists it
+// without looking it up again.
+type Resolver interface {
+	Driver
+
+	// Resolve returns the revision that src means now, as List would. Errors are as
+	// List's.
+	Resolve(ctx context.Context, src Source) (string, error)
 }
 
 // Voucher is a Driver of a kind of source where what vouches for a file costs a

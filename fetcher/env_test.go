@@ -36,13 +36,19 @@ type env struct {
 func newEnv(t *testing.T, o fetchertest.HubOptions) *env {
 	t.Helper()
 	e := &env{t: t, hub: fetchertest.StartHub(t, o), dir: filepath.Join(t.TempDir(), "store")}
+	e.newDriver()
+	return e
+}
+
+// newDriver makes a driver that knows nothing of the one before.
+func (e *env) newDriver() {
+	e.t.Helper()
 	driver, err := hf.New(hf.Options{Endpoint: e.hub.URL()})
 	if err != nil {
-		t.Fatal(err)
+		e.t.Fatal(err)
 	}
-	t.Cleanup(driver.CloseIdleConnections)
+	e.t.Cleanup(driver.CloseIdleConnections)
 	e.hf = driver
-	return e
 }
 
 func (e *env) store() *store.Store {

@@ -58,6 +58,32 @@ type Error struct {
 	// RetryAfter is how long to wait before trying again, at least; zero if
 	// the source did not say.
 	RetryAfter time.Duration
+	// Quota is, of an ErrThrottled, which quota is used up; zero: the source named none.
+	Quota Quota
+}
+
+// Quota is a number of requests that a source answers in a window of time, and that is
+// used up. Until then is for all who share it; RetryAfter of the same [Error] is when
+// this process should return, which may be later: all at once would use it up again.
+type Quota struct {
+	// Host is whose quota it is.
+	Host string
+	// Requests says of which requests, in words: "API calls".
+	Requests string
+	// Until is when it is renewed.
+	Until time.Time
+	// Held says that the source was not even asked: its driver knew. That is no try and
+	// no failure.
+	Held bool
+}
+
+// QuotaOf returns the quota that err says is used up, or the zero Quota.
+func QuotaOf(err error) Quota {
+	var e *Error
+	if errors.As(err, &e) && errors.Is(err, ErrThrottled) {
+		return e.Quota
+	}
+	return Quota{}
 }
 
 // Error says it in one sentence: op, origin, cause; hint.

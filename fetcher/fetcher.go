@@ -45,14 +45,21 @@ type Options struct {
 	// source that asks for a longer wait ends the pull at once. Default 10 minutes.
 	// Neither it nor Attempts depends on why the tries fail.
 	Patience time.Duration
+	// Yield has a pull or a look-up end at once where the quota that finding and listing
+	// files takes is used up, rather than wait for it: who has other models to pull begins
+	// it again when the error's RetryAfter has passed. See [QuotaOf].
+	Yield bool
 	// Secrets are refused where a source lists files; nil: there are none.
 	Secrets *secrets.Set
+	// Catalog, if not nil, is asked what a source means before the source is.
+	Catalog Catalog
 }
 
 // Fetcher pulls models into one store. It is safe for concurrent use.
 type Fetcher struct {
 	o       Options
 	limiter *rate.Limiter
+	found   found
 }
 
 // New returns a Fetcher; zero options get their defaults.
@@ -143,16 +150,37 @@ type Result struct {
 	Duration               time.Duration
 }
 
-// Resolve looks up which revision the source means now.
+// Resolve looks up which revision the source means now: by the catalog if that knows,
+// else at the source, without listing its files where the source allows that.
 func (f *Fetcher) Resolve(ctx context.Context, req Request) (string, error) {
 	if req.Source.Pinned() {
 		return req.Source.Revision, nil
 	}
-	l, err := f.list(ctx, req, nil)
+	revision, err := f.lookUp(ctx, req)
 	if err != nil {
 		return "", fmt.Errorf("look up %s: %w", req.Source, err)
 	}
-	return l.Revision, nil
+	return revision, nil
+}
+
+func (f *Fetcher) lookUp(ctx context.Context, req Request) (string, error) {
+	driver, err := f.o.Drivers[req.Source.Scheme](req.Access)
+	if err != nil {
+		return "", err
+	}
+	r, ok := driver.(Resolver)
+	if !ok {
+		l, err := f.listAll(ctx, req, driver, nil)
+		return l.Revision, err
+	}
+	if commit, _, ok := f.catalogued(ctx, req); ok {
+		return commit, nil
+	}
+	commit, err := f.resolve(ctx, req, r, nil)
+	if err == nil {
+		f.found.put(req, commit, nil) // the pull that follows lists this one
+	}
+	return commit, err
 }
 
 // Pull brings the model into the store, verified, and publishes it. It resumes
@@ -209,6 +237,11 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	defer meter.quiet()
 
 	meter.phase(PhaseListing)
+	defer func() {
+		if !errors.Is(err, ErrThrottled) { // else what was found serves the next try
+			f.found.forget(req)
+		}
+	}()
 	listing, rules, err := f.contents(ctx, req, meter.failing)
 	if err != nil {
 		return Result{}, err
@@ -220,7 +253,7 @@ func (f *Fetcher) pull(ctx context.Context, req Request) (res Result, err error)
 	if err != nil {
 		return Result{}, err
 	}
-	p := &pull{f: f, req: req, source: listing.Of(req.Source), revision: listing.Revision, rules: rules, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
+	p := &pull{f: f, req: req, source: listing.Of(req.Source), revision: listing.Revision, read: listing.read, rules: rules, staging: staging, meter: meter, sums: map[string]string{}, woken: make(chan struct{}, 1)}
 	p.gate.failing = meter.failing
 	if err := p.checkManifestSize(listing.Files); err != nil {
 		return Result{}, err
@@ -304,7 +337,7 @@ func (f *Fetcher) chosen(ctx context.Context, req Request, l Listing, failing fu
 		return Listing{}, wrongList(req.Source, err)
 	}
 	l.Files = withoutFolders(l.Files)
-	if l.Files, err = f.choose(ctx, req, l, failing); err != nil {
+	if l.Files, err = f.choose(ctx, req, &l, failing); err != nil {
 		return Listing{}, err
 	}
 	// What is left out does no harm, whatever its name is.
@@ -359,8 +392,21 @@ func (f *Fetcher) list(ctx context.Context, req Request, failing func(error)) (L
 	if err != nil {
 		return Listing{}, err
 	}
+	if r, ok := driver.(Resolver); ok {
+		return f.listResolved(ctx, req, r, failing)
+	}
+	return f.listAll(ctx, req, driver, failing)
+}
+
+// listGate is the gate of the requests that find and list files.
+func (f *Fetcher) listGate(failing func(error)) *gate {
+	return &gate{failing: failing, yields: f.o.Yield}
+}
+
+// listAll has the driver find and list what the source means in one step.
+func (f *Fetcher) listAll(ctx context.Context, req Request, driver Driver, failing func(error)) (Listing, error) {
 	var l Listing
-	err = f.retry(ctx, "list files", &gate{failing: failing}, func(ctx context.Context) (int64, error) {
+	err := f.retry(ctx, "list files", f.listGate(failing), func(ctx context.Context) (int64, error) {
 		var err error
 		l, err = driver.List(ctx, req.Source)
 		return 0, err

@@ -160,7 +160,7 @@ func Choose(ctx context.Context, d Driver, src Source, l Listing, c Choice) ([]F
 	var index *weightIndex
 	if file, ok := neededIndex(l.Files, c); ok {
 		var err error
-		if index, err = readIndex(ctx, d, Object{Source: l.Of(src), Revision: l.Revision, File: file}); err != nil {
+		if index, _, err = readIndex(ctx, d, Object{Source: l.Of(src), Revision: l.Revision, File: file}); err != nil {
 			return nil, err
 		}
 	}
@@ -168,8 +168,8 @@ func Choose(ctx context.Context, d Driver, src Source, l Listing, c Choice) ([]F
 }
 
 // choose is [Choose] with retries, and refuses an index that names what is not there
-// before anything is transferred.
-func (f *Fetcher) choose(ctx context.Context, req Request, l Listing, failing func(error)) ([]File, error) {
+// before anything is transferred. What it read for that stays with the listing.
+func (f *Fetcher) choose(ctx context.Context, req Request, l *Listing, failing func(error)) ([]File, error) {
 	c := req.choice()
 	if l.Source != (Source{}) && len(c.Include) == 0 && len(c.Exclude) == 0 {
 		return l.Files, nil // one object, which was named
@@ -184,9 +184,9 @@ func (f *Fetcher) choose(ctx context.Context, req Request, l Listing, failing fu
 		if err != nil {
 			return nil, err
 		}
-		err = f.retry(ctx, "read "+file.Path, &gate{failing: failing}, func(ctx context.Context) (int64, error) {
+		err = f.retry(ctx, "read "+file.Path, f.listGate(failing), func(ctx context.Context) (int64, error) {
 			var err error
-			index, err = readIndex(ctx, driver, Object{Source: l.Of(req.Source), Revision: l.Revision, File: file})
+			index, l.read, err = readIndex(ctx, driver, Object{Source: l.Of(req.Source), Revision: l.Revision, File: file})
 			return 0, err
 		})
 		if err != nil {
@@ -227,26 +227,27 @@ func (f *Fetcher) publishedIndex(req Request, file File) *weightIndex {
 }
 
 // readIndex reads an index from its source; nil if it is none, or not what the source
-// vouches for: the pull, which verifies it like any other file, says so.
-func readIndex(ctx context.Context, d Driver, obj Object) (index *weightIndex, err error) {
+// vouches for: the pull, which verifies it like any other file, says so. read is its
+// content.
+func readIndex(ctx context.Context, d Driver, obj Object) (index *weightIndex, read *readFile, err error) {
 	body, err := d.Open(ctx, obj, 0, obj.File.Size)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, body.Close()) }()
 	text, err := io.ReadAll(io.LimitReader(body, obj.File.Size+1))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if int64(len(text)) != obj.File.Size {
-		return nil, &Error{Kind: ErrTransient, Op: "read", Origin: obj.File.Path, Err: io.ErrUnexpectedEOF}
+		return nil, nil, &Error{Kind: ErrTransient, Op: "read", Origin: obj.File.Path, Err: io.ErrUnexpectedEOF}
 	}
 	sum, stated := sha256.Sum256(text), obj.File.Digest.newHash(obj.File.Size)
 	if stated != nil {
 		stated.Write(text)
 	}
 	if obj.File.Digest.verify(hex.EncodeToString(sum[:]), stated) != nil {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return parseIndex(obj.File.Path, text), nil
+	return parseIndex(obj.File.Path, text), &readFile{obj.File, text}, nil
 }

@@ -78,3 +78,22 @@ func TestSlowIsNoProgress(t *testing.T) {
 		}
 	})
 }
+
+// What a driver refuses by itself is no try: however often, it is waited out. A try that
+// the source refused counts.
+func TestHeldBackIsNoTry(t *testing.T) {
+	for _, held := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			f, tries := New(Options{Logger: slog.New(slog.DiscardHandler), Attempts: 3, Patience: time.Hour}), 0
+			err := f.retry(t.Context(), "test", new(gate), func(context.Context) (int64, error) {
+				if tries++; tries == 10 {
+					return 1 << 20, nil
+				}
+				return 0, &Error{Kind: ErrThrottled, RetryAfter: time.Minute, Quota: Quota{Host: "hub", Held: held}, Err: io.EOF}
+			})
+			if held && (err != nil || tries != 10) || !held && (err == nil || tries != 3) {
+				t.Errorf("held %t: %d tries, %v", held, tries, err)
+			}
+		})
+	}
+}

@@ -21,7 +21,8 @@ type pull struct {
 	req      Request
 	source   Source // of objects: see [Listing.Source]
 	revision string
-	rules    int // the version of those that chose the files
+	read     *readFile // was fetched while files were chosen; nil: none was
+	rules    int       // the version of those that chose the files
 	staging  *store.Staging
 	meter    *meter
 	driver   Driver
@@ -95,6 +96,15 @@ func (p *pull) run(ctx context.Context, files []File, known map[string]string) e
 	// The largest first: the pull is over when the last one is.
 	slices.SortStableFunc(missing, func(a, b content) int { return cmp.Compare(b.file.Size, a.file.Size) })
 	return p.transferAll(ctx, missing)
+}
+
+// wasRead returns the content of a file that was fetched while files were chosen: it is
+// not asked for again.
+func (p *pull) wasRead(f File) []byte {
+	if p.read == nil || p.key(p.read.file) != p.key(f) || f.Size > batchBytes {
+		return nil
+	}
+	return p.read.content
 }
 
 // look has the dispatcher look again.

@@ -22,6 +22,8 @@ type gate struct {
 	until time.Time
 	// failing, if not nil, hears why a try failed that is made again.
 	failing func(error)
+	// yields: where a quota is used up, a request is not waited with, but ends.
+	yields bool
 }
 
 func (g *gate) close(d time.Duration) {
@@ -84,11 +86,17 @@ func (f *Fetcher) retry(ctx context.Context, what string, g *gate, try func(cont
 		if got += n; got >= leastProgress && !errors.Is(err, ErrSlow) {
 			failures, progress, got = 0, time.Now(), 0
 		}
-		failures++
+		quota := QuotaOf(err)
+		if quota.Host != "" && g.yields {
+			return err
+		}
+		if !quota.Held { // else nobody was asked
+			failures++
+		}
 		if failures >= f.o.Attempts {
 			return gaveUp(err, failures)
 		}
-		wait := backoff(failures)
+		wait := backoff(max(1, failures))
 		var e *Error
 		asked := errors.As(err, &e) && e.RetryAfter > 0
 		if asked {
@@ -127,7 +135,10 @@ func (f *Fetcher) patient(ctx context.Context, progress time.Time, wait time.Dur
 
 // gaveUp is the end of a row of tries without progress.
 func gaveUp(err error, tries int) error {
-	if tries == 1 {
+	switch tries {
+	case 0: // nobody was asked
+		return err
+	case 1:
 		return fmt.Errorf("gave up after 1 try: %w", err)
 	}
 	return fmt.Errorf("gave up after %d tries without progress: %w", tries, err)

@@ -69,6 +69,12 @@ func explained(t *testing.T) map[string]corev1.Node {
 		"failed": cold(agent.StateFailed, func(m *agent.ModelStatus) {
 			m.Reason, m.Hint, m.Next = "list hf://Org/llama: the Hub answers 503", "wait: the Hub has a problem", in(90*time.Second)
 		}),
+		"throttled": func() corev1.Node {
+			m := coldModel("llama", agent.StateQueued)
+			m.Reason, m.Next = "the quota of API calls at huggingface.co is used up until 12:05 UTC", in(7*time.Minute)
+			m.Hint = "wait; with a token in HF_TOKEN the Hub allows more; pinned commits, a mirror and a controller need less of it (docs/fleet.md)"
+			return say(throttledWord(word(time.Minute, m)))
+		}(),
 		"failed-due": cold(agent.StateFailed, func(m *agent.ModelStatus) { m.Reason, m.Next = "the connection was reset", in(-time.Second) }),
 		"refused": cold(agent.StateFailed, func(m *agent.ModelStatus) {
 			m.Reason, m.Hint, m.Code, m.Next = "read hf://Org/llama: the repository is gated", "ask for access on the model's page and give a token in credentials", store.CodeRefused, in(9*time.Minute)

@@ -263,7 +263,11 @@ func (f *Fleet) troubleTable(v View) table {
 			t.add("...", "", fmt.Sprintf("%s more; --wide or --node show them", count(len(order)-i, "row")))
 			break
 		}
-		t.add(someNames(nodes[k], 3), k.code, brief(k.text, width))
+		text := k.text
+		if k.code == TroubleThrottled {
+			text += fmt.Sprintf("; %d of %s wait", len(nodes[k]), count(len(f.Nodes), "node"))
+		}
+		t.add(someNames(nodes[k], 3), k.code, brief(text, width))
 	}
 	return t
 }

@@ -77,6 +77,12 @@ func word(ago time.Duration, models ...agent.ModelStatus) agent.NodeStatus {
 }
 
 // bare is a Node with GPUs and nothing of Stoker's.
+// throttledWord is of a node whose models wait for the Hub.
+func throttledWord(s agent.NodeStatus) agent.NodeStatus {
+	s.Throttled = []agent.ThrottledStatus{{Host: "huggingface.co", Requests: "API calls", Until: now.Add(5 * time.Minute)}}
+	return s
+}
+
 func bare(name string) corev1.Node {
 	return corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{presentLabel: "true"}, Annotations: map[string]string{}},

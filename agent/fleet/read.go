@@ -154,6 +154,9 @@ func (n *Node) take(s agent.NodeStatus) {
 		Known: s.Store.Known, Reason: s.Store.Reason, Bytes: s.Store.Bytes, FreeBytes: s.Store.FreeBytes, TotalBytes: s.Store.TotalBytes,
 		ReadBytesPerSecond: max(0, s.Store.ReadRate), ReadAt: s.Store.ReadAt,
 	}
+	for _, q := range s.Throttled {
+		n.Throttled = append(n.Throttled, agent.ThrottledStatus{Host: q.Host, Requests: q.Requests, Until: inJSON(q.Until)})
+	}
 	n.List = ModelList{Models: s.List.Models, Rejected: s.List.Rejected}
 }
 

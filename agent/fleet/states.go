@@ -176,6 +176,13 @@ func (x *explainer) queued() advice {
 			running = append(running, m.Name)
 		}
 	}
+	if x.m.NextAttempt != nil && x.m.Hint != "" { // what it waits for is no place of its own
+		do := or(strings.TrimRight(x.m.Hint, "."), "wait")
+		if wait := x.m.NextAttempt.Sub(x.now); wait > 0 {
+			do += "; the agent asks again in " + span(wait)
+		}
+		return advice{fmt.Sprintf("%s is wanted on %s and waits%s", x.name, x.n.Name, x.colon()), do, ""}
+	}
 	why := fmt.Sprintf("%s is wanted on %s and waits for its turn%s", x.name, x.n.Name, x.because())
 	if len(running) == 0 && x.m.Reason != "" {
 		return advice{why, "wait: its turn comes by itself", ""}

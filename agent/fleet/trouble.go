@@ -58,6 +58,11 @@ func (n *Node) findTroubles(now time.Time) {
 	case n.Store.Reason != "":
 		say(TroubleStore, "the store: %s", n.Store.Reason)
 	}
+	for _, q := range n.Throttled {
+		if now.Before(q.Until) {
+			say(TroubleThrottled, "the quota of %s at %s is used up until %s", q.Requests, q.Host, q.Until.UTC().Format("15:04 UTC"))
+		}
+	}
 	if !n.GPUs.Known {
 		say(TroubleGPUs, "the GPUs are not known: %s", or(n.GPUs.Reason, "the agent does not say why"))
 	}

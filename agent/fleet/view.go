@@ -67,8 +67,10 @@ type Node struct {
 	// Models are those that the annotation or a label names.
 	Models []ModelOnNode `json:"models"`
 	// OmittedModels is how many did not go into the annotation.
-	OmittedModels int       `json:"omittedModels,omitempty"`
-	Troubles      []Trouble `json:"troubles,omitempty"`
+	OmittedModels int `json:"omittedModels,omitempty"`
+	// Throttled are the sources' quotas that are used up, for which models here wait.
+	Throttled []agent.ThrottledStatus `json:"throttled,omitempty"`
+	Troubles  []Trouble               `json:"troubles,omitempty"`
 
 	labels map[string]string
 	owners map[string][]string
@@ -138,6 +140,7 @@ const (
 	TroubleDisagreement = "disagreement"
 	TroubleList         = "listRejected"
 	TroubleStore        = "store"
+	TroubleThrottled    = "throttled"
 	TroubleGPUs         = "gpusUnknown"
 	TroubleLeak         = "leak"
 	TroubleSilent       = "silent"

@@ -339,3 +339,24 @@ func TestReadmeShowsTheTruth(t *testing.T) {
 		}
 	}
 }
+
+// A quota is of all who share it: how many nodes wait for it is one row, and gone when it
+// is renewed.
+func TestThrottledNodesAreCounted(t *testing.T) {
+	t.Parallel()
+	var nodes []corev1.Node
+	for i := range 30 {
+		s := word(time.Minute, warmModel("llama", 1))
+		if i%3 == 0 {
+			s = throttledWord(s)
+		}
+		nodes = append(nodes, speaking(t, fmt.Sprintf("gpu-%02d", i), s))
+	}
+	want := "the quota of API calls at huggingface.co is used up until " + now.Add(5*time.Minute).UTC().Format("15:04 UTC") + "; 10 of 30 nodes wait"
+	if text := render(t, Read(nodes, now), View{Wide: true}); !strings.Contains(text, want) {
+		t.Errorf("status does not say %q:\n%s", want, text)
+	}
+	if text := render(t, Read(nodes, now.Add(6*time.Minute)), View{Wide: true}); strings.Contains(text, "used up") {
+		t.Errorf("status still says so:\n%s", text)
+	}
+}

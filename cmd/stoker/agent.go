@@ -88,7 +88,7 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 	admission := agent.NewAdmission(s.Usage, cfg.Store)
 	puller := fetcher.New(fetcher.Options{
 		Store: s, Secrets: c.secrets, Drivers: drivers(c.secrets), Logger: logger, Jobs: cfg.Pull.Jobs, MaxRate: cfg.Pull.MaxRate, Admit: admission.Admit,
-		Patience: pullPatience,
+		Patience: pullPatience, Yield: true,
 	})
 	a, err := agent.New(agent.Options{
 		Config: cfg, ConfigPath: f.config, NodeName: f.nodeName, PodUID: os.Getenv("POD_UID"), Version: version, Release: f.release, Listen: f.listen, Kube: kube,

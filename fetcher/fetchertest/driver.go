@@ -82,6 +82,8 @@ func TestDriver(t *testing.T, setup Setup) {
 		{"vouch for what changed", testVouchChanged, can.Change != nil && vouches(can)},
 		{"vouch with an ended context", testVouchEnded, vouches(can)},
 		{"list with an ended context", testListEnded, always},
+		{"resolve", testResolve, resolves(can)},
+		{"resolve missing", testResolveMissing, resolves(can)},
 		{"list concurrently", testListConcurrent, always},
 		{"open ranges", testOpenRanges, always},
 		{"open outside the file", testOpenOutside, always},

@@ -1,6 +1,7 @@
 package fetchertest
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -90,7 +91,7 @@ func (h *Hub) serveRoute(a *answer, r *http.Request, rt route) {
 		a.fail(http.StatusMethodNotAllowed, "", "Method not allowed")
 		return
 	}
-	if h.options.Mirror.refuse(a, rt) {
+	if h.options.Mirror.refuse(a, r, rt) {
 		return
 	}
 	c, ok := h.admit(a, r, rt)
@@ -99,8 +100,7 @@ func (h *Hub) serveRoute(a *answer, r *http.Request, rt route) {
 	}
 	switch rt.kind {
 	case KindInfo:
-		blobs := strings.EqualFold(r.URL.Query().Get("blobs"), "true") && !h.options.Mirror.NoBlobs
-		a.json(map[string]any{"_id": c.id[:24], "id": rt.repo, "modelId": rt.repo, "sha": c.id, "private": false, "gated": false, "disabled": false, "tags": []string{}, "siblings": siblings(c, blobs)})
+		h.serveInfo(a, r, rt, c)
 	case KindTree:
 		h.serveTree(a, r, rt, c)
 	case KindPaths:
@@ -110,6 +110,31 @@ func (h *Hub) serveRoute(a *answer, r *http.Request, rt route) {
 	default:
 		a.fail(http.StatusNotFound, "", "Not found")
 	}
+}
+
+// serveInfo tells of a revision: all of it, or what expand names. As any answer of
+// Express, it has a weak ETag of its text.
+func (h *Hub) serveInfo(a *answer, r *http.Request, rt route, c *commit) {
+	query := r.URL.Query()
+	info := map[string]any{"_id": c.id[:24], "id": rt.repo, "modelId": rt.repo, "sha": c.id, "private": false, "gated": false, "disabled": false, "tags": []string{}}
+	if expand := query["expand"]; len(expand) > 0 {
+		for key := range info {
+			if key != "_id" && key != "id" && !slices.Contains(expand, key) {
+				delete(info, key)
+			}
+		}
+	} else {
+		info["siblings"] = siblings(c, strings.EqualFold(query.Get("blobs"), "true") && !h.options.Mirror.NoBlobs)
+	}
+	sum := sha256.New()
+	_ = json.NewEncoder(sum).Encode(info) // neither fails
+	etag := fmt.Sprintf(`W/"%x"`, sum.Sum(nil)[:8])
+	a.Header().Set("ETag", etag)
+	if r.Header.Get("If-None-Match") == etag {
+		a.WriteHeader(http.StatusNotModified)
+		return
+	}
+	a.json(info)
 }
 
 // siblings names the files; with blobs, sizes and digests as well.

@@ -26,6 +26,9 @@ type Mirror struct {
 	NoBlobs bool
 	// NoInfo is the status that every look-up of a revision is refused with.
 	NoInfo int
+	// NoExpand is the status that a look-up with ?expand= is refused with; 0: it is
+	// answered as the Hub does.
+	NoExpand int
 	// Direct sends large files, too, from the mirror itself.
 	Direct bool
 	// ETags are of another kind than the Hub's, and X-Linked-Etag is left out.
@@ -72,13 +75,15 @@ func (k ETags) of(c *Content, own string) string {
 }
 
 // refuse answers a request that the mirror does not know, and reports whether it did.
-func (m Mirror) refuse(a *answer, rt route) bool {
+func (m Mirror) refuse(a *answer, r *http.Request, rt route) bool {
 	status := 0
 	switch rt.kind {
 	case KindTree:
 		status = m.NoTree
 	case KindInfo:
-		status = m.NoInfo
+		if status = m.NoInfo; status == 0 && r.URL.Query().Has("expand") {
+			status = m.NoExpand
+		}
 	}
 	if status == 0 {
 		return false

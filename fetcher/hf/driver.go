@@ -37,7 +37,7 @@ type Options struct {
 	Bounds httpsource.Bounds
 }
 
-// Driver reads models from one Hub. It implements [fetcher.Driver].
+// Driver reads models from one Hub. It implements [fetcher.Resolver].
 type Driver struct {
 	endpoint  *url.URL // without a slash at the end of its path
 	token     func() (string, error)
@@ -47,6 +47,7 @@ type Driver struct {
 	bounds    httpsource.Bounds
 	limits    limits
 	addresses addresses
+	lookedUp  lookedUp
 }
 
 // New makes a driver; a bad endpoint is an error that shows it, less any
@@ -124,25 +125,6 @@ func (d *Driver) list(ctx context.Context, op operation, src fetcher.Source) (fe
 		return fetcher.Listing{}, err
 	}
 	return fetcher.Listing{Revision: commit, Files: files}, nil
-}
-
-// lookUp resolves a branch, tag or ref to the commit that it names now.
-func (d *Driver) lookUp(ctx context.Context, op operation, src fetcher.Source) (string, error) {
-	revision := src.Revision
-	if revision == "" {
-		revision = "main"
-	}
-	var info struct {
-		SHA string `json:"sha"`
-	}
-	target := d.url("/api/models/" + src.Path + "/revision/" + url.PathEscape(revision))
-	if _, err := d.readJSON(ctx, op, target, func(body *jsonBody) error { return body.decode(&info, maxInfo) }); err != nil {
-		return "", err
-	}
-	if !fetcher.IsCommit(info.SHA) {
-		return "", op.fail(fetcher.ErrTransient, fmt.Errorf("%s names no commit for revision %q", d.endpoint.Host, revision), "check that the endpoint is a Hub")
-	}
-	return info.SHA, nil
 }
 
 // url makes a URL of the endpoint from an escaped path.

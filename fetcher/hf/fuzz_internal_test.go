@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 )
 
 // FuzzLink: whatever a Link header says, the next page is asked of the endpoint itself.
@@ -54,9 +55,14 @@ func FuzzWaits(f *testing.F) {
 			t.Errorf("%q, %q: %s", limit, after, wait)
 		}
 		var l limits
-		l.learn(limitAPI, header)
-		if left := l.left(limitAPI); left < 0 || left > maxSpent {
-			t.Errorf("%q, %q: refused for %s", limit, after, left)
+		now := time.Now()
+		for range 20 {
+			l.learn(limitAPI, http.StatusTooManyRequests, header, now, 0.999)
+			left, until := l.left(limitAPI, now)
+			if left < 0 || left > maxSpent+max(maxSpent, maxSpread) || until.Sub(now) > maxSpent {
+				t.Errorf("%q, %q: refused for %s", limit, after, left)
+			}
+			now = now.Add(left)
 		}
 	})
 }

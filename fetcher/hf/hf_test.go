@@ -57,6 +57,7 @@ func TestDriver(t *testing.T) {
 		"as Nexus":            {Mirror: fetchertest.Mirror{NoTree: http.StatusBadRequest, Direct: true}},
 		"as Artifactory":      {Mirror: fetchertest.Mirror{Direct: true, ETags: fetchertest.SHA1ETags}},
 		"Xet's ETags":         {Mirror: fetchertest.Mirror{Direct: true, ETags: fetchertest.XetETags}},
+		"no expand":           {Mirror: fetchertest.Mirror{NoExpand: http.StatusBadRequest}},
 		"compressing":         {Mirror: fetchertest.Mirror{GzipBelow: 64 << 10}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -22,11 +22,21 @@ const (
 
 // readJSON has read decode a JSON answer of the endpoint, and returns its header.
 func (d *Driver) readJSON(ctx context.Context, op operation, target *url.URL, read func(*jsonBody) error) (http.Header, error) {
-	resp, _, err := d.get(ctx, op, target, request{limit: limitAPI, accept: "application/json"})
+	header, _, err := d.readNewJSON(ctx, op, target, "", read)
+	return header, err
+}
+
+// readNewJSON is readJSON for who has the answer with the ETag known, if that is not "":
+// changed is false, and nothing is decoded, where the answer is still the same.
+func (d *Driver) readNewJSON(ctx context.Context, op operation, target *url.URL, known string, read func(*jsonBody) error) (header http.Header, changed bool, err error) {
+	resp, _, err := d.get(ctx, op, target, request{limit: limitAPI, accept: "application/json", known: known})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotModified {
+		return resp.Header, false, nil
+	}
 	gunzip(resp, d.bounds.AnswerBytes)
 	body := newJSONBody(resp.Body, target.Host)
 	err = read(body)
@@ -36,19 +46,19 @@ func (d *Driver) readJSON(ctx context.Context, op operation, target *url.URL, re
 	var failed *fetcher.Error
 	switch {
 	case err == nil:
-		return resp.Header, nil
+		return resp.Header, true, nil
 	case ctx.Err() != nil:
-		return nil, op.ended(ctx, nil)
+		return nil, true, op.ended(ctx, nil)
 	case errors.As(err, &failed), errors.Is(err, errNoSizes):
-		return nil, err
+		return nil, true, err
 	}
 	if e := op.exceeded(err); e != nil {
-		return nil, e
+		return nil, true, e
 	}
 	if body.broken != nil {
-		return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("read the answer of %s: %w", target.Host, httpsource.Reword(body.broken)), checkNetwork(target.Host))
+		return nil, true, op.fail(fetcher.ErrTransient, fmt.Errorf("read the answer of %s: %w", target.Host, httpsource.Reword(body.broken)), checkNetwork(target.Host))
 	}
-	return nil, op.unreadable(target.Host, err)
+	return nil, true, op.unreadable(target.Host, err)
 }
 
 // jsonBody decodes an answer value by value, and holds no more of it in memory than

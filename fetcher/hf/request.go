@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
 	"github.com/stoker-project/stoker/fetcher/httpsource"
@@ -42,6 +43,8 @@ type request struct {
 	limit  string // which of the Hub's rate limits counts it
 	accept string
 	ranged string // Range header; empty: none
+	// known is the ETag of the answer that the caller has: then 304 is an answer, too.
+	known string
 	// see looks at each answer of the Hub itself that is no failure, before a
 	// redirect is followed.
 	see func(http.Header) error
@@ -50,7 +53,7 @@ type request struct {
 // errExpired is a signed address that the CDN refuses.
 var errExpired = errors.New("the CDN refuses the signed address")
 
-// get sends a GET to the endpoint and follows redirects. The answer is a 2xx;
+// get sends a GET to the endpoint and follows redirects. The answer is a 2xx, or a 304;
 // everything else is an error of one kind. A 403 of another host also is
 // errExpired. elsewhere is the address on another host that answered, if the Hub
 // was asked first and never again: then whoever has it needs no token.
@@ -60,9 +63,8 @@ func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r reque
 		return nil, nil, op.fail(fetcher.ErrMisconfigured, err, "write the token on one line, as the Hub shows it")
 	}
 	d.secrets.Add(token)
-	if wait := d.limits.left(r.limit); wait > 0 {
-		e := op.fail(fetcher.ErrThrottled, fmt.Errorf("the quota of %s at %s is used up", r.limit, d.endpoint.Host), throttledHint(token))
-		e.RetryAfter = wait
+	if e := d.spent(op, r.limit, token); e != nil {
+		e.Quota.Held = true
 		return nil, nil, e
 	}
 	away, back := false, false // from the Hub
@@ -74,10 +76,16 @@ func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r reque
 			return nil, nil, op.unreached(ctx, target, err)
 		}
 		if own {
-			d.limits.learn(r.limit, resp.Header)
+			d.limits.learn(r.limit, resp.StatusCode, resp.Header, time.Now(), share())
 		}
-		if resp.StatusCode >= http.StatusBadRequest || resp.StatusCode == http.StatusNotModified {
+		if resp.StatusCode >= http.StatusBadRequest || resp.StatusCode == http.StatusNotModified && r.known == "" {
 			discard(resp)
+			if own && resp.StatusCode == http.StatusTooManyRequests {
+				if e := d.spent(op, r.limit, token); e != nil {
+					e.Err, e.RetryAfter = answered(resp, token), max(e.RetryAfter, retryAfter(resp.Header))
+					return nil, nil, e
+				}
+			}
 			return nil, nil, classify(op, resp, own, token)
 		}
 		if own && r.see != nil {
@@ -87,7 +95,7 @@ func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r reque
 			}
 		}
 		switch {
-		case resp.StatusCode >= http.StatusMultipleChoices:
+		case resp.StatusCode >= http.StatusMultipleChoices && resp.StatusCode != http.StatusNotModified:
 		case !away || back:
 			return resp, nil, nil
 		default:
@@ -101,6 +109,18 @@ func (d *Driver) get(ctx context.Context, op operation, target *url.URL, r reque
 		target = next
 	}
 	return nil, nil, op.fail(fetcher.ErrTransient, fmt.Errorf("more than %d redirects", maxRedirects), "check the endpoint")
+}
+
+// spent is the refusal to ask while a quota is used up; nil: it is not.
+func (d *Driver) spent(op operation, limit, token string) *fetcher.Error {
+	wait, until := d.limits.left(limit, time.Now())
+	if wait <= 0 {
+		return nil
+	}
+	e := op.fail(fetcher.ErrThrottled, fmt.Errorf("the quota of %s at %s is used up until %s", requestsOf(limit), d.endpoint.Host, until.UTC().Format("15:04:05 UTC")), throttledHint(token))
+	e.RetryAfter = wait
+	e.Quota = fetcher.Quota{Host: d.endpoint.Host, Requests: requestsOf(limit), Until: until}
+	return e
 }
 
 // ask sends a GET to an address on another host that get returned, without a token,
@@ -142,6 +162,9 @@ func (d *Driver) send(ctx context.Context, target *url.URL, r request, token str
 	}
 	if r.ranged != "" {
 		req.Header.Set("Range", r.ranged)
+	}
+	if r.known != "" {
+		req.Header.Set("If-None-Match", r.known)
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)

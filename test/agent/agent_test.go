@@ -63,6 +63,7 @@ func TestAgent(t *testing.T) {
 		"mends what is swapped in its store":     testSwapped,
 		"gives a place for pulls back":           testStarved,
 		"tries every source that hangs":          testStarvedBySeveral,
+		"gives back what is throttled":           testThrottled,
 		"follows new rules":                      testUpgradedRules,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { test(t, c) })

@@ -87,6 +87,8 @@ type bench struct {
 	attempts int
 	patience time.Duration
 	bounds   httpsource.Bounds
+	mu       sync.Mutex
+	drivers  map[string]fetcher.Driver // of Hubs, by endpoint
 	// dial leads to pods; nil: there are none to ask.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -111,7 +113,7 @@ func nodeOf(t *testing.T) string {
 
 func newBenchWithoutNode(t *testing.T, c *cluster.Cluster, node string) *bench {
 	t.Helper()
-	b := &bench{T: t, cluster: c, client: c.Client(), node: node, dir: t.TempDir(), gpus: "simulated:dgxh200", log: &daemon.Log{}, stop: func() {}}
+	b := &bench{T: t, cluster: c, client: c.Client(), node: node, dir: t.TempDir(), gpus: "simulated:dgxh200", log: &daemon.Log{}, drivers: map[string]fetcher.Driver{}, stop: func() {}}
 	b.onRemove = func(name string) {
 		if v, ok := b.labels()[agent.WarmPrefix+name]; ok {
 			b.Errorf("%s is removed while the API server still says warm: %s", name, v)
@@ -216,7 +218,7 @@ func (b *bench) start() *agent.Agent {
 		Puller: fetcher.New(fetcher.Options{Store: s, Drivers: fetcher.Drivers{
 			fetcher.SchemeFile: func(fetcher.Access) (fetcher.Driver, error) { return file.New(), nil },
 			fetcher.SchemeHub:  b.hubDriver,
-		}, Logger: logger, Attempts: max(b.attempts, 1), Patience: b.patience, Admit: admission.Admit}),
+		}, Logger: logger, Attempts: max(b.attempts, 1), Patience: b.patience, Yield: true, Admit: admission.Admit}),
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -281,8 +283,18 @@ func (b *bench) board(spec string) {
 	b.devices.now = r
 }
 
+// hubDriver keeps a driver for each endpoint, as the agent's process does.
 func (b *bench) hubDriver(a fetcher.Access) (fetcher.Driver, error) {
-	return hf.FromEnvironment(a, hf.Options{UserAgent: "stoker/test", Bounds: b.bounds})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if d, ok := b.drivers[a.Endpoint]; ok && a.CredentialsDir == "" {
+		return d, nil
+	}
+	d, err := hf.FromEnvironment(a, hf.Options{UserAgent: "stoker/test", Bounds: b.bounds})
+	if err == nil {
+		b.drivers[a.Endpoint] = d
+	}
+	return d, err
 }
 
 // get reads the Node as an administrator does.
