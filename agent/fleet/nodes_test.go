@@ -88,7 +88,7 @@ func bare(name string) corev1.Node {
 }
 
 // speaking is a Node as an agent leaves it that says s.
-func speaking(t *testing.T, name string, s agent.NodeStatus) corev1.Node {
+func speaking(t testing.TB, name string, s agent.NodeStatus) corev1.Node {
 	t.Helper()
 	n := bare(name)
 	text, err := json.Marshal(s)
