@@ -43,10 +43,12 @@ type reader struct {
 	want   Want
 	fleet  Fleet
 	models sums
+	// texts are those of troubles that many nodes have alike, each kept once.
+	texts map[string]string
 }
 
 func newReader(want Want) *reader {
-	return &reader{want: want, fleet: Fleet{Nodes: []Node{}}, models: sums{}}
+	return &reader{want: want, fleet: Fleet{Nodes: []Node{}}, models: sums{}, texts: map[string]string{}}
 }
 
 // Read makes a Fleet of Node objects as they were at now.
@@ -82,10 +84,18 @@ func (r *reader) add(nodes []corev1.Node, now time.Time) {
 	}
 }
 
-// reduce adds a node's models to the groups, and keeps how many they are.
+// reduce adds a node's models to the groups, and keeps how many they are and what is
+// wrong with the node.
 func (r *reader) reduce(n *Node) {
 	r.fleet.groups.add(n)
 	w := n.warmth()
+	for i := range n.Troubles {
+		t := &n.Troubles[i]
+		if r.texts[t.Text] == "" {
+			r.texts[t.Text] = t.Text
+		}
+		t.Text = r.texts[t.Text]
+	}
 	n.counted, n.Models, n.labels, n.owners, n.taints = &w, nil, nil, nil, nil
 }
 
