@@ -36,6 +36,7 @@ type oldServer struct {
 
 // fullNode is as much metadata as a Node has with so many warm models, in two parts.
 func fullNode(tb testing.TB, models int) (head, tail string) {
+	tb.Helper()
 	m := metav1.PartialObjectMetadata{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "PartialObjectMetadata"},
 		ObjectMeta: metav1.ObjectMeta{Name: "NAME", UID: "NAME-uid", ResourceVersion: "7", Labels: map[string]string{}, Annotations: map[string]string{}},

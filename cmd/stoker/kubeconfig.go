@@ -45,8 +45,8 @@ func (c *cli) cluster(f *clusterFlags) (*rest.Config, error) {
 }
 
 // prepare hides what the API server is sent to know us by, also what will be read later,
-// as a pod's token that is renewed, and names this program and the command that asks: in
-// the API server's audit log, and where it counts requests by client.
+// as a pod's token that is renewed, and names this program and the command that asks, for
+// the API server's audit log.
 func (c *cli) prepare(cfg *rest.Config) *rest.Config {
 	c.secrets.Add(cfg.Password, cfg.BearerToken)
 	cfg.Wrap(c.secrets.Transport)
