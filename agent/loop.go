@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ type loopState struct {
 	kept    memory            // what the memory file says
 	states  map[string]State  // as last told, to tell changes
 	warm    map[string]string // revision that was last told to be warm
+	warmed  warmed            // to be told
 
 	started time.Time
 	storeOK bool // the store has answered once, or has not for long
@@ -39,6 +41,7 @@ type loopState struct {
 	nodeSeen   nodeView
 	nodeOK     bool
 	nodeGen    int
+	resyncIn   time.Duration // after the last reading of the Node, the next is due
 	nodeErr    string
 	said       sayer
 	writing    utterance // the write in flight
@@ -133,7 +136,8 @@ func (a *Agent) turn(ctx context.Context, now time.Time) time.Time {
 
 // ask starts the observations that are due.
 func (a *Agent) ask(ctx context.Context, now time.Time) {
-	iv := a.loop.cfg.Intervals
+	l := &a.loop
+	iv := l.cfg.Intervals
 	if a.list.due(now, iv.Observe) {
 		a.list.start(ctx, iv.Timeout, false)
 	}
@@ -143,13 +147,26 @@ func (a *Agent) ask(ctx context.Context, now time.Time) {
 	if a.disk.due(now, iv.Verify) {
 		a.disk.start(ctx, iv.Timeout, false)
 	}
-	every := iv.Resync
-	if !a.loop.nodeOK {
-		every = min(every, iv.RetryMin)
+	every := min(l.resyncIn, iv.Resync)
+	if !l.nodeOK {
+		every = min(iv.Resync, iv.RetryMin)
 	}
 	if a.node.due(now, every) {
 		a.node.start(ctx, iv.Timeout, false)
+		l.resyncIn = nextResync(l.resyncIn, iv.Resync)
 	}
+}
+
+// nextResync is after how long the Node is read again; before is the last one's, 0: there
+// was none. Agents that started together, or that an outage of the API server has brought
+// in step, do not stay so: the first is anywhere within every, the others come up to a
+// quarter early.
+func nextResync(before, every time.Duration) time.Duration {
+	least := every - every/4
+	if before == 0 {
+		least = 0
+	}
+	return least + rand.N(every-least) + 1
 }
 
 // observeList takes over a changed configuration if it is good. A bad one never

@@ -94,10 +94,14 @@ func measureTargets(cfg MeasureConfig, pods []pod, models []modelState, publishe
 	if !cfg.Enabled || !alike {
 		return nil
 	}
+	places := make(map[string]int, len(models))
+	for i, m := range models {
+		places[m.Name] = i
+	}
 	var out []measureTarget
 	for _, p := range pods {
-		at := slices.IndexFunc(models, func(m modelState) bool { return m.Name == p.Labels[ModelLabel] })
-		if p.Replica == nil || len(p.Adapters) > 0 || p.over() || p.GPUs == 0 || p.GPUParts || at < 0 {
+		at, known := places[p.Labels[ModelLabel]]
+		if p.Replica == nil || len(p.Adapters) > 0 || p.over() || p.GPUs == 0 || p.GPUParts || !known {
 			continue
 		}
 		m, r := models[at], p.Replica

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sort"
 	"strings"
 	"time"
 
@@ -89,7 +88,7 @@ func (p pod) over() bool {
 
 // podWatch keeps the pods of one node.
 type podWatch struct {
-	store      cache.Store
+	index      podIndex
 	controller cache.Controller
 	logger     *slog.Logger
 }
@@ -103,14 +102,15 @@ type fleetWatch interface {
 // newPodWatch watches the pods of a node; of all, if node is empty: then it keeps
 // of those that cannot read the store no more than that they are there.
 func newPodWatch(pods *kubeclient.Pods, node string, wake func(), logger *slog.Logger) *podWatch {
+	w := &podWatch{logger: logger}
 	onNode, keep := "spec.nodeName="+node, keepLittle
-	changed := func(any) { wake() }
 	if node == "" {
 		onNode, keep = "", keepReaders
-		changed = func(o any) {
-			if p, ok := o.(*corev1.Pod); ok && readsStore(p) {
-				wake()
-			}
+		w.index.keep = readsStore
+	}
+	changed := func(kept bool) {
+		if kept {
+			wake()
 		}
 	}
 	lw := &cache.ListWatch{
@@ -123,15 +123,14 @@ func newPodWatch(pods *kubeclient.Pods, node string, wake func(), logger *slog.L
 			return pods.Watch(ctx, o)
 		},
 	}
-	w := &podWatch{logger: logger}
-	w.store, w.controller = cache.NewInformerWithOptions(cache.InformerOptions{
+	_, w.controller = cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: lw,
 		ObjectType:    &corev1.Pod{},
 		Transform:     keep,
 		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    changed,
-			UpdateFunc: func(_, o any) { changed(o) },
-			DeleteFunc: changed,
+			AddFunc:    func(o any) { changed(w.index.put(o)) },
+			UpdateFunc: func(_, o any) { changed(w.index.put(o)) },
+			DeleteFunc: func(o any) { changed(w.index.remove(o)) },
 		},
 	})
 	return w
@@ -140,23 +139,13 @@ func newPodWatch(pods *kubeclient.Pods, node string, wake func(), logger *slog.L
 // run keeps the cache until ctx ends.
 func (w *podWatch) run(ctx context.Context) { w.controller.RunWithContext(ctx) }
 
-// pods returns the pods of this node in a stable order, and whether they are
-// known: before the first complete list they are not.
+// pods returns the pods of this node in a stable order, or of all nodes those that may
+// read the store, and whether they are known: before the first complete list they are not.
 func (w *podWatch) pods() ([]pod, bool) {
 	if !w.controller.HasSynced() {
 		return nil, false
 	}
-	objects := w.store.List()
-	out := make([]pod, 0, len(objects))
-	for _, o := range objects {
-		p, ok := o.(*corev1.Pod)
-		if !ok {
-			continue
-		}
-		out = append(out, podOf(p))
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i].UID < out[j].UID })
-	return out, true
+	return w.index.all(), true
 }
 
 // readsStore says whether a pod names a model or mounts the store's claim.

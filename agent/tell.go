@@ -219,13 +219,17 @@ func (a *Agent) tellChanges(f facts, d decision) {
 		}
 		if m.Warm && l.warm[m.Name] != m.Revision {
 			if l.pulledNow(m) {
-				a.events.record(event{Reason: EventModelWarm, Subject: m.Name, Action: "Pull", Note: "warm at revision " + m.Revision + ", " + sizeText(m.Bytes)})
+				l.warmed.add(m.Name, "warm at revision "+m.Revision+", "+sizeText(m.Bytes))
 			}
 			l.warm[m.Name] = m.Revision
 		}
 		if !m.Warm && m.State != StateAbsent {
 			delete(l.warm, m.Name)
+			l.warmed.drop(m.Name)
 		}
+	}
+	if e, ok := l.warmed.due(f.Now); ok {
+		a.events.record(e)
 	}
 	l.states = states
 }

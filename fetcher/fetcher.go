@@ -60,6 +60,7 @@ type Fetcher struct {
 	o       Options
 	limiter *rate.Limiter
 	found   found
+	here    contentIndex
 }
 
 // New returns a Fetcher; zero options get their defaults.
@@ -414,42 +415,6 @@ func (f *Fetcher) listAll(ctx context.Context, req Request, driver Driver, faili
 	return l, err
 }
 
-// knownContent maps content keys to the sha256 under which the content came
-// before, so that what has no sha256 of its source is not fetched again: from
-// what is published, withdrawn for another file's sake, or was admitted by a
-// pull that did not finish.
-func (f *Fetcher) knownContent(staging *store.Staging) (map[string]string, error) {
-	known, err := staging.Finished()
-	if err != nil {
-		return nil, err
-	}
-	manifests, err := f.o.Store.Withdrawn()
-	if err != nil {
-		return nil, err
-	}
-	names, err := f.o.Store.Names()
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		revisions, err := f.o.Store.Revisions(name)
-		if err != nil {
-			return nil, err
-		}
-		manifests = append(manifests, revisions...)
-	}
-	for _, m := range manifests {
-		src, err := ParseSource(m.Source)
-		if err != nil {
-			continue // an older or newer stoker's: it only costs a download
-		}
-		for _, mf := range m.Files {
-			known[contentKey(listed(mf), src, m.Revision)] = mf.SHA256
-		}
-	}
-	return known, nil
-}
-
 // publish writes the manifest unless exactly this is published, current and
 // intact already.
 func (f *Fetcher) publish(ctx context.Context, staging *store.Staging, m store.Manifest) error {
@@ -458,7 +423,12 @@ func (f *Fetcher) publish(ctx context.Context, staging *store.Staging, m store.M
 		return staging.Confirm(have)
 	}
 	m.PublishedAt = time.Now().UTC()
-	return staging.Publish(ctx, m)
+	if err := staging.Publish(ctx, m); err != nil {
+		return err
+	}
+	before, after := staging.Generations()
+	f.here.add(m, before, after)
+	return nil
 }
 
 func sameManifest(a, b store.Manifest) bool {

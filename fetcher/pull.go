@@ -68,7 +68,7 @@ func contentKey(f File, src Source, revision string) string {
 }
 
 // run makes every content present and verified.
-func (p *pull) run(ctx context.Context, files []File, known map[string]string) error {
+func (p *pull) run(ctx context.Context, files []File, known knownContent) error {
 	contents := p.contents(files, known)
 	missing, err := p.findMissing(ctx, contents)
 	if err != nil {
@@ -123,7 +123,7 @@ func (p *pull) wake() {
 }
 
 // contents folds files with one digest together.
-func (p *pull) contents(files []File, known map[string]string) []content {
+func (p *pull) contents(files []File, known knownContent) []content {
 	var all []content
 	index := map[string]int{}
 	var total int64
@@ -135,7 +135,7 @@ func (p *pull) contents(files []File, known map[string]string) []content {
 			continue
 		}
 		c := content{file: f, files: 1}
-		c.sha256 = known[k]
+		c.sha256 = known(k)
 		if f.Digest.Algorithm() == SHA256 {
 			c.sha256 = f.Digest.Hex()
 		}

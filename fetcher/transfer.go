@@ -70,7 +70,7 @@ func (t *transfer) doneMeanwhile(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if sum = known[p.key(t.file)]; sum == "" {
+		if sum = known(p.key(t.file)); sum == "" {
 			return "", nil
 		}
 		if err := p.staging.Keep(ctx, sum); err != nil {

@@ -2,7 +2,7 @@
 // and tells it to people: as a table (stoker status) and as an answer to why
 // one node is not warm for one model, and what to do (stoker explain).
 //
-// [ListNodes] and [ListVolumes] are its only parts that speak to the API server, and
+// [List], [ListOne] and [ListVolumes] are its only parts that speak to the API server, and
 // only list. The rest are functions of values: [Read] makes a [Fleet] of Node objects,
 // [Fleet.Write] and [Fleet.Explain] make text of it.
 //

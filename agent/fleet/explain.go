@@ -49,7 +49,7 @@ func (f *Fleet) Explain(node, model string) (*Explanation, error) {
 			return nil, err
 		}
 	}
-	if on == nil && !n.readable() && len(f.Models) > 0 {
+	if on == nil && !n.readable() && len(f.knownModels()) > 0 {
 		// A typing mistake is more likely than a model that only this node has.
 		if err := f.checkModel(model); err != nil {
 			return nil, err

@@ -11,53 +11,119 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
+	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/agent/kubeclient"
 )
 
 const (
-	// page is how many Nodes one request asks for: with a full annotation each
-	// is 100 KiB.
-	page = 200
+	// page is how many Nodes one request asks for: with its status and 500 warm models a
+	// Node has up to 350 KB.
+	page = 100
 	// patience is how long one request may take.
 	patience = 30 * time.Second
+	// listTries is how often a list begins anew whose pages have expired on the way,
+	// which takes five minutes by default.
+	listTries = 3
 )
 
-// ListNodes reads every Node, page by page. It needs the right to list nodes and no
-// other. The error says what to do.
-func ListNodes(ctx context.Context, cfg *rest.Config) ([]corev1.Node, error) {
-	cfg = rest.CopyConfig(cfg)
-	cfg.Timeout = patience
+// List reads every Node, page by page, and keeps of each what want asks for. It needs the
+// right to list nodes and no other. The error says what to do.
+func List(ctx context.Context, cfg *rest.Config, want Want) (*Fleet, error) {
+	cfg = patient(cfg)
 	client, err := kubeclient.New(cfg)
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := list(ctx, client.Nodes(), page)
+	r := newReader(want)
+	err = inPages(metav1.ListOptions{Limit: page}, func(o metav1.ListOptions) (metav1.ListInterface, error) {
+		l, err := client.Nodes().List(ctx, o)
+		if err == nil {
+			r.add(l.Items, time.Now())
+		}
+		return l, err
+	}, func() { r = newReader(want) })
 	if err != nil {
 		return nil, explain(cfg.Host, err)
 	}
-	return nodes, nil
+	return r.read(time.Now()), nil
 }
 
-func list(ctx context.Context, nodes *kubeclient.Nodes, page int64) ([]corev1.Node, error) {
-	var out []corev1.Node
-	o := metav1.ListOptions{Limit: page}
-	for {
+// ListOne reads one Node, to explain a model there or to show it alone; model may be
+// empty. Where there is no such Node, or it knows no such model, it reads the names of all
+// others as well, by which [Fleet.Only] and [Fleet.Explain] tell what is meant: of their
+// Nodes the metadata only, page by page. It needs the right to list nodes and no other.
+// The error says what to do.
+func ListOne(ctx context.Context, cfg *rest.Config, node, model string) (*Fleet, error) {
+	cfg = patient(cfg)
+	client, err := kubeclient.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	// By its name, so that the right to list suffices.
+	l, err := client.Nodes().List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", node).String()})
+	if err != nil {
+		return nil, explain(cfg.Host, err)
+	}
+	r, now := newReader(Want{Whole: true}), time.Now()
+	r.add(l.Items, now)
+	f := r.read(now)
+	if n, err := f.node(node); err == nil && (model == "" || n.model(model) != nil) {
+		return f, nil
+	}
+	if err := f.listNames(ctx, cfg); err != nil {
+		return nil, explain(cfg.Host, err)
+	}
+	return f, nil
+}
+
+// listNames reads the names of all nodes and of the models that they name.
+func (f *Fleet) listNames(ctx context.Context, cfg *rest.Config) error {
+	client, err := metadata.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	nodes := client.Resource(corev1.SchemeGroupVersion.WithResource("nodes"))
+	return inPages(metav1.ListOptions{Limit: page}, func(o metav1.ListOptions) (metav1.ListInterface, error) {
 		l, err := nodes.List(ctx, o)
-		if apierrors.IsResourceExpired(err) && o.Continue != "" {
-			// The API server has forgotten the version that the first page had.
-			out, o = nil, metav1.ListOptions{}
+		if err == nil {
+			for i := range l.Items {
+				m := &l.Items[i]
+				f.addNames(m.Name, m.Labels, m.Annotations[agent.StatusAnnotation])
+			}
+		}
+		return l, err
+	}, func() { f.nodeNames, f.modelNames = nil, nil })
+}
+
+// patient is cfg with bounds for somebody who waits: one page is asked for after the
+// other, and client-go's default of 5 requests a second would make that slow.
+func patient(cfg *rest.Config) *rest.Config {
+	cfg = rest.CopyConfig(cfg)
+	cfg.Timeout, cfg.QPS, cfg.Burst = patience, 50, 100
+	return cfg
+}
+
+// inPages calls list for one page after the other. Where the API server has forgotten the
+// version that the first page had, it calls restart and begins anew.
+func inPages(o metav1.ListOptions, list func(metav1.ListOptions) (metav1.ListInterface, error), restart func()) error {
+	for try := 1; ; {
+		l, err := list(o)
+		if apierrors.IsResourceExpired(err) && o.Continue != "" && try < listTries {
+			restart()
+			o.Continue = ""
+			try++
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
-		out = append(out, l.Items...)
-		if l.Continue == "" {
-			return out, nil
+		if o.Continue = l.GetContinue(); o.Continue == "" {
+			return nil
 		}
-		o.Continue = l.Continue
 	}
 }
 

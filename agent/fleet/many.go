@@ -91,14 +91,8 @@ func kindRow(name string, nodes []*Node) []string {
 				unallocated += *n.GPUs.Unallocated
 			}
 		}
-		for _, m := range n.Models {
-			if m.Wanted {
-				wanted++
-			}
-			if m.Warm {
-				warm++
-			}
-		}
+		w := n.warmth()
+		warm, wanted = warm+w.warm, wanted+w.wanted
 		if n.AgentVersion != "" {
 			versions[n.AgentVersion]++
 		}
@@ -162,73 +156,6 @@ func versionsText(versions map[string]int) string {
 		parts = append(parts, fmt.Sprintf("%s (%d)", v, versions[v]))
 	}
 	return strings.Join(parts, ", ")
-}
-
-// groupTable sums up what is not warm: one row for what many nodes say alike.
-func (f *Fleet) groupTable() table {
-	type key struct{ model, state, reason string }
-	type group struct {
-		key
-		nodes []string
-		of    []ModelOnNode
-	}
-	groups := map[key]*group{}
-	for _, n := range f.Nodes {
-		for _, m := range n.Models {
-			if !m.wantsALook() {
-				continue
-			}
-			k := key{m.Name, m.stateText(), m.reason()}
-			if len(m.Disagreements) > 0 {
-				k.reason = "labels and annotation disagree"
-			}
-			g := groups[k]
-			if g == nil {
-				g = &group{key: k}
-				groups[k] = g
-			}
-			g.nodes, g.of = append(g.nodes, n.Name), append(g.of, m)
-		}
-	}
-	all := slices.SortedFunc(maps.Values(groups), func(a, b *group) int {
-		return cmp.Or(
-			cmp.Compare(a.model, b.model), len(b.nodes)-len(a.nodes),
-			cmp.Compare(rank(agent.State(a.state)), rank(agent.State(b.state))), cmp.Compare(a.reason, b.reason),
-		)
-	})
-	var t table
-	t.add("MODEL", "STATE", "COUNT", "NODES", "PROGRESS", "REASON")
-	for i, g := range all {
-		if i == mostRows {
-			t.add("...", "", "", "", "", fmt.Sprintf("%s more; --wide, --model or --node show them", count(len(all)-i, "row")))
-			break
-		}
-		t.add(g.model, g.state, fmt.Sprint(len(g.nodes)), someNames(g.nodes, 2), progressOf(g.of), brief(g.reason, reasonWidth))
-	}
-	return t
-}
-
-// progressOf is how far several transfers are.
-func progressOf(of []ModelOnNode) string {
-	if len(of) == 1 {
-		return of[0].progress()
-	}
-	var percent span2
-	var left int64
-	for _, m := range of {
-		if m.progress() == "" {
-			continue
-		}
-		percent.add(int(100 * float64(max(0, min(m.DoneBytes, m.TotalBytes))) / float64(m.TotalBytes)))
-		left = max(left, m.SecondsLeft)
-	}
-	switch {
-	case !percent.any:
-		return ""
-	case left == 0:
-		return percent.text("%")
-	}
-	return percent.text("%") + ", up to " + span(seconds(left)) + " left"
 }
 
 func someNames(names []string, n int) string {

@@ -94,12 +94,12 @@ func bare(name string) corev1.Node {
 }
 
 // speaking is a Node as an agent leaves it that says s.
-func speaking(t *testing.T, name string, s agent.NodeStatus) corev1.Node {
-	t.Helper()
+func speaking(tb testing.TB, name string, s agent.NodeStatus) corev1.Node {
+	tb.Helper()
 	n := bare(name)
 	text, err := json.Marshal(s)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	n.Annotations[agent.StatusAnnotation] = string(text)
 	own := map[string]string{}

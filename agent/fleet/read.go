@@ -20,25 +20,6 @@ const gpuResource = "nvidia.com/gpu"
 // clockSkew is how far in the future a word may be before its clock is wrong.
 const clockSkew = time.Minute
 
-// Read makes a Fleet of Node objects as they were at now.
-func Read(nodes []corev1.Node, now time.Time) *Fleet {
-	f := &Fleet{Time: now.UTC().Truncate(time.Second), Nodes: []Node{}}
-	for i := range nodes {
-		n := readNode(&nodes[i], now)
-		if n.Word == WordNone && !hasGPU(&nodes[i]) {
-			f.others = append(f.others, n)
-			continue
-		}
-		f.Nodes = append(f.Nodes, n)
-	}
-	byName := func(a, b Node) int { return cmp.Compare(a.Name, b.Name) }
-	slices.SortFunc(f.Nodes, byName)
-	slices.SortFunc(f.others, byName)
-	f.OtherNodes = len(f.others)
-	f.Models = sum(f.Nodes)
-	return f
-}
-
 // hasGPU says whether anything about the node speaks of a GPU.
 func hasGPU(n *corev1.Node) bool {
 	_, offered := n.Status.Allocatable[gpuResource]

@@ -8,45 +8,58 @@ import (
 	"github.com/stoker-project/stoker/agent"
 )
 
-// sum adds models up over nodes.
+// sums adds models up over nodes, by name.
+type sums map[string]*tally
+
+type tally struct {
+	Model
+	sources, revisions map[string]int
+	bytes              map[string]int64
+}
+
 func sum(nodes []Node) []Model {
-	type tally struct {
-		Model
-		sources, revisions map[string]int
-		bytes              map[string]int64
+	all := sums{}
+	for i := range nodes {
+		all.add(&nodes[i])
 	}
-	all := map[string]*tally{}
-	for _, n := range nodes {
-		for _, m := range n.Models {
-			t := all[m.Name]
-			if t == nil {
-				t = &tally{sources: map[string]int{}, revisions: map[string]int{}, bytes: map[string]int64{}}
-				t.Name, t.States = m.Name, map[agent.State]int{}
-				all[m.Name] = t
-			}
-			t.Pods += m.Pods
-			if m.Source != "" {
-				t.sources[m.Source]++
-			}
-			if m.Wanted {
-				t.Wanted++
-				t.States[m.State]++
-			}
-			if !m.Warm {
-				continue
-			}
-			t.Warm++
-			t.revisions[m.Revision]++
-			t.bytes[m.Revision] = max(t.bytes[m.Revision], m.Bytes)
-			switch {
-			case m.Fits == nil:
-				t.FitsUnknown++
-			case *m.Fits > 0:
-				t.Fits += *m.Fits
-				t.FitsNodes++
-			}
+	return all.models()
+}
+
+func (all sums) add(n *Node) {
+	for i := range n.Models {
+		m := &n.Models[i]
+		t := all[m.Name]
+		if t == nil {
+			t = &tally{sources: map[string]int{}, revisions: map[string]int{}, bytes: map[string]int64{}}
+			t.Name, t.States = m.Name, map[agent.State]int{}
+			all[m.Name] = t
+		}
+		t.Pods += m.Pods
+		if m.Source != "" {
+			t.sources[m.Source]++
+		}
+		if m.Wanted {
+			t.Wanted++
+			t.States[m.State]++
+		}
+		if !m.Warm {
+			continue
+		}
+		t.Warm++
+		t.revisions[m.Revision]++
+		t.bytes[m.Revision] = max(t.bytes[m.Revision], m.Bytes)
+		switch {
+		case m.Fits == nil:
+			t.FitsUnknown++
+		case *m.Fits > 0:
+			t.Fits += *m.Fits
+			t.FitsNodes++
 		}
 	}
+}
+
+// models are the sums, by name.
+func (all sums) models() []Model {
 	out := make([]Model, 0, len(all))
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		t := all[name]
@@ -73,10 +86,10 @@ func byCount(counts map[string]int) []string {
 // Only keeps one node or one model, or both; empty names keep all. The error is
 // an [UnknownError].
 func (f *Fleet) Only(node, model string) (*Fleet, error) {
-	out := &Fleet{Time: f.Time, Nodes: f.Nodes, OtherNodes: f.OtherNodes}
 	if node == "" && model == "" {
-		out.Volumes = f.Volumes
+		return f, nil
 	}
+	out := &Fleet{Time: f.Time, Nodes: f.Nodes, OtherNodes: f.OtherNodes}
 	if node != "" {
 		n, err := f.node(node)
 		if err != nil {
@@ -114,16 +127,24 @@ func (f *Fleet) node(name string) (*Node, error) {
 			names = append(names, list[i].Name)
 		}
 	}
+	names = append(names, f.nodeNames...)
 	return nil, &UnknownError{What: "node", Name: name, Nearest: nearest(name, names), Known: len(names)}
 }
 
-func (f *Fleet) checkModel(name string) error {
-	var names []string
+// knownModels are the names of all models that a node says anything of.
+func (f *Fleet) knownModels() []string {
+	names := slices.Clone(f.modelNames)
 	for _, m := range f.Models {
-		if m.Name == name {
-			return nil
-		}
 		names = append(names, m.Name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func (f *Fleet) checkModel(name string) error {
+	names := f.knownModels()
+	if _, found := slices.BinarySearch(names, name); found {
+		return nil
 	}
 	return &UnknownError{What: "model", Name: name, Nearest: nearest(name, names), Known: len(names)}
 }

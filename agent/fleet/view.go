@@ -21,6 +21,11 @@ type Fleet struct {
 	Volumes []Volume `json:"volumes,omitempty"`
 
 	others []Node
+	// groups are what is not as it should be, where that was not kept of each node; nil: it
+	// was. See Want.
+	groups groups
+	// nodeNames and modelNames are names that the cluster has beside those of Nodes.
+	nodeNames, modelNames []string
 }
 
 // Word is what kind of word a Node carries.
@@ -72,9 +77,11 @@ type Node struct {
 	Throttled []agent.ThrottledStatus `json:"throttled,omitempty"`
 	Troubles  []Trouble               `json:"troubles,omitempty"`
 
-	labels map[string]string
-	owners map[string][]string
-	taints []taint
+	// counted is how many models it should hold and holds, where Models were not kept.
+	counted *warmth
+	labels  map[string]string
+	owners  map[string][]string
+	taints  []taint
 }
 
 // GPUs is what is known of a node's GPUs, as the agent rounds it.

@@ -71,8 +71,7 @@ var stokerChart = regexp.MustCompile(`^stoker-[0-9]`)
 // ValidatingAdmissionPolicies, where each release names its namespaces. It needs the
 // right to list both. The error is the API server's.
 func ListVolumes(ctx context.Context, cfg *rest.Config) (Volumes, error) {
-	cfg = rest.CopyConfig(cfg)
-	cfg.Timeout = patience
+	cfg = patient(cfg)
 	client, err := kubeclient.New(cfg)
 	if err != nil {
 		return Volumes{}, err

@@ -119,16 +119,8 @@ func (n *Node) warmOfWanted() string {
 	if !n.readable() {
 		return ""
 	}
-	wanted, warm := 0, 0
-	for _, m := range n.Models {
-		if m.Wanted {
-			wanted++
-		}
-		if m.Warm {
-			warm++
-		}
-	}
-	return fmt.Sprintf("%d of %d", warm, wanted)
+	w := n.warmth()
+	return fmt.Sprintf("%d of %d", w.warm, w.wanted)
 }
 
 func (n *Node) storeUsed() string {

@@ -9,14 +9,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/agent/kubeclient"
 )
 
@@ -118,71 +116,16 @@ func newKube(cfg *rest.Config, namespace, selector string) (*kube, error) {
 	}
 	k := &kube{api: api, pods: client.Pods(namespace), events: client.Events(eventNamespace), volumes: client.PersistentVolumes(), selector: selector}
 	var nodes, pods cache.Controller
-	k.nodeStore, nodes = newWatch(&metav1.PartialObjectMetadata{}, &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return api.nodes.List(ctx, o)
-		},
-		WatchFuncWithContext: api.nodes.Watch,
-	}, littleNode)
-	k.podStore, pods = newWatch(&corev1.Pod{}, &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.LabelSelector = selector
-			return k.pods.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.LabelSelector = selector
-			return k.pods.Watch(ctx, o)
-		},
-	}, littlePod)
+	k.nodeStore, nodes = newWatch(&metav1.PartialObjectMetadata{}, api.nodes.List, api.nodes.Watch, nodeItems, littleNode)
+	k.podStore, pods = newWatch(&corev1.Pod{}, func(ctx context.Context, o metav1.ListOptions) (*corev1.PodList, error) {
+		o.LabelSelector = selector
+		return k.pods.List(ctx, o)
+	}, func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		o.LabelSelector = selector
+		return k.pods.Watch(ctx, o)
+	}, podItems, littlePod)
 	k.watches = []cache.Controller{nodes, pods}
 	return k, nil
-}
-
-func newWatch(object runtime.Object, lw *cache.ListWatch, transform cache.TransformFunc) (cache.Store, cache.Controller) {
-	return cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: lw, ObjectType: object, Transform: transform, Handler: cache.ResourceEventHandlerFuncs{},
-	})
-}
-
-// littleNode keeps of a Node's metadata what nodeOf reads.
-func littleNode(o any) (any, error) {
-	m, ok := o.(*metav1.PartialObjectMetadata)
-	if !ok {
-		return o, nil // the last state of an object whose deletion was missed
-	}
-	n := nodeOf(m)
-	small := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.Version}}
-	set := func(keys []string) map[string]string {
-		out := make(map[string]string, len(keys))
-		for _, key := range keys {
-			out[key] = ""
-		}
-		return out
-	}
-	small.Labels, small.Annotations = set(n.Labels), set(n.Annotations)
-	if !n.Wrote.IsZero() {
-		wrote := metav1.NewTime(n.Wrote)
-		small.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: agent.FieldManager, Time: &wrote}}
-	}
-	return small, nil
-}
-
-// littlePod keeps of a pod what podOf reads.
-func littlePod(o any) (any, error) {
-	p, ok := o.(*corev1.Pod)
-	if !ok {
-		return o, nil
-	}
-	small := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion},
-		Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName},
-	}
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			small.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime}}
-		}
-	}
-	return small, nil
 }
 
 func (k *kube) seen() (nodes []node, pods []pod, known bool) {

@@ -82,11 +82,23 @@ func (n node) removal(pinned bool) ([]byte, error) {
 // releaseIn is the release that an agent's annotation names; empty where it names
 // none, or cannot be read.
 func releaseIn(status string) string {
-	var s struct {
-		Release string `json:"release"`
-	}
+	var s ofRelease
 	if json.Unmarshal([]byte(status), &s) != nil {
 		return ""
 	}
 	return s.Release
+}
+
+// ofRelease is what is read of an agent's annotation.
+type ofRelease struct {
+	Release string `json:"release"`
+}
+
+// statusOf is an annotation in which releaseIn finds the release.
+func statusOf(release string) string {
+	text, err := json.Marshal(ofRelease{release})
+	if err != nil {
+		return "" // a string always can be written
+	}
+	return string(text)
 }

@@ -17,8 +17,6 @@ import (
 var ErrNoNode = errors.New("there is no such node")
 
 const (
-	// pageSize is how many nodes are asked for at once.
-	pageSize = 500
 	// unlabelTries is how often a request is tried: for about a minute.
 	unlabelTries = 8
 	// progressEvery is how often it is said how far it is.

@@ -116,15 +116,14 @@ const pullPatience = time.Minute
 func (c *cli) kubeConfig(file string) (*rest.Config, error) {
 	if file == "" {
 		if cfg, err := rest.InClusterConfig(); err == nil {
-			c.hideAccount(cfg)
-			return cfg, nil
+			return c.prepare(cfg), nil
 		}
 	}
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = file
 	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
-	if err == nil {
-		c.hideAccount(cfg)
+	if err != nil {
+		return nil, err
 	}
-	return cfg, err
+	return c.prepare(cfg), nil
 }

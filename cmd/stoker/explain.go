@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/stoker-project/stoker/agent/fleet"
 )
 
 func (c *cli) explainCommand() *cobra.Command {
@@ -17,8 +19,8 @@ made of: state, progress, reason and next attempt, labels as they stand, GPUs,
 store and model list. Of a warm model it says whether a replica could start now,
 and if not, why.
 
-It reads Node objects and nothing else: your account needs the right to list
-nodes.
+It reads the Node and nothing else, and other Nodes only where that one does not
+know MODEL: your account needs the right to list nodes.
 
 ` + fleetExitCodes,
 		Example: `  stoker explain gpu-1 qwen2.5-7b-instruct
@@ -36,11 +38,15 @@ nodes.
 			if err := c.check(checkOutput(output), checkModelName("MODEL", args[1])); err != nil {
 				return err
 			}
-			all, err := c.fleet(cmd.Context(), &f)
+			cfg, err := c.cluster(&f)
 			if err != nil {
 				return err
 			}
-			e, err := all.Explain(args[0], args[1])
+			one, err := fleet.ListOne(cmd.Context(), cfg, args[0], args[1])
+			if err != nil {
+				return err
+			}
+			e, err := one.Explain(args[0], args[1])
 			if err != nil {
 				return unknownIsUsage(err)
 			}

@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
+	"runtime"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 )
 
 // clusterFlags say which cluster a command asks, as kubectl's do.
@@ -31,9 +34,22 @@ func (f *clusterFlags) config() (*rest.Config, error) {
 	return cfg, nil
 }
 
-// hideAccount hides what the API server is sent to know us by, also what will be
-// read later, as a pod's token that is renewed.
-func (c *cli) hideAccount(cfg *rest.Config) {
+// cluster is config for a command whose user waits: it logs warnings only.
+func (c *cli) cluster(f *clusterFlags) (*rest.Config, error) {
+	cfg, err := f.config()
+	if err != nil {
+		return nil, err
+	}
+	klog.SetSlogLogger(c.logger(slog.LevelWarn))
+	return c.prepare(cfg), nil
+}
+
+// prepare hides what the API server is sent to know us by, also what will be read later,
+// as a pod's token that is renewed, and names this program and the command that asks, for
+// the API server's audit log.
+func (c *cli) prepare(cfg *rest.Config) *rest.Config {
 	c.secrets.Add(cfg.Password, cfg.BearerToken)
 	cfg.Wrap(c.secrets.Transport)
+	cfg.UserAgent = fmt.Sprintf("stoker/%s (%s/%s) %s", version, runtime.GOOS, runtime.GOARCH, c.command.Name())
+	return cfg
 }

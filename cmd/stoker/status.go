@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/klog/v2"
+	"k8s.io/client-go/rest"
 
 	"github.com/stoker-project/stoker/agent/fleet"
 	"github.com/stoker-project/stoker/fetcher"
@@ -56,14 +55,21 @@ annotation agree. TROUBLE is explained below the tables; stoker explain has more
 			if err := c.check(checkOutput(f.output), checkModelName("--model", f.model)); err != nil {
 				return err
 			}
-			all, err := c.fleet(cmd.Context(), &f.clusterFlags)
+			cfg, err := c.cluster(&f.clusterFlags)
+			if err != nil {
+				return err
+			}
+			var all *fleet.Fleet
+			if f.node != "" {
+				all, err = fleet.ListOne(cmd.Context(), cfg, f.node, f.model)
+			} else {
+				all, err = fleet.List(cmd.Context(), cfg, fleet.Want{Whole: f.wide || f.output == "json", Model: f.model})
+			}
 			if err != nil {
 				return err
 			}
 			if f.node == "" && f.model == "" {
-				if err := c.volumes(cmd.Context(), &f.clusterFlags, all); err != nil {
-					return err
-				}
+				c.volumes(cmd.Context(), cfg, all)
 			}
 			shown, err := all.Only(f.node, f.model)
 			if err != nil {
@@ -83,27 +89,8 @@ annotation agree. TROUBLE is explained below the tables; stoker explain has more
 	return cmd
 }
 
-// fleet asks the API server.
-func (c *cli) fleet(ctx context.Context, f *clusterFlags) (*fleet.Fleet, error) {
-	cfg, err := f.config()
-	if err != nil {
-		return nil, err
-	}
-	c.hideAccount(cfg)
-	klog.SetSlogLogger(c.logger(slog.LevelWarn))
-	nodes, err := fleet.ListNodes(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	return fleet.Read(nodes, time.Now()), nil
-}
-
 // volumes adds what the caller may see of volumes.
-func (c *cli) volumes(ctx context.Context, f *clusterFlags, all *fleet.Fleet) error {
-	cfg, err := f.config()
-	if err != nil {
-		return err
-	}
+func (c *cli) volumes(ctx context.Context, cfg *rest.Config, all *fleet.Fleet) {
 	v, err := fleet.ListVolumes(ctx, cfg)
 	switch {
 	case apierrors.IsForbidden(err):
@@ -113,7 +100,6 @@ func (c *cli) volumes(ctx context.Context, f *clusterFlags, all *fleet.Fleet) er
 	default:
 		all.Add(v)
 	}
-	return nil
 }
 
 // checkModelName passes over a flag that is not given.

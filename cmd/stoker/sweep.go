@@ -84,6 +84,9 @@ func (c *cli) sweep(cmd *cobra.Command, f sweepFlags) error {
 	}
 	logger := c.logger(slog.LevelInfo)
 	klog.SetSlogLogger(logger)
+	if limit := limitMemory(); limit > 0 {
+		logger.Info("limit memory", "bytes", limit)
+	}
 	kube, err := c.kubeConfig(f.kubeconfig)
 	if err != nil {
 		return usage(fmt.Errorf("reach the API server: %w; run in a pod or give --kubeconfig", err))

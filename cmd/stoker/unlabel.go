@@ -93,8 +93,8 @@ func (c *cli) unlabel(cmd *cobra.Command, f unlabelFlags) error {
 	if err != nil {
 		return err
 	}
-	c.hideAccount(kube)
-	manyRequests(kube)
+	manyRequests(c.prepare(kube))
+	limitMemory()
 	removed, err := sweep.Unlabel(cmd.Context(), sweep.UnlabelOptions{Kube: kube, Nodes: f.nodes, Release: release, Logger: logger})
 	if errors.Is(err, sweep.ErrNoNode) || errors.Is(err, sweep.ErrReleaseThere) {
 		return usage(err)

@@ -34,8 +34,9 @@ func (g *Staging) Publish(ctx context.Context, m Manifest) error {
 	if err != nil {
 		return err
 	}
-	err = g.store.publish(m)
+	before, after, err := g.store.newGeneration(func() error { return g.store.publish(m) })
 	if err == nil {
+		g.before, g.after = before, after
 		// Withdrawn revisions waited for this: the model has a good one again.
 		err = errors.Join(g.store.removeIfExists(g.store.planPath(g.name)), asStoreError(g.store.removeAll(g.store.withdrawnDir(g.name))))
 	}
@@ -239,6 +240,7 @@ func (s *Store) remove(name string) error {
 	if err := s.removeAll(filepath.Join(s.dir, "manifests", name)); err != nil {
 		return asStoreError(err)
 	}
+	s.endGeneration()
 	if err := syncDir(filepath.Join(s.dir, "manifests")); err != nil {
 		return asStoreError(err)
 	}
@@ -296,6 +298,7 @@ func (s *Store) unpublish(m Manifest) error {
 	if err := asStoreError(s.removeAll(path)); err != nil { // a damaged one may be a folder
 		return err
 	}
+	s.endGeneration()
 	if err := syncDir(filepath.Dir(path)); err != nil {
 		return asStoreError(err)
 	}

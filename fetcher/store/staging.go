@@ -19,7 +19,13 @@ type Staging struct {
 	name  string
 	lock  *Lock
 	plan  *os.File
+	// before and after are the store's generations around a publication.
+	before, after string
 }
+
+// Generations are what [Store.Generation] returned before Publish and returns after it,
+// if nobody else has published since. Empty: not known, or nothing was published.
+func (g *Staging) Generations() (before, after string) { return g.before, g.after }
 
 // Stage begins a pull of the model. One at a time may; while another has it,
 // waiting is called once and Stage waits until that one is done or ctx ends.

@@ -8,6 +8,7 @@
 //	<store>/manifests/<name>/<revision>.json    written last: published
 //	<store>/status/<name>.json, agent.json      what `stoker wait` reads
 //	<store>/agent/                              memory: locks, records, plans
+//	<store>/agent/generation -> <random>        another one after every change of manifests
 //	<store>/hub/models--ORG--NAME/...           a view for HF_HUB_CACHE
 //
 // A revision is published when its manifest exists; the manifest is written
