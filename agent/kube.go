@@ -17,6 +17,10 @@ import (
 type cluster interface {
 	node(ctx context.Context) (nodeView, error)
 	apply(ctx context.Context, uid types.UID, s said) (nodeView, error)
+	// applyStatus writes the whole status into the agent's own Lease.
+	applyStatus(ctx context.Context, l StatusLease, packed string) error
+	// agents is about how many agents there are.
+	agents(ctx context.Context) (int, error)
 	// lift takes startup taints off the Node.
 	lift(ctx context.Context, taints []coldTaint) (nodeView, error)
 	pods() (pods []pod, known bool)
@@ -43,11 +47,14 @@ type kube struct {
 	client *kubeclient.Client
 	wake   func()
 	logger *slog.Logger
+	name   string // of the agent's own Node
+	// namespace is where agents run; empty: not known.
+	namespace string
 }
 
 // newKube makes the clients; it sends nothing. wake is called when a pod here
 // changes.
-func newKube(cfg *rest.Config, node string, volume VolumeConfig, wake func(), logger *slog.Logger) (*kube, error) {
+func newKube(cfg *rest.Config, node string, volume VolumeConfig, status StatusConfig, wake func(), logger *slog.Logger) (*kube, error) {
 	client, err := kubeclient.New(cfg)
 	if err != nil {
 		return nil, err
@@ -59,7 +66,7 @@ func newKube(cfg *rest.Config, node string, volume VolumeConfig, wake func(), lo
 	return &kube{
 		leases: leaseAPI{leases: client.Leases(volume.Namespace), name: volume.Lease},
 		labels: labels,
-		client: client, wake: wake, logger: logger,
+		client: client, wake: wake, logger: logger, name: node, namespace: status.Namespace,
 		api:    nodeAPI{nodes: client.Nodes(), name: node},
 		events: eventAPI{events: client.Events(eventNamespace), node: node},
 		watch:  newPodWatch(client.Pods(""), node, wake, logger),
@@ -70,6 +77,10 @@ func (k *kube) node(ctx context.Context) (nodeView, error) { return k.api.get(ct
 
 func (k *kube) apply(ctx context.Context, uid types.UID, s said) (nodeView, error) {
 	return k.api.apply(ctx, uid, s)
+}
+
+func (k *kube) applyStatus(ctx context.Context, l StatusLease, packed string) error {
+	return statusLeaseAPI{leases: k.client.Leases(l.Namespace), node: k.name}.apply(ctx, l, packed)
 }
 
 func (k *kube) lift(ctx context.Context, taints []coldTaint) (nodeView, error) {

@@ -66,9 +66,14 @@ type Node struct {
 	List        ModelList `json:"list"`
 	// Models are those that the annotation or a label names.
 	Models []ModelOnNode `json:"models"`
-	// OmittedModels is how many did not go into the annotation.
-	OmittedModels int       `json:"omittedModels,omitempty"`
-	Troubles      []Trouble `json:"troubles,omitempty"`
+	// OmittedModels is how many did not go into the annotation, and could not be read
+	// elsewhere; More names the object that has them, empty: none.
+	OmittedModels int    `json:"omittedModels,omitempty"`
+	More          string `json:"more,omitempty"`
+	// ProgressSeconds is how often progress is written; 0: as often as the agent's
+	// settings say.
+	ProgressSeconds int       `json:"progressSeconds,omitempty"`
+	Troubles        []Trouble `json:"troubles,omitempty"`
 
 	labels map[string]string
 	owners map[string][]string
@@ -158,10 +163,13 @@ type ModelOnNode struct {
 	Source string `json:"source,omitempty"`
 	// State is the annotation's; empty: only a label names the model.
 	State agent.State `json:"state"`
+	// Omitted says that the annotation had no room for it and only its labels are
+	// known, which are the agent's.
+	Omitted bool `json:"omitted,omitempty"`
 	// Wanted says that the list or a pod wants it on this node.
 	Wanted bool `json:"wanted"`
-	// Warm says that both label and annotation call it warm; Label is the
-	// label's value, empty without one.
+	// Warm says that both label and annotation call it warm, or that the label does and
+	// the annotation had no room; Label is the label's value, empty without one.
 	Warm  bool   `json:"warm"`
 	Label string `json:"label"`
 	// Tier and Revision are the annotation's, or without one the labels'.

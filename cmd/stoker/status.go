@@ -95,6 +95,9 @@ func (c *cli) fleet(ctx context.Context, f *clusterFlags) (*fleet.Fleet, error) 
 	if err != nil {
 		return nil, err
 	}
+	if err := fleet.Complete(ctx, cfg, nodes); err != nil {
+		c.logger(slog.LevelWarn).Debug("leave out what Leases have beyond the Nodes", "error", err)
+	}
 	return fleet.Read(nodes, time.Now()), nil
 }
 
