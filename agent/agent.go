@@ -40,6 +40,9 @@ type Options struct {
 	// Release is the Helm release that the agent is of, as NAMESPACE/NAME, for the
 	// annotation; empty: none.
 	Release string
+	// Namespace is where the agents run, whose number decides how often each writes
+	// progress; empty: this one is taken to be alone.
+	Namespace string
 	// Listen is the address of /metrics, /healthz and /readyz; empty: none.
 	Listen string
 	// Kube is how the API server is reached. It must have no overall timeout,
@@ -101,10 +104,9 @@ type Agent struct {
 	measure *measurer
 	speed   *speedometer
 	written slot[written]
-	// statusLease is where the whole status goes; the zero value: nowhere.
-	statusLease StatusLease
-	fleetSize   fleetSize
-	lifted      slot[lifted]
+	// fleetSize is shared with the goroutine that writes the Node.
+	fleetSize fleetSize
+	lifted    slot[lifted]
 
 	// The loop's own state: no other goroutine touches it.
 	loop loopState
@@ -134,7 +136,7 @@ func New(o Options) (*Agent, error) {
 		return nil, errors.New("configure the agent: there is no connection to an API server; run in a pod or give --kubeconfig")
 	}
 	wakeup := make(chan struct{}, 1)
-	k, err := newKube(o.Kube, o.NodeName, o.Config.Volume, o.Config.Status, poke(wakeup), o.Logger)
+	k, err := newKube(o.Kube, o.NodeName, o.Config.Volume, poke(wakeup), o.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("configure the agent: %w", err)
 	}
@@ -206,9 +208,6 @@ func newAgent(o Options, c cluster, wakeup chan struct{}) *Agent {
 		observer.sealed = true
 		a.inspect = newInspector(o.Store, c.ledger(), o.NodeName, inspectHooks{usable: usable, look: look, next: a.disk.next, took: a.speed.add}, o.Logger)
 	}
-	if l, ok := o.Config.Status.leaseOf(o.NodeName); ok {
-		a.statusLease = l
-	}
 	a.loop = newLoopState(o.Config)
 	a.adopt(o.Config)
 	return a
@@ -227,10 +226,6 @@ func (a *Agent) adopt(cfg Config) {
 	if a.loop.cfg.Volume != cfg.Volume {
 		a.logger.Warn("volume takes effect when the agent restarts")
 		cfg.Volume = a.loop.cfg.Volume
-	}
-	if a.loop.cfg.Status != cfg.Status {
-		a.logger.Warn("status takes effect when the agent restarts")
-		cfg.Status = a.loop.cfg.Status
 	}
 	a.loop.cfg = cfg
 	a.warnServing(cfg.Models)

@@ -63,15 +63,8 @@ const (
 )
 
 // StatusConfig is where the agent writes what has no room in the annotation of its
-// Node. It takes effect when the agent starts.
-type StatusConfig struct {
-	// Namespace is where agents run. Their number there decides how often each writes
-	// progress; empty: it is taken to be the only one.
-	Namespace string
-	// Lease is the beginning of the Lease's name, before "." and the node's; empty:
-	// there is none to write.
-	Lease string
-}
+// Node: a Lease of Namespace that is named Lease, "." and the node. Empty: nowhere.
+type StatusConfig struct{ Namespace, Lease string }
 
 // VolumeConfig is what the store is on. It takes effect when the agent starts.
 type VolumeConfig struct {
@@ -356,8 +349,8 @@ func parseVolume(f *fields) VolumeConfig {
 
 func parseStatus(f *fields) StatusConfig {
 	cfg := StatusConfig{Namespace: f.str("namespace"), Lease: f.str("lease")}
-	if cfg.Lease != "" && cfg.Namespace == "" {
-		f.complain("namespace", cfg.Namespace, "name the namespace of the Leases, which is the one that agents run in")
+	if (cfg.Lease == "") != (cfg.Namespace == "") {
+		f.complain("lease", cfg.Lease, "write namespace and lease, or neither: where the Leases are, and how their names begin")
 	}
 	f.done()
 	return cfg

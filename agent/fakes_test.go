@@ -349,7 +349,7 @@ func (c *fakeCluster) apply(_ context.Context, uid types.UID, s said) (nodeView,
 	return v, nil
 }
 
-func (c *fakeCluster) applyStatus(_ context.Context, l StatusLease, packed string) error {
+func (c *fakeCluster) applyStatus(_ context.Context, _ StatusLease, packed string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.away != nil || c.noLease != nil {
@@ -359,7 +359,7 @@ func (c *fakeCluster) applyStatus(_ context.Context, l StatusLease, packed strin
 	return nil
 }
 
-func (c *fakeCluster) agents(context.Context) (int, error) { return 1, nil }
+func (c *fakeCluster) agents(context.Context, string) (int, error) { return 1, nil }
 
 func (c *fakeCluster) lift(_ context.Context, taints []coldTaint) (nodeView, error) {
 	c.mu.Lock()

@@ -19,8 +19,8 @@ type cluster interface {
 	apply(ctx context.Context, uid types.UID, s said) (nodeView, error)
 	// applyStatus writes the whole status into the agent's own Lease.
 	applyStatus(ctx context.Context, l StatusLease, packed string) error
-	// agents is about how many agents there are.
-	agents(ctx context.Context) (int, error)
+	// agents is about how many agents run in a namespace.
+	agents(ctx context.Context, namespace string) (int, error)
 	// lift takes startup taints off the Node.
 	lift(ctx context.Context, taints []coldTaint) (nodeView, error)
 	pods() (pods []pod, known bool)
@@ -48,13 +48,11 @@ type kube struct {
 	wake   func()
 	logger *slog.Logger
 	name   string // of the agent's own Node
-	// namespace is where agents run; empty: not known.
-	namespace string
 }
 
 // newKube makes the clients; it sends nothing. wake is called when a pod here
 // changes.
-func newKube(cfg *rest.Config, node string, volume VolumeConfig, status StatusConfig, wake func(), logger *slog.Logger) (*kube, error) {
+func newKube(cfg *rest.Config, node string, volume VolumeConfig, wake func(), logger *slog.Logger) (*kube, error) {
 	client, err := kubeclient.New(cfg)
 	if err != nil {
 		return nil, err
@@ -66,7 +64,7 @@ func newKube(cfg *rest.Config, node string, volume VolumeConfig, status StatusCo
 	return &kube{
 		leases: leaseAPI{leases: client.Leases(volume.Namespace), name: volume.Lease},
 		labels: labels,
-		client: client, wake: wake, logger: logger, name: node, namespace: status.Namespace,
+		client: client, wake: wake, logger: logger, name: node,
 		api:    nodeAPI{nodes: client.Nodes(), name: node},
 		events: eventAPI{events: client.Events(eventNamespace), node: node},
 		watch:  newPodWatch(client.Pods(""), node, wake, logger),

@@ -48,11 +48,14 @@ func ParseStatusLease(more string) (l StatusLease, ok bool) {
 	return l, kind == "leases" && l.Namespace != "" && l.Name != "" && !strings.Contains(l.Name, "/")
 }
 
-// leaseOf is the Lease of a node; ok is false where the agent has none to write, or
+// leaseOf is the Lease of a node; the zero value where the agent has none to write, or
 // the node's name leaves no room for the prefix.
-func (c StatusConfig) leaseOf(node string) (l StatusLease, ok bool) {
-	l = StatusLease{Namespace: c.Namespace, Name: c.Lease + "." + node}
-	return l, c.Namespace != "" && c.Lease != "" && node != "" && len(l.Name) <= maxObjectName
+func (c StatusConfig) leaseOf(node string) StatusLease {
+	l := StatusLease{Namespace: c.Namespace, Name: c.Lease + "." + node}
+	if c.Namespace == "" || c.Lease == "" || node == "" || len(l.Name) > maxObjectName {
+		return StatusLease{}
+	}
+	return l
 }
 
 // pack makes text fit for an annotation of its own.

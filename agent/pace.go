@@ -72,15 +72,12 @@ func (s *fleetSize) set(agents int) {
 	s.agents = agents
 }
 
-// agents counts the pods of the agents' namespace, which are about as many as the
+// agents counts the pods of a namespace, which are about as many as the
 // agents, with one short request: the API server says how many a page of one leaves
 // out, as long as nothing is selected
 // (https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/list-meta/).
-func (k *kube) agents(ctx context.Context) (int, error) {
-	if k.namespace == "" {
-		return 1, nil
-	}
-	l, err := k.client.Pods(k.namespace).List(ctx, metav1.ListOptions{Limit: 1})
+func (k *kube) agents(ctx context.Context, namespace string) (int, error) {
+	l, err := k.client.Pods(namespace).List(ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
 		return 0, fmt.Errorf("count the agents: %w", err)
 	}

@@ -23,7 +23,7 @@ func (a *Agent) say(ctx context.Context, now time.Time, f facts, d decision) tim
 		return time.Time{}
 	}
 	l.said.agents = a.fleetSize.now()
-	c := composer{now: now, intervals: l.cfg.Intervals, agents: l.said.agents, lease: a.statusLease, last: l.said.confirmed}
+	c := composer{now: now, intervals: l.cfg.Intervals, agents: l.said.agents, lease: l.cfg.Status.leaseOf(a.o.NodeName), last: l.said.confirmed}
 	list := ListStatus{Models: len(l.cfg.Models), Rejected: oneLine(l.rejected, maxListText)}
 	u, err := l.gpus.utter(now, &l.said, l.cfg.Intervals, func(w gpuWord) (said, error) {
 		status := describe(d.Models, w, f.Store, l.speed)
@@ -74,7 +74,7 @@ func (a *Agent) write(ctx context.Context, want said) {
 		}
 		a.written.put(out)
 		poke(a.wakeup)()
-		if want.pulling && a.fleetSize.due(time.Now()) {
+		if want.pulling && a.o.Namespace != "" && a.fleetSize.due(time.Now()) {
 			a.countAgents(callCtx)
 		}
 	}()
@@ -82,7 +82,7 @@ func (a *Agent) write(ctx context.Context, want said) {
 
 // countAgents asks how many agents share what may be written of progress.
 func (a *Agent) countAgents(ctx context.Context) {
-	n, err := a.cluster.agents(ctx)
+	n, err := a.cluster.agents(ctx, a.o.Namespace)
 	if err != nil {
 		a.logger.Debug("count the agents", "error", errText(err))
 		return
@@ -132,8 +132,12 @@ func (a *Agent) takeWrite(ctx context.Context, now time.Time) {
 	if w.leaseOnly {
 		wrote.annotation = l.said.confirmed.annotation
 	}
+	if text := errText(w.leaseErr); text != l.leaseErr {
+		if l.leaseErr = text; text != "" {
+			a.logger.Warn("write own status lease", "error", text)
+		}
+	}
 	if w.leaseErr != nil {
-		a.logger.Warn("write own status lease", "error", errText(w.leaseErr))
 		// What it was to say is said with the next change.
 		wrote.wholeProgress = [sha256.Size]byte{}
 	}

@@ -17,8 +17,8 @@ made of: state, progress, reason and next attempt, labels as they stand, GPUs,
 store and model list. Of a warm model it says whether a replica could start now,
 and if not, why.
 
-It reads Node objects and nothing else: your account needs the right to list
-nodes.
+Your account needs the right to list nodes. With those to get and list leases in
+the agents' namespace, it also shows what had no room on a Node with many models.
 
 ` + fleetExitCodes,
 		Example: `  stoker explain gpu-1 qwen2.5-7b-instruct

@@ -35,8 +35,10 @@ and how far, and what somebody should look at.
 
 Your account needs the right to list nodes. With those to list PersistentVolumes
 and ValidatingAdmissionPolicies, it also shows which namespaces' pods cannot mount
-the store, and what to do. What a Node says is as old as SAID; an agent says
-nothing while nothing changes, so an old word may well be true.
+the store, and what to do; with those to get and list leases in the agents'
+namespace, what had no room on a Node with many models. What a Node says is as old
+as SAID; an agent says nothing while nothing changes, so an old word may well be
+true.
 
 Of more than 20 nodes, nodes are summed up by their GPUs, and models on nodes by
 what they say alike. Of more than 40 models, those that most nodes lack are listed
@@ -44,7 +46,8 @@ and the others summed up in one row. Of few models on few nodes all are listed, 
 more those that are not warm. --wide lists everything; --node and --model list all
 of one.
 FITS is how many replicas could start now. WARM counts a model where label and
-annotation agree. TROUBLE is explained below the tables; stoker explain has more.
+annotation agree, or where the annotation had no room for it. TROUBLE is
+explained below the tables; stoker explain has more.
 
 ` + fleetExitCodes,
 		Example: `  stoker status
