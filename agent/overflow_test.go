@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -280,4 +281,62 @@ func TestLargeNodesWriteRarely(t *testing.T) {
 	if got := wait(on); !s.leaseOnly(on) || got < iv.Progress {
 		t.Errorf("progress takes the Node as well: %v, after %s", !s.leaseOnly(on), got)
 	}
+}
+
+// TestLoopWritesTheLease: the Lease is there before the Node names it, is written anew
+// only when something changed, and never holds up a label; the setting takes effect when
+// the file changes.
+func TestLoopWritesTheLease(t *testing.T) {
+	list := func(n int, tail string) string {
+		var b strings.Builder
+		b.WriteString("models:\n")
+		for i := range n {
+			fmt.Fprintf(&b, "- {name: model-%04d, source: 'hf://organisation-%d/model-%d@%s'}\n", i, i, i, commit)
+		}
+		return b.String() + "pull: {concurrentModels: 120}\n" + strings.Replace(fast, "observe: 1s", "observe: 5s", 1) + tail
+	}
+	const withLease = "status: {namespace: ns, lease: rel-status}\n"
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, list(120, withLease))
+		b.cluster.noLease = errors.New("forbidden")
+		b.start()
+		said := func() (s NodeStatus, packed []string, warm int) {
+			b.cluster.mu.Lock()
+			defer b.cluster.mu.Unlock()
+			if err := json.Unmarshal([]byte(b.cluster.view.Status), &s); err != nil {
+				t.Fatal(err)
+			}
+			return s, b.cluster.packed, len(b.cluster.view.promises())
+		}
+		after(40 * time.Second)
+		if s, packed, warm := said(); warm != 120 || len(packed) != 0 || s.More != "leases/ns/rel-status.n" || s.Omitted == 0 {
+			t.Errorf("without the right to write the Lease: %d warm, %d written, more %q, %d omitted", warm, len(packed), s.More, s.Omitted)
+		}
+		b.cluster.set(func() { b.cluster.noLease = nil })
+		after(40 * time.Second)
+		s, packed, _ := said()
+		if len(packed) != 1 {
+			t.Fatalf("the Lease was written %d times after it could be", len(packed))
+		}
+		text, err := UnpackStatus(packed[0])
+		var whole NodeStatus
+		if err := errors.Join(err, json.Unmarshal([]byte(text), &whole)); err != nil || len(whole.Models) != 120 || len(s.Models)+s.Omitted != 120 {
+			t.Errorf("the Lease has %d models: %v", len(whole.Models), err)
+		}
+		writes := b.cluster.count()
+		after(time.Minute)
+		if _, packed, _ := said(); len(packed) != 1 || b.cluster.count() != writes {
+			t.Errorf("%d and %d writes in a minute in which nothing changed", len(packed)-1, b.cluster.count()-writes)
+		}
+		b.write(list(120, ""))
+		after(time.Minute)
+		if s, _, warm := said(); s.More != "" || s.Omitted == 0 || warm != 120 {
+			t.Errorf("without the setting: more %q, %d omitted, %d warm", s.More, s.Omitted, warm)
+		}
+		b.write(list(3, ""))
+		after(time.Minute)
+		if s, _, warm := said(); s.More != "" || s.Omitted != 0 || warm != 3 {
+			t.Errorf("of a short list: more %q, %d omitted, %d warm", s.More, s.Omitted, warm)
+		}
+	})
 }

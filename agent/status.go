@@ -3,9 +3,7 @@ package agent
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/stoker-project/stoker/gpu/sizing"
@@ -202,12 +200,11 @@ func (s NodeStatus) encode(limit int) (text string, whole bool, err error) {
 		},
 	}
 	s.Models = append([]ModelStatus{}, s.Models...)
-	whole = true
 	for i, step := range steps {
 		step(&s)
 		b, err := json.Marshal(s)
 		if err != nil || len(b) <= limit {
-			return string(b), whole && i == 0, err
+			return string(b), i == 0, err
 		}
 	}
 	return s.keepMost(limit)
@@ -215,31 +212,29 @@ func (s NodeStatus) encode(limit int) (text string, whole bool, err error) {
 
 // keepMost renders as many models as limit bytes hold, the most important ones.
 func (s NodeStatus) keepMost(limit int) (text string, whole bool, err error) {
-	all := s.Models
-	ranked := slices.Clone(all)
+	ranked := slices.Clone(s.Models)
 	slices.SortStableFunc(ranked, s.compareImportance)
-	with := func(n int) (string, error) {
-		keep := make(map[string]bool, n)
-		for _, m := range ranked[:n] {
-			keep[m.Name] = true
-		}
-		out := s
-		out.Models = slices.DeleteFunc(slices.Clone(all), func(m ModelStatus) bool { return !keep[m.Name] })
-		out.Omitted = s.Omitted + len(all) - n
-		b, err := json.Marshal(out)
-		return string(b), err
-	}
-	// The most that fit: more models never take fewer bytes, but for a digit of Omitted.
-	n := sort.Search(len(all)+1, func(n int) bool {
-		text, e := with(n)
-		err = errors.Join(err, e)
-		return len(text) > limit
-	})
+	rest := s
+	rest.Models, rest.Omitted = []ModelStatus{}, s.Omitted+len(s.Models)
+	b, err := json.Marshal(rest)
 	if err != nil {
 		return "", false, err
 	}
-	text, err = with(max(0, n-1))
-	return text, n > len(all), err
+	size, keep := len(b), make(map[string]bool, len(ranked))
+	for _, m := range ranked {
+		b, err := json.Marshal(m)
+		if err != nil {
+			return "", false, err
+		}
+		if size += len(b) + len(","); size > limit {
+			break
+		}
+		keep[m.Name] = true
+	}
+	s.Omitted += len(s.Models) - len(keep)
+	s.Models = slices.DeleteFunc(slices.Clone(s.Models), func(m ModelStatus) bool { return !keep[m.Name] })
+	b, err = json.Marshal(s)
+	return string(b), false, err
 }
 
 // compareImportance orders the models that people and the scheduler miss most
