@@ -291,7 +291,7 @@ func TestLoopWritesTheLease(t *testing.T) {
 		var b strings.Builder
 		b.WriteString("models:\n")
 		for i := range n {
-			fmt.Fprintf(&b, "- {name: model-%04d, source: 'hf://organisation-%d/model-%d@%s'}\n", i, i, i, commit)
+			fmt.Fprintf(&b, "- {name: model-with-a-name-that-is-almost-as-long-as-names-may-be-%04d, source: 'hf://organisation-%d/model-%d@%s'}\n", i, i, i, commit)
 		}
 		return b.String() + "pull: {concurrentModels: 120}\n" + strings.Replace(fast, "observe: 1s", "observe: 5s", 1) + tail
 	}
