@@ -40,6 +40,9 @@ type Options struct {
 	// Release is the Helm release that the agent is of, as NAMESPACE/NAME, for the
 	// annotation; empty: none.
 	Release string
+	// Namespace is where the agents run, whose number decides how often each writes
+	// progress; empty: this one is taken to be alone.
+	Namespace string
 	// Listen is the address of /metrics, /healthz and /readyz; empty: none.
 	Listen string
 	// Kube is how the API server is reached. It must have no overall timeout,
@@ -101,7 +104,9 @@ type Agent struct {
 	measure *measurer
 	speed   *speedometer
 	written slot[written]
-	lifted  slot[lifted]
+	// fleetSize is shared with the goroutine that writes the Node.
+	fleetSize fleetSize
+	lifted    slot[lifted]
 
 	// The loop's own state: no other goroutine touches it.
 	loop loopState

@@ -46,6 +46,8 @@ type Config struct {
 	RAM RAMConfig
 	// Volume is what the store is on.
 	Volume VolumeConfig
+	// Status is where the agent may write what has no room on its Node.
+	Status StatusConfig
 	// Intervals are all the times that the agent keeps.
 	Intervals Intervals
 }
@@ -59,6 +61,10 @@ const (
 	// VolumeReadOnly: all nodes mount one volume, and no agent writes into it.
 	VolumeReadOnly = "readOnly"
 )
+
+// StatusConfig is where the agent writes what has no room in the annotation of its
+// Node: a Lease of Namespace that is named Lease, "." and the node. Empty: nowhere.
+type StatusConfig struct{ Namespace, Lease string }
 
 // VolumeConfig is what the store is on. It takes effect when the agent starts.
 type VolumeConfig struct {
@@ -213,6 +219,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Any("scrub", c.Scrub),
 		slog.Any("ram", c.RAM),
 		slog.Any("volume", c.Volume),
+		slog.Any("status", c.Status),
 		slog.Any("intervals", c.Intervals),
 	)
 }
@@ -252,6 +259,7 @@ func ParseConfig(data []byte) (Config, error) {
 	cfg.Scrub = parseScrub(section("scrub"))
 	cfg.RAM = parseRAM(section("ram"))
 	cfg.Volume = parseVolume(section("volume"))
+	cfg.Status = parseStatus(section("status"))
 	cfg.Intervals = parseIntervals(section("intervals"))
 	if iv := cfg.Intervals; cfg.Volume.shared() && iv.Leave < 3*iv.Verify {
 		top.complain("intervals.leave", iv.Leave.String(), "write at least three times intervals.verify, which is "+iv.Verify.String()+": agents see only when they look that a model leaves the shared volume")
@@ -334,6 +342,15 @@ func parseVolume(f *fields) VolumeConfig {
 	}
 	if !cfg.own() && cfg.Namespace == "" {
 		f.complain("namespace", cfg.Namespace, "name the namespace of the Lease by which agents agree who writes into the volume, or reads which part of it")
+	}
+	f.done()
+	return cfg
+}
+
+func parseStatus(f *fields) StatusConfig {
+	cfg := StatusConfig{Namespace: f.str("namespace"), Lease: f.str("lease")}
+	if (cfg.Lease == "") != (cfg.Namespace == "") {
+		f.complain("lease", cfg.Lease, "write namespace and lease, or neither: where the Leases are, and how their names begin")
 	}
 	f.done()
 	return cfg

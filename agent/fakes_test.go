@@ -308,6 +308,8 @@ func (p *fakePuller) Pull(ctx context.Context, req fetcher.Request) (fetcher.Res
 // fakeCluster remembers what was applied, and when.
 type fakeCluster struct {
 	mu      sync.Mutex
+	packed  []string // what the status Lease was given
+	noLease error    // what writing it fails with
 	view    nodeView
 	missing bool
 	away    error
@@ -360,6 +362,18 @@ func (c *fakeCluster) apply(_ context.Context, uid types.UID, s said) (nodeView,
 	v.Labels = maps.Clone(kept)
 	return v, nil
 }
+
+func (c *fakeCluster) applyStatus(_ context.Context, _ StatusLease, packed string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.away != nil || c.noLease != nil {
+		return errors.Join(c.away, c.noLease)
+	}
+	c.packed = append(c.packed, packed)
+	return nil
+}
+
+func (c *fakeCluster) agents(context.Context, string) (int, error) { return 1, nil }
 
 func (c *fakeCluster) lift(_ context.Context, taints []coldTaint) (nodeView, error) {
 	c.mu.Lock()

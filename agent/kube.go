@@ -19,6 +19,10 @@ import (
 type cluster interface {
 	node(ctx context.Context) (nodeView, error)
 	apply(ctx context.Context, uid types.UID, s said) (nodeView, error)
+	// applyStatus writes the whole status into the agent's own Lease.
+	applyStatus(ctx context.Context, l StatusLease, packed string) error
+	// agents is about how many agents run in a namespace.
+	agents(ctx context.Context, namespace string) (int, error)
 	// lift takes startup taints off the Node.
 	lift(ctx context.Context, taints []coldTaint) (nodeView, error)
 	pods() (pods []pod, known bool)
@@ -45,6 +49,7 @@ type kube struct {
 	client *kubeclient.Client
 	wake   func()
 	logger *slog.Logger
+	name   string // of the agent's own Node
 }
 
 // namespaceOf is the namespace of a Helm release, NAMESPACE/NAME; without one, default.
@@ -70,7 +75,7 @@ func newKube(cfg *rest.Config, node, namespace string, volume VolumeConfig, wake
 	return &kube{
 		leases: leaseAPI{leases: client.Leases(volume.Namespace), name: volume.Lease},
 		labels: labels,
-		client: client, wake: wake, logger: logger,
+		client: client, wake: wake, logger: logger, name: node,
 		api:    nodeAPI{nodes: client.Nodes(), name: node},
 		events: eventAPI{events: client.Events(eventNamespace), node: node, namespace: namespace},
 		watch:  newPodWatch(client.Pods(""), node, wake, logger),
@@ -81,6 +86,10 @@ func (k *kube) node(ctx context.Context) (nodeView, error) { return k.api.get(ct
 
 func (k *kube) apply(ctx context.Context, uid types.UID, s said) (nodeView, error) {
 	return k.api.apply(ctx, uid, s)
+}
+
+func (k *kube) applyStatus(ctx context.Context, l StatusLease, packed string) error {
+	return statusLeaseAPI{leases: k.client.Leases(l.Namespace), node: k.name}.apply(ctx, l, packed)
 }
 
 func (k *kube) lift(ctx context.Context, taints []coldTaint) (nodeView, error) {

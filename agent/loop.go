@@ -45,6 +45,7 @@ type loopState struct {
 	nodeErr    string
 	said       sayer
 	writing    utterance // the write in flight
+	leaseErr   string    // why the status Lease could not be written, as logged last
 
 	// The startup taint: since when it is known to be there, and the attempt to
 	// lift it.

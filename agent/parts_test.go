@@ -308,27 +308,6 @@ func TestAdmission(t *testing.T) {
 	}
 }
 
-func TestStatusStaysSmall(t *testing.T) {
-	var models []modelState
-	for i := range 3000 {
-		models = append(models, modelState{
-			Name: fmt.Sprintf("model-%04d", i), State: StateFailed, Listed: true, Revision: commit,
-			Reason: strings.Repeat("why ", 100), Hint: strings.Repeat("do ", 100),
-			Model: Model{Source: source(t, "hf://organisation/model")},
-		})
-	}
-	for _, n := range []int{1, 100, 300, 3000} {
-		text, err := describe(models[:n], wordOf(models[:n], gpuFacts{}, nil), answer[storeView]{}, measuredSpeed{}).encode()
-		if err != nil || len(text) > maxStatus {
-			t.Fatalf("%d models: %d bytes, %v", n, len(text), err)
-		}
-		var back NodeStatus
-		if err := json.Unmarshal([]byte(text), &back); err != nil || len(back.Models)+back.Omitted != n {
-			t.Errorf("%d models: %d said, %d omitted, %v", n, len(back.Models), back.Omitted, err)
-		}
-	}
-}
-
 // The annotation is read by other programs: its names are a contract.
 func TestStatusGolden(t *testing.T) {
 	resident, reading := warmModel("in-ram", 1), warmModel("reading", 1)

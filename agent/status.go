@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/stoker-project/stoker/gpu/sizing"
@@ -12,9 +14,9 @@ import (
 // the version rises when a field changes its meaning.
 const StatusVersion = 1
 
-// maxStatus keeps the annotation well under the 256 KiB that all annotations
-// of an object share.
-const maxStatus = 96 << 10
+// maxStatus is the most that the annotation takes, in bytes: every watcher of Nodes
+// receives it with each write.
+const maxStatus = 16_000
 
 // Lengths of texts in the annotation, in characters.
 const (
@@ -40,13 +42,23 @@ type NodeStatus struct {
 	Time   time.Time     `json:"time"`
 	Models []ModelStatus `json:"models"`
 	// Omitted is how many models were left out because the annotation would
-	// have become too large.
-	Omitted int         `json:"omitted,omitempty"`
-	GPUs    GPUStatus   `json:"gpus"`
-	Store   StoreStatus `json:"store"`
-	List    ListStatus  `json:"list"`
+	// have become too large: cold and unimportant ones first. What a label calls
+	// warm is warm, whether it is here or not.
+	Omitted int `json:"omitted,omitempty"`
+	// More names the object that has every model and every text, as
+	// leases/NAMESPACE/NAME; see [UnpackStatus]. Empty: all are here, or the agent
+	// has no such object to write.
+	More string `json:"more,omitempty"`
+	// ProgressSeconds is how often progress is written while something is pulled; 0:
+	// as often as the agent's settings say.
+	ProgressSeconds int         `json:"progressSeconds,omitempty"`
+	GPUs            GPUStatus   `json:"gpus"`
+	Store           StoreStatus `json:"store"`
+	List            ListStatus  `json:"list"`
 	// Throttled are the sources' quotas that are used up.
 	Throttled []ThrottledStatus `json:"throttled,omitempty"`
+
+	priorities map[string]int // of the list's entries
 }
 
 // ThrottledStatus is a source's quota that is used up.
@@ -172,45 +184,92 @@ type ListStatus struct {
 	Rejected string `json:"rejected,omitempty"`
 }
 
-// encode renders the status as compact JSON of at most maxStatus bytes: texts
-// are shortened first, then dropped, then models.
-func (s NodeStatus) encode() (string, error) {
+// Lengths that a status is cut to before it leaves models out.
+const (
+	maxListBrief = 320 // characters of a rejected list's mistakes
+	maxLeaks     = 8
+)
+
+// encode renders the status as compact JSON of at most limit bytes, and reports
+// whether all of it is there. Texts are shortened first, then dropped, then as few
+// models as can be: cold and unimportant ones first.
+func (s NodeStatus) encode(limit int) (text string, whole bool, err error) {
 	steps := []func(*NodeStatus){
 		func(*NodeStatus) {},
 		func(s *NodeStatus) {
 			for i := range s.Models {
-				s.Models[i].Reason, s.Models[i].Hint = truncate(s.Models[i].Reason, maxBrief), ""
-				s.Models[i].NotInRAM = truncate(s.Models[i].NotInRAM, maxBrief)
-				s.Models[i].NeedUnknown = truncate(s.Models[i].NeedUnknown, maxBrief)
+				m := &s.Models[i]
+				m.Reason, m.Hint = truncate(m.Reason, maxBrief), ""
+				m.NotInRAM, m.NeedUnknown = truncate(m.NotInRAM, maxBrief), truncate(m.NeedUnknown, maxBrief)
 			}
+			s.List.Rejected = truncate(s.List.Rejected, maxListBrief)
+			s.GPUs.Leaks = s.GPUs.Leaks[:min(len(s.GPUs.Leaks), maxLeaks)]
 		},
 		func(s *NodeStatus) {
 			for i := range s.Models {
-				s.Models[i].Reason, s.Models[i].NotInRAM, s.Models[i].NeedUnknown, s.Models[i].Source = "", "", "", ""
+				m := &s.Models[i]
+				m.Reason, m.NotInRAM, m.NeedUnknown, m.Source = "", "", "", ""
 			}
 		},
 	}
 	s.Models = append([]ModelStatus{}, s.Models...)
-	for {
-		if len(steps) > 0 {
-			steps[0](&s)
-			steps = steps[1:]
-		} else {
-			keep := len(s.Models) * 3 / 4
-			s.Omitted += len(s.Models) - keep
-			s.Models = s.Models[:keep]
-		}
+	for i, step := range steps {
+		step(&s)
 		b, err := json.Marshal(s)
-		if err != nil || len(b) <= maxStatus || len(s.Models) == 0 {
-			return string(b), err
+		if err != nil || len(b) <= limit {
+			return string(b), i == 0, err
 		}
 	}
+	return s.keepMost(limit)
 }
 
-// signature is the status as text for comparing: without what changes all the
+// keepMost renders as many models as limit bytes hold, the most important ones.
+func (s NodeStatus) keepMost(limit int) (text string, whole bool, err error) {
+	ranked := slices.Clone(s.Models)
+	slices.SortStableFunc(ranked, s.compareImportance)
+	rest := s
+	rest.Models, rest.Omitted = []ModelStatus{}, s.Omitted+len(s.Models)
+	b, err := json.Marshal(rest)
+	if err != nil {
+		return "", false, err
+	}
+	size, keep := len(b), make(map[string]bool, len(ranked))
+	for _, m := range ranked {
+		b, err := json.Marshal(m)
+		if err != nil {
+			return "", false, err
+		}
+		if size += len(b) + len(","); size > limit {
+			break
+		}
+		keep[m.Name] = true
+	}
+	s.Omitted += len(s.Models) - len(keep)
+	s.Models = slices.DeleteFunc(slices.Clone(s.Models), func(m ModelStatus) bool { return !keep[m.Name] })
+	b, err = json.Marshal(s)
+	return string(b), false, err
+}
+
+// compareImportance orders the models that people and the scheduler miss most
+// first: what pods here name and is warm, what is warm, what pods name, what is wanted.
+func (s NodeStatus) compareImportance(a, b ModelStatus) int {
+	weight := func(m ModelStatus) int {
+		n := 0
+		for _, is := range []bool{m.Tier != "", m.Pods > 0, m.Wanted, m.State != StateQueued && m.State != StateSkipped} {
+			n *= 2
+			if is {
+				n++
+			}
+		}
+		return n
+	}
+	return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(s.priorities[b.Name], s.priorities[a.Name]), cmp.Compare(a.Name, b.Name))
+}
+
+// signature is the status for comparing: without what changes all the
 // time, and without progress unless asked.
-func (s NodeStatus) signature(withProgress bool) (string, error) {
-	s.Time = time.Time{}
+func (s NodeStatus) signature(withProgress bool) NodeStatus {
+	s.Time, s.ProgressSeconds = time.Time{}, 0
 	s.Store.Bytes, s.Store.FreeBytes = 0, 0
 	s.Models = append([]ModelStatus{}, s.Models...)
 	if !withProgress {
@@ -221,13 +280,14 @@ func (s NodeStatus) signature(withProgress bool) (string, error) {
 		}
 		s.Store.ReadRate, s.Store.ReadAt = 0, nil
 	}
-	return s.encode()
+	return s
 }
 
 // describe makes the status of what a plan found. It is a pure function.
 func describe(models []modelState, w gpuWord, st answer[storeView], speed measuredSpeed) NodeStatus {
-	out := NodeStatus{Version: StatusVersion, Models: make([]ModelStatus, 0, len(models))}
+	out := NodeStatus{Version: StatusVersion, Models: make([]ModelStatus, 0, len(models)), priorities: make(map[string]int, len(models))}
 	for _, m := range models {
+		out.priorities[m.Name] = m.Model.Priority
 		s := ModelStatus{
 			Name: m.Name, State: m.State, Revision: m.Revision, Bytes: m.Bytes, Code: m.Code, Pods: m.Pods,
 			Wanted: m.Wanted || m.Pods > 0, Reason: oneLine(m.Reason, maxReason), Hint: oneLine(m.Hint, maxHint),

@@ -82,7 +82,7 @@ func (s *stage) render(now time.Time, w gpuWord) (said, error) {
 			return u.said, nil
 		}
 	}
-	out, err := compose(labels(s.models, w), describe(s.models, w, answer[storeView]{}, measuredSpeed{}), now)
+	out, err := composer{now: now, agents: 1}.compose(labels(s.models, w), describe(s.models, w, answer[storeView]{}, measuredSpeed{}))
 	s.rendered = append(s.rendered[max(0, len(s.rendered)-2):], utterance{word: w, said: out})
 	return out, err
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -23,13 +24,15 @@ func (a *Agent) say(ctx context.Context, now time.Time, f facts, d decision) tim
 	if !a.inspectKnown(now, f) || a.tooOld(now, f) {
 		return time.Time{}
 	}
+	l.said.agents = a.fleetSize.now()
+	c := composer{now: now, intervals: l.cfg.Intervals, agents: l.said.agents, lease: l.cfg.Status.leaseOf(a.o.NodeName), last: l.said.confirmed}
 	list := ListStatus{Models: len(l.cfg.Models), Rejected: oneLine(l.rejected, maxListText)}
 	u, err := l.gpus.utter(now, &l.said, l.cfg.Intervals, func(w gpuWord) (said, error) {
 		status := describe(d.Models, w, f.Store, l.speed)
 		status.Agent, status.Release, status.List = a.o.Version, a.o.Release, list
 		status.Throttled = l.throttled.list()
 		a.hideInStatus(&status)
-		return compose(labels(d.Models, w), status, now)
+		return c.compose(labels(d.Models, w), status)
 	})
 	if err != nil {
 		a.logger.Error("render the annotation", "error", errText(err))
@@ -49,28 +52,55 @@ func (a *Agent) say(ctx context.Context, now time.Time, f facts, d decision) tim
 const maxListText = 2000
 
 // write applies in a goroutine of its own, with a bound; the loop takes the
-// outcome through a.wrote.
+// outcome through a.wrote. The Lease is written first, so that it is there when the
+// Node names it; what becomes of it never holds up the Node.
 func (a *Agent) write(ctx context.Context, want said) {
-	uid, timeout := a.loop.nodeSeen.UID, a.loop.cfg.Intervals.Timeout
+	l := &a.loop
+	uid, timeout := l.nodeSeen.UID, l.cfg.Intervals.Timeout
+	leaseOnly := l.said.leaseOnly(want)
+	withLease := want.whole != "" && (l.said.confirmed == nil || l.said.confirmed.wholeProgress != want.wholeProgress)
 	a.wg.Add(1)
 	go func() {
 		defer a.wg.Done()
 		callCtx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		view, err := a.cluster.apply(callCtx, uid, want)
-		if ctx.Err() != nil && err != nil {
-			return
+		out := written{leaseOnly: leaseOnly}
+		if withLease {
+			out.leaseErr = a.cluster.applyStatus(callCtx, want.more, want.whole)
 		}
-		a.metrics.nodeWritten(err == nil)
-		a.written.put(written{view: view, err: err})
+		if !leaseOnly {
+			out.view, out.err = a.cluster.apply(callCtx, uid, want)
+			if ctx.Err() != nil && out.err != nil {
+				return
+			}
+			a.metrics.nodeWritten(out.err == nil)
+		}
+		a.written.put(out)
 		poke(a.wakeup)()
+		if want.pulling && a.o.Namespace != "" && a.fleetSize.due(time.Now()) {
+			a.countAgents(callCtx)
+		}
 	}()
+}
+
+// countAgents asks how many agents share what may be written of progress.
+func (a *Agent) countAgents(ctx context.Context) {
+	n, err := a.cluster.agents(ctx, a.o.Namespace)
+	if err != nil {
+		a.logger.Debug("count the agents", "error", errText(err))
+		return
+	}
+	a.fleetSize.set(n)
 }
 
 // written is how a write of the Node ended.
 type written struct {
 	view nodeView
 	err  error
+	// leaseErr is how writing the status Lease failed; leaseOnly: nothing else was to
+	// be written.
+	leaseErr  error
+	leaseOnly bool
 }
 
 // slot hands the latest value from one goroutine to another.
@@ -101,7 +131,20 @@ func (a *Agent) takeWrite(ctx context.Context, now time.Time) {
 	if !ok {
 		return
 	}
-	l.said.end(now, l.writing.said, w.err, l.cfg.Intervals, jitter())
+	wrote := l.writing.said
+	if w.leaseOnly {
+		wrote.annotation = l.said.confirmed.annotation
+	}
+	if text := errText(w.leaseErr); text != l.leaseErr {
+		if l.leaseErr = text; text != "" {
+			a.logger.Warn("write own status lease", "error", text)
+		}
+	}
+	if w.leaseErr != nil {
+		// What it was to say is said with the next change.
+		wrote.wholeProgress = [sha256.Size]byte{}
+	}
+	l.said.end(now, wrote, w.err, l.cfg.Intervals, jitter())
 	if w.err != nil {
 		a.logger.Warn("write own node", "try", l.said.failures, "error", errText(w.err))
 		if errors.Is(w.err, errNoNode) {
@@ -113,6 +156,9 @@ func (a *Agent) takeWrite(ctx context.Context, now time.Time) {
 	}
 	l.said.last = now
 	l.gpus.confirmed(now, l.writing)
+	if w.leaseOnly {
+		return
+	}
 	a.seeNode(w.view)
 	if !a.ready.Swap(true) {
 		a.logger.Info("said for the first time", "labels", len(l.writing.said.labels))

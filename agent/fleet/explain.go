@@ -103,14 +103,14 @@ func (x *explainer) explain(named bool) advice {
 		}
 	case WordSaid, WordNewer:
 	}
-	if !named {
+	if !named || !x.m.said && !x.m.Omitted && len(x.m.Disagreements) == 0 {
 		return x.unnamed()
 	}
 	if len(x.m.Disagreements) > 0 {
 		return x.disagree()
 	}
 	a := x.byState()
-	if text := x.m.overdue(x.now, x.age()); text != "" {
+	if text := x.m.overdue(x.now, x.age(), n.progressSilence()); text != "" {
 		a.do, a.run = "see whether the agent lives, for "+text, n.agentPods()
 	}
 	if !x.m.Warm {
@@ -184,14 +184,22 @@ func (x *explainer) unnamed() advice {
 		}
 	case n.OmittedModels > 0:
 		return advice{
-			fmt.Sprintf("%s is not warm on %s, and why is not known, because %s left out of the annotation, which would have become too large", x.name, n.Name, plural(n.OmittedModels, "model was", "models were")),
-			"look at the agent's metrics or its log", n.agentPods(),
+			fmt.Sprintf("%s is not warm on %s, and why is not known, because %s", x.name, n.Name, n.omittedText()),
+			n.readMore(), n.agentPods(),
 		}
 	}
 	return advice{
 		fmt.Sprintf("%s is not warm on %s, because the model list of its agent did not have it when it last spoke, %s%s", x.name, n.Name, x.saidAgo(), x.unready()),
 		"if it was listed only now, wait two minutes: a changed ConfigMap takes so long to reach the node; else see that the agent lives", n.agentPods(),
 	}
+}
+
+// readMore is how to learn of models that were left out.
+func (n *Node) readMore() string {
+	if l, ok := agent.ParseStatusLease(n.More); ok {
+		return "use an account that may get and list leases in the namespace " + l.Namespace + "; if yours may, look at the agent's log"
+	}
+	return "look at the agent's metrics or its log"
 }
 
 // disagree is a model whose labels contradict the annotation.

@@ -31,17 +31,19 @@ const (
 )
 
 // List reads every Node, page by page, and keeps of each what want asks for. It needs the
-// right to list nodes and no other. The error says what to do.
+// right to list nodes. With the right to list leases in the agents' namespace it also reads
+// what had no room on Nodes; [Fleet.Incomplete] says why not. The error says what to do.
 func List(ctx context.Context, cfg *rest.Config, want Want) (*Fleet, error) {
 	cfg = patient(cfg)
 	client, err := kubeclient.New(cfg)
 	if err != nil {
 		return nil, err
 	}
-	r := newReader(want)
+	r, more := newReader(want), rests{client: client, all: true}
 	err = inPages(metav1.ListOptions{Limit: page}, func(o metav1.ListOptions) (metav1.ListInterface, error) {
 		l, err := client.Nodes().List(ctx, o)
 		if err == nil {
+			more.complete(ctx, l.Items)
 			r.add(l.Items, time.Now())
 		}
 		return l, err
@@ -49,14 +51,17 @@ func List(ctx context.Context, cfg *rest.Config, want Want) (*Fleet, error) {
 	if err != nil {
 		return nil, explain(cfg.Host, err)
 	}
-	return r.read(time.Now()), nil
+	f := r.read(time.Now())
+	f.Incomplete = more.err
+	return f, nil
 }
 
 // ListOne reads one Node, to explain a model there or to show it alone; model may be
 // empty. Where there is no such Node, or it knows no such model, it reads the names of all
 // others as well, by which [Fleet.Only] and [Fleet.Explain] tell what is meant: of their
-// Nodes the metadata only, page by page. It needs the right to list nodes and no other.
-// The error says what to do.
+// Nodes the metadata only, page by page. It needs the right to list nodes, and that to get
+// leases in the agents' namespace for what had no room on the Node. The error says what to
+// do.
 func ListOne(ctx context.Context, cfg *rest.Config, node, model string) (*Fleet, error) {
 	cfg = patient(cfg)
 	client, err := kubeclient.New(cfg)
@@ -68,9 +73,11 @@ func ListOne(ctx context.Context, cfg *rest.Config, node, model string) (*Fleet,
 	if err != nil {
 		return nil, explain(cfg.Host, err)
 	}
-	r, now := newReader(Want{Whole: true}), time.Now()
+	r, more, now := newReader(Want{Whole: true}), rests{client: client}, time.Now()
+	more.complete(ctx, l.Items)
 	r.add(l.Items, now)
 	f := r.read(now)
+	f.Incomplete = more.err
 	if n, err := f.node(node); err == nil && (model == "" || n.model(model) != nil) {
 		return f, nil
 	}

@@ -120,6 +120,7 @@ func promises(s agent.NodeStatus) bool {
 // take copies what the annotation says of the node itself.
 func (n *Node) take(s agent.NodeStatus) {
 	n.WordVersion, n.AgentVersion, n.Release, n.OmittedModels = s.Version, s.Agent, s.Release, s.Omitted
+	n.More, n.ProgressSeconds = s.More, max(0, s.ProgressSeconds)
 	if !s.Time.IsZero() {
 		at := inJSON(s.Time)
 		n.SaidAt = &at
@@ -201,8 +202,16 @@ func (n *Node) labelled(name string) ModelOnNode {
 	case n.Word == WordUnreadable:
 		why = "the annotation cannot be read"
 	case n.OmittedModels > 0:
-		// It may be one of those that found no room in the annotation.
-		return on
+		// One of those that found no room in the annotation, unless another set the label.
+		warm, labelled := n.labels[agent.WarmPrefix+name]
+		if !labelled {
+			return on
+		}
+		if n.setBy(agent.WarmPrefix+name) == "" {
+			on.State, on.Tier, on.Wanted, on.Warm, on.Omitted = agent.StateWarm, warm, true, true, true
+			return on
+		}
+		why = "the annotation does not name the model, though it left some out"
 	case n.readable():
 		why = "the annotation does not name the model"
 	}

@@ -81,6 +81,9 @@ func (x *explainer) warm() advice {
 		where = "on its disk and in its memory"
 	}
 	a.why = fmt.Sprintf("%s is warm on %s: %s is %s, and every file of it was verified", x.name, x.n.Name, x.revision(), where)
+	if x.m.Omitted {
+		return x.warmByLabel(a)
+	}
 	fits, no := x.n.fitsAdvice(x.m)
 	switch {
 	case x.n.Ready != "True":
@@ -106,6 +109,32 @@ func (x *explainer) warm() advice {
 		a.do = remember(x.m.RAM)
 	default:
 		a.do = fmt.Sprintf("%s: %s could start here now", nothing, count(*x.m.Fits, "replica"))
+	}
+	return a
+}
+
+// warmByLabel is a model for which the annotation had no room: its labels are true,
+// and say no more.
+func (x *explainer) warmByLabel(a advice) advice {
+	switch {
+	case x.n.Ready != "True":
+		a.why += "; but " + x.n.notReady() + ", so no pod is placed there"
+		a.do, a.run = "bring the node back", "kubectl describe node "+x.n.Name
+		return a
+	case x.n.Cordoned:
+		a.why += "; but it is cordoned, so no pod is placed there"
+		a.do, a.run = "let pods on it again, if it is well", "kubectl uncordon "+x.n.Name
+		return a
+	}
+	a.why += "; its labels say so, and the node's annotation has no room for more of it"
+	switch {
+	case x.m.Fits == nil:
+		a.do = nothing + ": how many replicas fit is not known; for the reason, " + x.n.readMore()
+	case *x.m.Fits > 0:
+		a.do = fmt.Sprintf("%s: %s could start here now", nothing, count(*x.m.Fits, "replica"))
+	default:
+		a.why += "; but no replica could start now"
+		a.do = "for the reason, " + x.n.readMore()
 	}
 	return a
 }

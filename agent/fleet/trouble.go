@@ -70,7 +70,7 @@ func (n *Node) findTroubles(now time.Time) {
 		say(TroubleLeak, "%s of memory in use on %s though no pod there has a GPU, for %s", size(l.Bytes), l.device(), span(now.Sub(l.Since)))
 	}
 	if n.OmittedModels > 0 {
-		say(TroubleOmitted, "%s left out of the annotation, which would have become too large", plural(n.OmittedModels, "model was", "models were"))
+		say(TroubleOmitted, "%s", n.omittedText())
 	}
 	n.findSilence(now, say)
 }
@@ -86,24 +86,39 @@ func (n *Node) findSilence(now time.Time, say func(code, format string, args ...
 		return
 	}
 	for _, m := range n.Models {
-		if text := m.overdue(now, age); text != "" {
+		if text := m.overdue(now, age, n.progressSilence()); text != "" {
 			say(TroubleSilent, "%s", text)
 			return // one is enough: the agent is the same
 		}
 	}
 }
 
+// progressSilence is how old the node's word may be while bytes come in.
+func (n *Node) progressSilence() time.Duration {
+	return max(progressSilence, 3*seconds(int64(n.ProgressSeconds)))
+}
+
 // overdue says what a living agent would have said of the model by now; empty
-// if it owes nothing. age is how old the word is.
-func (m ModelOnNode) overdue(now time.Time, age time.Duration) string {
+// if it owes nothing. age is how old the word is, silence how old it may be while bytes
+// come in.
+func (m ModelOnNode) overdue(now time.Time, age, silence time.Duration) string {
 	pulling := m.State == agent.StatePulling || m.State == agent.StateVerifying || (m.State == agent.StateUpdating && m.TotalBytes > 0)
 	switch {
-	case pulling && age > progressSilence:
+	case pulling && age > silence:
 		return fmt.Sprintf("nothing was said for %s though %s was being pulled: the pull stands still, or the agent is gone", span(age), m.Name)
 	case m.NextAttempt != nil && now.Sub(*m.NextAttempt) > lateness && age > lateness:
 		return fmt.Sprintf("nothing was said since %s was due again, %s ago: the agent may be gone", m.Name, span(now.Sub(*m.NextAttempt)))
 	}
 	return ""
+}
+
+// omittedText says what is not known for want of room, and where it is.
+func (n *Node) omittedText() string {
+	text := plural(n.OmittedModels, "model was", "models were") + " left out of the annotation for want of room; those with a label are warm"
+	if n.More == "" {
+		return text + ", and of the others the agent's metrics tell"
+	}
+	return text + ", and " + n.More + " has them all, which this account cannot read or the agent could not write"
 }
 
 func (n *Node) notReady() string {

@@ -19,6 +19,9 @@ type Fleet struct {
 	OtherNodes int `json:"otherNodes"`
 	// Volumes are those of the chart that pods cannot use.
 	Volumes []Volume `json:"volumes,omitempty"`
+	// Incomplete is why what had no room on Nodes could not be read elsewhere; nil: it was,
+	// or there was nothing.
+	Incomplete error `json:"-"`
 
 	others []Node
 	// groups are what is not as it should be, where that was not kept of each node; nil: it
@@ -71,8 +74,13 @@ type Node struct {
 	List        ModelList `json:"list"`
 	// Models are those that the annotation or a label names.
 	Models []ModelOnNode `json:"models"`
-	// OmittedModels is how many did not go into the annotation.
-	OmittedModels int `json:"omittedModels,omitempty"`
+	// OmittedModels is how many did not go into the annotation, and could not be read
+	// elsewhere; More names the object that has them, empty: none.
+	OmittedModels int    `json:"omittedModels,omitempty"`
+	More          string `json:"more,omitempty"`
+	// ProgressSeconds is how often progress is written; 0: as often as the agent's
+	// settings say.
+	ProgressSeconds int `json:"progressSeconds,omitempty"`
 	// Throttled are the sources' quotas that are used up, for which models here wait.
 	Throttled []agent.ThrottledStatus `json:"throttled,omitempty"`
 	Troubles  []Trouble               `json:"troubles,omitempty"`
@@ -168,10 +176,13 @@ type ModelOnNode struct {
 	Source string `json:"source,omitempty"`
 	// State is the annotation's; empty: only a label names the model.
 	State agent.State `json:"state"`
+	// Omitted says that the annotation had no room for it and only its labels are
+	// known, which are the agent's.
+	Omitted bool `json:"omitted,omitempty"`
 	// Wanted says that the list or a pod wants it on this node.
 	Wanted bool `json:"wanted"`
-	// Warm says that both label and annotation call it warm; Label is the
-	// label's value, empty without one.
+	// Warm says that both label and annotation call it warm, or that the label does and
+	// the annotation had no room; Label is the label's value, empty without one.
 	Warm  bool   `json:"warm"`
 	Label string `json:"label"`
 	// Tier and Revision are the annotation's, or without one the labels'.

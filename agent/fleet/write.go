@@ -279,12 +279,12 @@ func (f *Fleet) pairTable(v View) table {
 
 // wantsALook says that a model on a node is not simply as it should be.
 func (m ModelOnNode) wantsALook() bool {
-	return len(m.Disagreements) > 0 || m.NotInRAM != "" || m.Reason != "" && m.Wanted || m.Wanted && m.State != agent.StateWarm || !m.said || m.State == agent.StateEvicting
+	return len(m.Disagreements) > 0 || m.NotInRAM != "" || m.Reason != "" && m.Wanted || m.Wanted && m.State != agent.StateWarm || !m.said && !m.Omitted || m.State == agent.StateEvicting
 }
 
 func (m ModelOnNode) stateText() string {
 	switch {
-	case !m.said:
+	case !m.said && !m.Omitted:
 		return "label only"
 	case m.Tier != "" && !m.Warm:
 		return string(m.State) + ", no label"

@@ -33,8 +33,8 @@ type (
 	PersistentVolumes = gentype.ClientWithList[*corev1.PersistentVolume, *corev1.PersistentVolumeList]
 	// Events has those but for lists.
 	Events = gentype.Client[*eventsv1.Event]
-	// Leases have those, too.
-	Leases = gentype.Client[*coordinationv1.Lease]
+	// Leases have the methods of client-go's typed client.
+	Leases = gentype.ClientWithList[*coordinationv1.Lease, *coordinationv1.LeaseList]
 )
 
 // Client reaches one API server.
@@ -108,5 +108,8 @@ func (c *Client) Events(namespace string) *Events {
 
 // Leases of a namespace, of the group coordination.k8s.io.
 func (c *Client) Leases(namespace string) *Leases {
-	return gentype.NewClient("leases", c.leases, c.parameters, namespace, func() *coordinationv1.Lease { return &coordinationv1.Lease{} })
+	return gentype.NewClientWithList(
+		"leases", c.leases, c.parameters, namespace,
+		func() *coordinationv1.Lease { return &coordinationv1.Lease{} }, func() *coordinationv1.LeaseList { return &coordinationv1.LeaseList{} },
+	)
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/fetcher"
+	"github.com/stoker-project/stoker/fetcher/smallfile"
 )
 
 // agentGCPercent is how much an agent's heap may grow before garbage is
@@ -91,7 +93,7 @@ func (c *cli) agent(cmd *cobra.Command, f agentFlags) (err error) {
 		Patience: pullPatience, Yield: true,
 	})
 	a, err := agent.New(agent.Options{
-		Config: cfg, ConfigPath: f.config, NodeName: f.nodeName, PodUID: os.Getenv("POD_UID"), Version: version, Release: f.release, Listen: f.listen, Kube: kube,
+		Config: cfg, ConfigPath: f.config, NodeName: f.nodeName, PodUID: os.Getenv("POD_UID"), Version: version, Release: f.release, Namespace: podNamespace(f.release), Listen: f.listen, Kube: kube,
 		Store: labelled, Puller: puller, Admission: admission, Devices: devices, Logger: logger, Secrets: c.secrets,
 	})
 	if err != nil {
@@ -126,4 +128,18 @@ func (c *cli) kubeConfig(file string) (*rest.Config, error) {
 		return nil, err
 	}
 	return c.prepare(cfg), nil
+}
+
+// namespaceFile is where every pod with a token of its account finds its namespace
+// (https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/).
+const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// podNamespace is where this pod runs, and outside of pods the release's; empty: neither
+// is known.
+func podNamespace(release string) string {
+	if data, err := smallfile.Read(namespaceFile, 1<<10); err == nil {
+		return strings.TrimSpace(string(data))
+	}
+	namespace, _, _ := strings.Cut(release, "/")
+	return namespace
 }

@@ -19,8 +19,9 @@ made of: state, progress, reason and next attempt, labels as they stand, GPUs,
 store and model list. Of a warm model it says whether a replica could start now,
 and if not, why.
 
-It reads the Node and nothing else, and other Nodes only where that one does not
-know MODEL: your account needs the right to list nodes.
+It reads one Node, and others only where that one does not know MODEL: your
+account needs the right to list nodes. With the right to get leases in the agents'
+namespace, it also shows what had no room on a Node with many models.
 
 ` + fleetExitCodes,
 		Example: `  stoker explain gpu-1 qwen2.5-7b-instruct
@@ -46,6 +47,7 @@ know MODEL: your account needs the right to list nodes.
 			if err != nil {
 				return err
 			}
+			c.incomplete(one)
 			e, err := one.Explain(args[0], args[1])
 			if err != nil {
 				return unknownIsUsage(err)

@@ -34,8 +34,10 @@ and how far, and what somebody should look at.
 
 Your account needs the right to list nodes. With those to list PersistentVolumes
 and ValidatingAdmissionPolicies, it also shows which namespaces' pods cannot mount
-the store, and what to do. What a Node says is as old as SAID; an agent says
-nothing while nothing changes, so an old word may well be true.
+the store, and what to do; with those to get and list leases in the agents'
+namespace, what had no room on a Node with many models. What a Node says is as old
+as SAID; an agent says nothing while nothing changes, so an old word may well be
+true.
 
 Of more than 20 nodes, nodes are summed up by their GPUs, and models on nodes by
 what they say alike. Of more than 40 models, those that most nodes lack are listed
@@ -43,7 +45,8 @@ and the others summed up in one row. Of few models on few nodes all are listed, 
 more those that are not warm. --wide lists everything; --node and --model list all
 of one.
 FITS is how many replicas could start now. WARM counts a model where label and
-annotation agree. TROUBLE is explained below the tables; stoker explain has more.
+annotation agree, or where the annotation had no room for it. TROUBLE is
+explained below the tables; stoker explain has more.
 
 ` + fleetExitCodes,
 		Example: `  stoker status
@@ -68,6 +71,7 @@ annotation agree. TROUBLE is explained below the tables; stoker explain has more
 			if err != nil {
 				return err
 			}
+			c.incomplete(all)
 			if f.node == "" && f.model == "" {
 				c.volumes(cmd.Context(), cfg, all)
 			}
@@ -87,6 +91,14 @@ annotation agree. TROUBLE is explained below the tables; stoker explain has more
 	cmd.Flags().StringVar(&f.model, "model", "", "show only the model `NAME`")
 	cmd.Flags().BoolVar(&f.wide, "wide", false, "list every node and every model on it, and shorten nothing")
 	return cmd
+}
+
+// incomplete logs why something is left out that Nodes had no room for. Without the right
+// to read Leases that is as it should be, and what is left out is named.
+func (c *cli) incomplete(all *fleet.Fleet) {
+	if all.Incomplete != nil {
+		c.logger(slog.LevelWarn).Debug("leave out what Leases have beyond the Nodes", "error", all.Incomplete)
+	}
 }
 
 // volumes adds what the caller may see of volumes.

@@ -84,6 +84,7 @@ func TestAgentPolicy(t *testing.T) {
 	})
 	t.Run("allowed", func(t *testing.T) { testAllowed(t, c, cfg, before[mine]) })
 	t.Run("where nodes share a volume", func(t *testing.T) { testSharedRights(t, c, cfg) })
+	t.Run("where lists are long", func(t *testing.T) { testStatusLease(t, c, cfg) })
 }
 
 // testSharedRights upgrades the release to a volume that nodes share: the agent may

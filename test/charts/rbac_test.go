@@ -1,6 +1,8 @@
 package charts
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -36,7 +38,21 @@ func agentGrants(release, values string) []grant {
 		// And to tell each other what was read of one that nobody writes.
 		return []grant{{"", nodes}, lease, events}
 	}
+	if values == "long" {
+		// And to write what has no room on a Node.
+		return []grant{{"", nodes}, {release, []rbacv1.PolicyRule{rule("coordination.k8s.io", "leases", "create", "patch")}}, events}
+	}
 	return []grant{{"", nodes}, events}
+}
+
+// longValues have a list of which a Node's annotation may have no room.
+func longValues() []byte {
+	var b strings.Builder
+	b.WriteString("models:\n")
+	for i := range 21 {
+		fmt.Fprintf(&b, "- {name: m%d, source: 'hf://o/m%d'}\n", i, i)
+	}
+	return []byte(b.String())
 }
 
 // sweeperGrants are all that the sweeper may do, with the release's volumes by name;
@@ -115,7 +131,7 @@ func TestRBACIsExactlyWhatTheCodeNeeds(t *testing.T) {
 	volumes := map[string][]string{
 		"full": {"rel-warm.team-a", "rel-warm.team-b", "rel-warm-store"}, "readonly": {"rel-stoker.team-d", "rel-stoker-store"},
 	}
-	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t), "readonly": readOnlyValues(t)} {
+	for name, values := range map[string][]byte{"default": nil, "full": fullValues(t), "readonly": readOnlyValues(t), "long": longValues()} {
 		t.Run(name, func(t *testing.T) {
 			for account, tc := range map[string]struct {
 				objs []*unstructured.Unstructured

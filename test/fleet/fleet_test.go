@@ -74,6 +74,7 @@ func TestFleet(t *testing.T) {
 	t.Run("names that there are not", func(t *testing.T) { f.with(t).testUnknown() })
 	t.Run("no right to list nodes", func(t *testing.T) { f.with(t).testForbidden() })
 	t.Run("a label that somebody set", func(t *testing.T) { f.with(t).testForeignLabel() })
+	t.Run("hundreds of models", func(t *testing.T) { f.with(t).testMany() })
 }
 
 func (f *fixture) with(t *testing.T) *fixture {

@@ -413,6 +413,14 @@ variables:
 {{- end -}}
 
 {{/*
+stoker.statusLeases: "yes" where the annotation of a Node may have no room for what its agent has to say, which then goes
+into a Lease of the release's namespace: where the list has more than 20 models.
+*/}}
+{{- define "stoker.statusLeases" -}}
+{{- if gt (len .Values.models) 20 -}}yes{{- end -}}
+{{- end -}}
+
+{{/*
 stoker.sameOwnership: a validation that holds what decides over a Node's life.
 */}}
 {{- define "stoker.sameOwnership" -}}
