@@ -18,7 +18,7 @@ type File struct {
 	// Version pins the file's content where the revision alone does not (an
 	// ETag, a generation, a modification time); opaque to all but the driver.
 	Version string
-	// Unusable is an [*Error], ErrRefused: why what the source has by this name is no
+	// Unusable is an [*Error], ErrRefused or ErrCorrupt: why what the source has by this name is no
 	// file that can be pulled (a link that leads elsewhere, a submodule). Nil: it can.
 	// It is refused only where it is chosen.
 	Unusable error

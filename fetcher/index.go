@@ -2,50 +2,18 @@ package fetcher
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// maxIndex bounds what is read of an index, in bytes: far above what any model's has.
-const maxIndex = 64 << 20
-
 // The indexes that vLLM reads, by the format of the weights.
 const (
 	indexOfSafetensors = "model.safetensors.index.json"
 	indexOfMistral     = "consolidated.safetensors.index.json"
 )
-
-// weightIndex is what an index of weights says.
-type weightIndex struct {
-	name string
-	// files are the distinct files that it names, sorted.
-	files []string
-}
-
-// parseIndex reads an index; nil if it is none, which is for vLLM to say.
-func parseIndex(name string, text []byte) *weightIndex {
-	var index struct {
-		WeightMap map[string]string `json:"weight_map"`
-	}
-	if json.Unmarshal(text, &index) != nil || len(index.WeightMap) == 0 {
-		return nil
-	}
-	return &weightIndex{name: name, files: slices.Compact(slices.Sorted(maps.Values(index.WeightMap)))}
-}
-
-func (x *weightIndex) names(file string) bool {
-	_, found := slices.BinarySearch(x.files, file)
-	return found
-}
 
 // check refuses an index that names files which are not there, as in a bucket whose
 // upload is under way: vLLM would not start with them, so to call that warm would be a
@@ -224,30 +192,4 @@ func (f *Fetcher) publishedIndex(req Request, file File) *weightIndex {
 		}
 	}
 	return nil
-}
-
-// readIndex reads an index from its source; nil if it is none, or not what the source
-// vouches for: the pull, which verifies it like any other file, says so. read is its
-// content.
-func readIndex(ctx context.Context, d Driver, obj Object) (index *weightIndex, read *readFile, err error) {
-	body, err := d.Open(ctx, obj, 0, obj.File.Size)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { err = errors.Join(err, body.Close()) }()
-	text, err := io.ReadAll(io.LimitReader(body, obj.File.Size+1))
-	if err != nil {
-		return nil, nil, err
-	}
-	if int64(len(text)) != obj.File.Size {
-		return nil, nil, &Error{Kind: ErrTransient, Op: "read", Origin: obj.File.Path, Err: io.ErrUnexpectedEOF}
-	}
-	sum, stated := sha256.Sum256(text), obj.File.Digest.newHash(obj.File.Size)
-	if stated != nil {
-		stated.Write(text)
-	}
-	if obj.File.Digest.verify(hex.EncodeToString(sum[:]), stated) != nil {
-		return nil, nil, nil
-	}
-	return parseIndex(obj.File.Path, text), &readFile{obj.File, text}, nil
 }

@@ -44,10 +44,14 @@ func misplaced(f File) string {
 			if i == 0 {
 				return "a second set of weights in " + dir + "/"
 			}
+		case "checkpoints":
+			if i == 0 {
+				return "an earlier state of the training"
+			}
 		case "onnx", "openvino", "coreml":
 			return "a second set of weights in " + dir + "/"
 		}
-		if step, ok := strings.CutPrefix(dir, "checkpoint-"); ok && isDigits(step) {
+		if step, ok := strings.CutPrefix(strings.ToLower(dir), "checkpoint-"); ok && isDigits(step) {
 			return "an earlier state of the training"
 		}
 		if step, ok := strings.CutPrefix(dir, "global_step"); ok && isDigits(step) {
@@ -73,9 +77,9 @@ func foreign(f File) string {
 	case ".gguf":
 		return "GGUF is loaded by its name only"
 	case ".h5", ".keras", ".msgpack", ".ot", ".pb", ".pth", ".npz", ".tflite", ".task", ".litertlm", ".mlmodel", ".nemo",
-		".engine", ".plan", ".pdparams", ".pdmodel", ".pdiparams", ".ort", ".pte", ".rknn", ".mnn", ".llamafile":
+		".pkl", ".mar", ".engine", ".plan", ".pdparams", ".pdmodel", ".pdiparams", ".ort", ".pte", ".rknn", ".mnn", ".llamafile":
 		return "of another program"
-	case ".tar", ".tgz", ".zip", ".7z", ".rar":
+	case ".tar", ".tgz", ".zip", ".7z", ".rar", ".bz2", ".xz", ".zst": // not .gz: tokenizers' code reads vocabularies in it
 		return "an archive"
 	case ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".bmp", ".tif", ".tiff", ".ico", ".avif", ".heic",
 		".mp4", ".mov", ".avi", ".mkv", ".webm", ".mp3", ".wav", ".flac", ".ogg", ".m4a", ".pdf", ".ipynb", ".parquet", ".arrow":

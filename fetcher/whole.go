@@ -2,10 +2,8 @@ package fetcher
 
 import (
 	"fmt"
-	"os"
 	"strings"
 
-	"github.com/stoker-project/stoker/fetcher/smallfile"
 	"github.com/stoker-project/stoker/fetcher/store"
 )
 
@@ -48,17 +46,4 @@ func indexFor(files []store.ManifestFile) string {
 		}
 	}
 	return index
-}
-
-// storedIndex reads an index in the store; nil if it is none.
-func storedIndex(name, path string) (*weightIndex, error) {
-	info, err := os.Lstat(path)
-	if err != nil || info.Size() > maxIndex {
-		return nil, err
-	}
-	text, err := smallfile.Read(path, maxIndex)
-	if err != nil {
-		return nil, err
-	}
-	return parseIndex(name, text), nil
 }

@@ -49,7 +49,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	}
 	if err := try.answered().Check(f.Size, offset, length); err != nil {
 		_ = r.Close()
-		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", c.host, err), "check that no proxy between here and the bucket changes its answers")
+		return nil, op.Fail(httpsource.KindOfPart(err), fmt.Errorf("%s %w", c.host, err), "check that no proxy between here and the bucket changes its answers")
 	}
 	return httpsource.NewBody(ctx, op, c.host, &oneTryBody{ReadCloser: r, try: try}, length), nil
 }

@@ -54,7 +54,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	if err != nil {
 		_ = resp.Body.Close()
 		d.addresses.forget(key, resp.Request.URL)
-		return nil, op.fail(fetcher.ErrTransient, fmt.Errorf("%s %w", host, err), "check that no proxy between here and the Hub changes its answers")
+		return nil, op.fail(httpsource.KindOfPart(err), fmt.Errorf("%s %w", host, err), "check that no proxy between here and the Hub changes its answers")
 	}
 	if skip > 0 {
 		if _, err := io.CopyN(io.Discard, resp.Body, skip); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/stoker-project/stoker/fetcher"
@@ -95,6 +96,18 @@ type Part struct {
 	Length int64
 }
 
+// errNoContentRange is a Content-Range in a form that no standard has, which the same
+// server would write the next time, too.
+var errNoContentRange = errors.New("answered with a Content-Range that is none of bytes")
+
+// KindOfPart is the kind of an error of [Part.Check].
+func KindOfPart(err error) error {
+	if errors.Is(err, errNoContentRange) {
+		return fetcher.ErrRefused
+	}
+	return fetcher.ErrTransient
+}
+
 // Check makes sure that the body is exactly length bytes from offset of a file
 // of size bytes. A 206 without Content-Range is believed where the whole file was
 // asked for: then it can be no other part.
@@ -108,10 +121,14 @@ func (p Part) Check(size, offset, length int64) error {
 	switch p.Status {
 	case http.StatusPartialContent:
 		span := fmt.Sprintf("bytes %d-%d/", offset, offset+length-1)
+		unit, rest, hasUnit := strings.Cut(p.Range, " ")
+		if p.Range != "" && (!hasUnit || !strings.EqualFold(unit, "bytes")) { // a unit has no case (RFC 9110, 14.1)
+			return errNoContentRange
+		}
 		if p.Range == "" && length < size {
 			return fmt.Errorf("sends a part of the file and no Content-Range, which would tell which part it is: %w", fetcher.ErrNoRanges)
 		}
-		if p.Range != "" && p.Range != span+strconv.FormatInt(size, 10) && p.Range != span+"*" {
+		if got := "bytes " + rest; p.Range != "" && got != span+strconv.FormatInt(size, 10) && got != span+"*" {
 			return fmt.Errorf("answered with another range than %d bytes from %d of %d", length, offset, size)
 		}
 	case http.StatusOK:

@@ -29,6 +29,10 @@ func TestPart(t *testing.T) {
 		{httpsource.Part{Status: 206, Range: "bytes 2-4/10", Length: 3}, 2, 3, true},
 		{httpsource.Part{Status: 206, Range: "bytes 0-0/10", Length: 1}, 0, 1, true},
 		{httpsource.Part{Status: 206, Range: "bytes 0-9/10", Length: 10}, 0, 10, true},
+		{httpsource.Part{Status: 206, Range: "Bytes 2-4/10", Length: 3}, 2, 3, true},
+		{httpsource.Part{Status: 206, Range: "BYTES 2-9/*", Length: 8}, 2, 8, true},
+		{httpsource.Part{Status: 206, Range: "bytes=2-4/10", Length: 3}, 2, 3, false},
+		{httpsource.Part{Status: 206, Range: "bytes  2-4/10", Length: 3}, 2, 3, false},
 		{httpsource.Part{Status: 200, Length: 10}, 0, 10, true},
 		{httpsource.Part{Status: 200, Length: 10}, 2, 8, false},
 		{httpsource.Part{Status: 200, Length: 10}, 0, 9, false},
@@ -52,6 +56,19 @@ func TestPart(t *testing.T) {
 	} {
 		if err := c.part.Check(10, c.offset, c.length); (err == nil) != c.ok {
 			t.Errorf("%+v for %d bytes from %d is %v, want good: %v", c.part, c.length, c.offset, err, c.ok)
+		}
+	}
+}
+
+// Another range may be a confusion that passes; another grammar is the server's own.
+func TestKindOfPart(t *testing.T) {
+	for given, want := range map[string]error{
+		"bytes=2-4/10": fetcher.ErrRefused, "2-4/10": fetcher.ErrRefused, "items 2-4/10": fetcher.ErrRefused,
+		"bytes 3-4/10": fetcher.ErrTransient, "bytes */10": fetcher.ErrTransient, "": fetcher.ErrTransient,
+	} {
+		err := httpsource.Part{Status: 206, Range: given, Length: 3}.Check(10, 2, 3)
+		if err == nil || !errors.Is(httpsource.KindOfPart(err), want) {
+			t.Errorf("%q is %v: %v, want %v", given, err, httpsource.KindOfPart(err), want)
 		}
 	}
 }

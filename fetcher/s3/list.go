@@ -61,7 +61,7 @@ func (d *Driver) list(ctx context.Context, op httpsource.Operation, src fetcher.
 		switch {
 		case errors.As(err, &bad): // of what was listed
 			return fetcher.Listing{}, bad
-		case int(way) == len(ways)-1, !refusesQuestion(err) && !errors.Is(err, errNoNext):
+		case int(way) == len(ways)-1, !refusesList(err) && !errors.Is(err, errNoNext):
 			return fetcher.Listing{}, c.classify(ctx, op, err)
 		}
 	}
@@ -192,16 +192,23 @@ func describe(op httpsource.Operation, files *httpsource.Files, p page, prefix s
 			}
 			continue
 		}
-		if strings.ContainsFunc(aws.ToString(o.ETag), unicode.IsControl) {
-			return distrust(fmt.Errorf("%s has an ETag with control characters", path))
-		}
-		version := versionOf(o)
-		if version == "" {
-			return "", op.Fail(fetcher.ErrRefused, fmt.Errorf("%s has neither ETag nor time of its last change: a change under the transfer would go unseen", path), "let the server list ETags")
-		}
-		if err := files.Add(fetcher.File{Path: path, Size: aws.ToInt64(o.Size), Version: version}); err != nil {
+		if err := files.Add(described(op, o, path)); err != nil {
 			return "", op.Exceeded(err)
 		}
 	}
 	return last, nil
+}
+
+// described is the file that an object is, or why it can be none: who does not choose
+// it need not care.
+func described(op httpsource.Operation, o types.Object, path string) fetcher.File {
+	f := fetcher.File{Path: path, Size: aws.ToInt64(o.Size)}
+	if strings.ContainsFunc(aws.ToString(o.ETag), unicode.IsControl) {
+		f.Unusable = op.Fail(fetcher.ErrCorrupt, fmt.Errorf("%s has an ETag with control characters", path), "do not trust this endpoint")
+		return f
+	}
+	if f.Version = versionOf(o); f.Version == "" {
+		f.Unusable = op.Fail(fetcher.ErrRefused, fmt.Errorf("%s has neither ETag nor time of its last change: a change under the transfer would go unseen", path), "let the server list ETags, or exclude it")
+	}
+	return f
 }

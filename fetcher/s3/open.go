@@ -56,7 +56,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 				return nil, err
 			}
 		}
-		return nil, op.Fail(fetcher.ErrTransient, fmt.Errorf("%s %w", host, err), "check that no proxy between here and the bucket changes its answers")
+		return nil, op.Fail(httpsource.KindOfPart(err), fmt.Errorf("%s %w", host, err), "check that no proxy between here and the bucket changes its answers")
 	}
 	if err := sameVersion(f.Version, out.ETag, out.LastModified); err != nil {
 		_ = out.Body.Close()
@@ -103,8 +103,8 @@ func (u *unpinned) Close() error {
 }
 
 // get asks for an object on the condition that it is this version. A server that
-// finds another is asked once more without: some compare If-Match otherwise than
-// they write ETags. The answer's own ETag decides then.
+// finds another, or does not know conditions, is asked once more without: some compare
+// If-Match otherwise than they write ETags. The answer's own ETag decides then.
 func (c *client) get(ctx context.Context, in *s3.GetObjectInput, version string) (*s3.GetObjectOutput, error) {
 	conditional := isETag(version) && !c.noIfMatch.Load()
 	if conditional {
@@ -112,7 +112,7 @@ func (c *client) get(ctx context.Context, in *s3.GetObjectInput, version string)
 	}
 	call := func(o func(*s3.Options)) (*s3.GetObjectOutput, error) { return c.GetObject(ctx, in, o) }
 	out, err := ask(c, *in.Bucket, call)
-	if !conditional || !unmet(err) {
+	if !conditional || !unmet(err) && !refusesQuestion(err) {
 		return out, err
 	}
 	in.IfMatch = nil

@@ -33,6 +33,13 @@ var others = map[string]struct {
 	"400 to checksums":                  {traits: traits{unknown: []string{"x-amz-checksum-mode"}, status: http.StatusBadRequest}, more: 3},
 	"501 to ListObjectsV2":              {traits: traits{unknown: []string{"list-type"}, page: 2}, more: 1},
 	"400 to ListObjectsV2":              {traits: traits{unknown: []string{"list-type"}, page: 2, status: http.StatusBadRequest}, more: 1},
+	"405 to ListObjectsV2":              {traits: traits{unknown: []string{"list-type"}, page: 2, status: http.StatusMethodNotAllowed}, more: 1},
+	"501 to If-Match":                   {traits: traits{unknown: []string{"If-Match"}}, more: 2},
+	"400 to If-Match":                   {traits: traits{unknown: []string{"If-Match"}, status: http.StatusBadRequest}, more: 2},
+	"501 to If-Match and to checksums":  {traits: traits{unknown: []string{"If-Match", "x-amz-checksum-mode"}}, more: 3},
+	"405 to a HEAD":                     {traits: traits{noHead: http.StatusMethodNotAllowed}, more: -2},   // it is asked for once
+	"501 to a HEAD":                     {traits: traits{noHead: http.StatusNotImplemented}, more: -2 + 3}, // and otherwise
+	"no ETag in the answer to a HEAD":   {traits: traits{headWithoutETag: true}},
 	"ListObjects in place of V2":        {traits: traits{ignoresListType: true, page: 2}, more: 1},
 	"501 to encoded keys":               {traits: traits{unknown: []string{"encoding-type"}}, more: 2},
 	"501 to all that is not needed":     {traits: traits{unknown: []string{"list-type", "encoding-type", "x-amz-checksum-mode"}}, more: 3},

@@ -74,10 +74,15 @@ func TestKinds(t *testing.T) {
 			wantKind(t, err, c.kind, "config.json", c.hint)
 			// A HEAD has no body to put a code in.
 			_, err = d.Vouch(t.Context(), obj)
-			if kind := c.kind; c.status == http.StatusBadRequest {
+			switch c.status {
+			case http.StatusBadRequest:
 				wantKind(t, err, fetcher.ErrRefused, "config.json", "credentials")
-			} else {
-				wantKind(t, err, kind, "config.json")
+			case http.StatusMethodNotAllowed, http.StatusNotImplemented: // it states nothing
+				if err != nil {
+					t.Error(err)
+				}
+			default:
+				wantKind(t, err, c.kind, "config.json")
 			}
 			_, err = d.List(t.Context(), src)
 			wantKind(t, err, c.kind, src.String(), c.hint)
@@ -86,9 +91,11 @@ func TestKinds(t *testing.T) {
 			case c.status == http.StatusPreconditionFailed:
 				want = 5 // without If-Match
 			case c.status == http.StatusNotImplemented, c.code == "InvalidRequest":
-				want = 6 // without checksums, and by the other ways to list
+				want = 9 // without If-Match, without checksums, without both, and by the other ways to list
 			case c.status == http.StatusBadRequest:
-				want = 4 // a HEAD has no code
+				want = 6 // a HEAD has no code
+			case c.status == http.StatusMethodNotAllowed:
+				want = 5 // by the other ways to list
 			}
 			if n := len(s.proxy.Requests(fetchertest.Match{})); n != want {
 				t.Errorf("three calls asked %d times, want %d", n, want)
@@ -192,6 +199,34 @@ func TestUnknownLength(t *testing.T) {
 	}
 }
 
+// An object that cannot be read for what is listed of it matters only to whoever wants it.
+func TestUnusableObjects(t *testing.T) {
+	s := startServer(t)
+	d := newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, s3.Options{})
+	for name, c := range map[string]struct {
+		listed string
+		kind   error
+		says   string
+	}{
+		"no ETag, no time": {``, fetcher.ErrRefused, "notes.txt has neither ETag nor time"},
+		"an ETag of lines": {`<ETag>a&#10;b</ETag>`, fetcher.ErrCorrupt, "notes.txt has an ETag with control characters"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			body := `<ListBucketResult><Contents><Key>llama/config.json</Key><Size>5</Size><ETag>"e"</ETag></Contents>` +
+				`<Contents><Key>llama/notes.txt</Key><Size>5</Size>` + c.listed + `</Contents></ListBucketResult>`
+			defer s.proxy.Inject(fetchertest.Fault{Effect: fetchertest.Answer(http.StatusOK, http.Header{"Content-Type": {"application/xml"}}, body)})()
+			l, err := d.List(t.Context(), source("bucket", "llama"))
+			if err != nil || len(l.Files) != 2 || l.Files[0].Unusable != nil {
+				t.Fatalf("listed %+v, %v", l.Files, err)
+			}
+			wantKind(t, l.Files[1].Unusable, c.kind, c.says)
+			p := &puller{dir: t.TempDir(), driver: d, src: source("bucket", "llama"), jobs: 1}
+			_, err = p.pull(t.Context(), t, nil)
+			wantKind(t, err, c.kind, c.says)
+		})
+	}
+}
+
 // Lists that no server may give.
 func TestHostileLists(t *testing.T) {
 	s := startServer(t)
@@ -204,8 +239,6 @@ func TestHostileLists(t *testing.T) {
 	}{
 		"outside the prefix":  {fmt.Sprintf(object, "other/config.json"), fetcher.ErrCorrupt, "other/config.json"},
 		"beside the prefix":   {fmt.Sprintf(object, "llama-2/config.json"), fetcher.ErrCorrupt, "llama-2"},
-		"no ETag, no time":    {`<Contents><Key>llama/config.json</Key><Size>5</Size></Contents>`, fetcher.ErrRefused, "neither ETag nor time"},
-		"an ETag of lines":    {`<Contents><Key>llama/config.json</Key><Size>5</Size><ETag>a&#10;b</ETag></Contents>`, fetcher.ErrCorrupt, "ETag"},
 		"not encoded":         {`<EncodingType>url</EncodingType>` + fmt.Sprintf(object, "llama/100%zz"), fetcher.ErrCorrupt, "encoded"},
 		"more, but not where": {`<IsTruncated>true</IsTruncated>` + fmt.Sprintf(object, "llama/a"), fetcher.ErrCorrupt, "twice"},
 		"more, of nothing":    {`<IsTruncated>true</IsTruncated>`, fetcher.ErrTransient, "where the rest begins"},

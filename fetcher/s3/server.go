@@ -29,9 +29,9 @@ type client struct {
 	where sync.Map
 	// listing is the first of the ways to list that it knows.
 	listing atomic.Int32
-	// noIfMatch: it compares If-Match otherwise than by value; noChecksums: it
-	// knows no x-amz-checksum-mode.
-	noIfMatch, noChecksums atomic.Bool
+	// noIfMatch: it knows no If-Match, or compares it otherwise than by value;
+	// noChecksums: it knows no x-amz-checksum-mode; noHead: it knows no HEAD.
+	noIfMatch, noChecksums, noHead atomic.Bool
 }
 
 func newClient(access fetcher.Access, sdk *s3.Client) *client {
@@ -124,6 +124,13 @@ func refusesQuestion(err error) bool {
 func meant(code string) bool {
 	_, kind := judgeCode(code)
 	return kind != nil || ofRegion(code)
+}
+
+// refusesList is refusesQuestion for a way to list. A server that routes by what it
+// knows answers 405 to a path with other parameters.
+func refusesList(err error) bool {
+	a, ok := asAnswer(err)
+	return refusesQuestion(err) || ok && a.status == http.StatusMethodNotAllowed
 }
 
 // unmet reports whether a server found that a condition does not hold.

@@ -29,10 +29,14 @@ type traits struct {
 	noETags bool
 	// bareIfMatch: If-Match is compared with the value, without quotes.
 	bareIfMatch bool
-	// unknown are the questions (list-type, encoding-type, x-amz-checksum-mode)
+	// unknown are the questions (list-type, encoding-type, x-amz-checksum-mode, If-Match)
 	// that are answered with status (501 if 0).
 	unknown []string
 	status  int
+	// noHead is the status of every HEAD; 0: it is answered.
+	noHead int
+	// headWithoutETag: the answer to a HEAD has none, its lists do.
+	headWithoutETag bool
 	// ignoresListType: whatever is asked, it answers as ListObjects.
 	ignoresListType bool
 	// onlyVirtual is the code of the refusal of what is asked by path; "": both
@@ -122,6 +126,8 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusForbidden, s.onlyVirtual)
 	case slices.ContainsFunc(s.unknown, func(q string) bool { return r.URL.Query().Has(q) || r.Header.Get(q) != "" }):
 		refuse(w, status, "NotImplemented")
+	case s.noHead != 0 && r.Method == http.MethodHead:
+		refuse(w, s.noHead, "MethodNotAllowed")
 	case r.Header.Get("Authorization") == "" && !s.public:
 		refuse(w, http.StatusForbidden, "AccessDenied")
 	case r.Header.Get("Authorization") != "" && !signed(r):
@@ -232,7 +238,7 @@ func (s *standIn) object(w http.ResponseWriter, r *http.Request, content []byte,
 		return
 	}
 	r.Header.Del("If-Match") // ServeContent has an opinion of its own
-	if !s.noETags {
+	if !s.noETags && (r.Method != http.MethodHead || !s.headWithoutETag) {
 		w.Header()["ETag"] = []string{s.etagOf(content)}
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")

@@ -47,7 +47,7 @@ func quoted(etag *string) string {
 func isETag(version string) bool { return strings.HasPrefix(version, `"`) }
 
 // errNoValidator is an answer that does not tell which content it is of.
-var errNoValidator = errors.New("tells neither ETag nor time of the last change, so a change under the transfer would go unseen")
+var errNoValidator = errors.New("so a change under the transfer would go unseen")
 
 // sameVersion reports why an answer with these is of another content than was
 // listed, or nil. Times in headers have whole seconds, rounded or cut.
@@ -57,7 +57,7 @@ func sameVersion(version string, etag *string, lastModified *time.Time) error {
 		case version:
 			return nil
 		case "":
-			return errNoValidator
+			return fmt.Errorf("answers without the ETag that it listed, %w", errNoValidator)
 		}
 		return errors.New("serves another ETag than it listed")
 	}
@@ -66,7 +66,7 @@ func sameVersion(version string, etag *string, lastModified *time.Time) error {
 	case err != nil:
 		return fmt.Errorf("has no version: %w", err)
 	case lastModified == nil:
-		return errNoValidator
+		return fmt.Errorf("answers without the time of the last change that it listed, %w", errNoValidator)
 	case lastModified.Sub(listed).Abs() >= time.Second:
 		return errors.New("serves another time of the last change than it listed")
 	}

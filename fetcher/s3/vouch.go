@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -19,7 +20,9 @@ import (
 // Vouch implements [fetcher.Voucher]: a checksum of the whole object that S3
 // stores with it, the first there is of sha256, crc64nvme (what new objects have
 // by default), crc32c, crc32 and md5, or the ETag where that is an MD5. A
-// composite checksum, over those of parts, cannot be held against the bytes.
+// composite checksum, over those of parts, cannot be held against the bytes. A server
+// that knows no HEAD, or answers it without saying which version it is of, states
+// nothing: there is only the ETag that it listed.
 func (d *Driver) Vouch(ctx context.Context, obj fetcher.Object) (fetcher.Digest, error) {
 	f := obj.File
 	op := httpsource.Operation{Verb: "look up the checksum of", Origin: f.Path + " of " + obj.Source.String()}
@@ -31,8 +34,21 @@ func (d *Driver) Vouch(ctx context.Context, obj fetcher.Object) (fetcher.Digest,
 	if err != nil {
 		return "", err
 	}
+	listed := &s3.HeadObjectOutput{}
+	if isETag(f.Version) {
+		listed.ETag = &f.Version
+	}
+	if c.noHead.Load() {
+		return d.vouched(bucket, listed), nil
+	}
 	out, err := c.stated(ctx, op, obj)
-	if err != nil {
+	switch {
+	case knowsNoHead(err):
+		c.noHead.Store(true)
+		return d.vouched(bucket, listed), nil
+	case errors.Is(err, errNoValidator):
+		return d.vouched(bucket, listed), nil
+	case err != nil:
 		return "", err
 	}
 	return d.vouched(bucket, out), nil
@@ -44,6 +60,9 @@ func (c *client) stated(ctx context.Context, op httpsource.Operation, obj fetche
 	bucket, prefix := httpsource.Bucket(obj.Source)
 	out, err := c.head(ctx, &s3.HeadObjectInput{Bucket: aws.String(bucket), Key: aws.String(prefix + f.Path), RequestPayer: c.payer}, f.Version)
 	if err != nil {
+		if a, ok := asAnswer(err); ok && (a.status == http.StatusMethodNotAllowed || a.status == http.StatusNotImplemented) {
+			return nil, &noHead{c.classify(ctx, op, err)}
+		}
 		return nil, c.classify(ctx, op, err)
 	}
 	host, _ := answerer(out.ResultMetadata)
@@ -56,8 +75,19 @@ func (c *client) stated(ctx context.Context, op httpsource.Operation, obj fetche
 	return out, nil
 }
 
+// noHead is the refusal of a server that seems to know no HEAD.
+type noHead struct{ error }
+
+func (n *noHead) Unwrap() error { return n.error }
+
+func knowsNoHead(err error) bool {
+	var no *noHead
+	return errors.As(err, &no)
+}
+
 // head asks for an object's head, on the condition that it is this version, and for
-// its checksums. A server that does not know either question is asked without.
+// its checksums. A server that does not know either question is asked without the one,
+// the other and both.
 func (c *client) head(ctx context.Context, in *s3.HeadObjectInput, version string) (*s3.HeadObjectOutput, error) {
 	conditional, checksums, unknown := isETag(version) && !c.noIfMatch.Load(), !c.noChecksums.Load(), false
 	for {
@@ -83,6 +113,8 @@ func (c *client) head(ctx context.Context, in *s3.HeadObjectInput, version strin
 		case checksums && refusesQuestion(err):
 			a, _ := asAnswer(err)
 			checksums, unknown = false, a.status == http.StatusNotImplemented
+		case conditional && refusesQuestion(err):
+			conditional, checksums, unknown = false, !c.noChecksums.Load(), false
 		default:
 			return nil, err
 		}

@@ -98,6 +98,7 @@ func TestModesOfBlobs(t *testing.T) {
 		"two names":                 {"weights", 0o444, true, true},
 		"two names, private":        {"weights", 0o600, true, false},
 		"two names, setuid":         {"weights", 0o555 | fs.ModeSetuid, true, false},
+		"two names, setuid of none": {"weights", 0o444 | fs.ModeSetuid, true, true},
 		"two names, other bytes":    {"HOSTILE", 0o600, true, false},
 		"other bytes, for everyone": {"HOSTILE", 0o644, false, false},
 	} {
@@ -122,7 +123,7 @@ func TestModesOfBlobs(t *testing.T) {
 			must(t, s.Check(t.Context(), m))
 			checkFiles(t, s.Path("tiny", commitA), tiny)
 			info, err := os.Lstat(blob)
-			if err != nil || info.Mode()&^0o111 != 0o444 && info.Mode() != 0o644 {
+			if err != nil || info.Mode()&^0o111 != 0o444 && info.Mode() != 0o644 && (!c.linked || !c.kept) {
 				t.Errorf("the blob has mode %v, %v", info.Mode(), err)
 			}
 			if os.SameFile(info, seen) != c.kept {
@@ -130,6 +131,43 @@ func TestModesOfBlobs(t *testing.T) {
 			}
 			if now, err := os.Stat(outside); c.linked && (err != nil || now.Mode() != seen.Mode() || !now.ModTime().Equal(seen.ModTime())) {
 				t.Errorf("the other name has mode %v, %v", now.Mode(), err)
+			}
+		})
+	}
+}
+
+// Content that is right is not called damaged for its mode.
+func TestModesAreNotContent(t *testing.T) {
+	for name, c := range map[string]struct {
+		mode fs.FileMode
+		says string // empty: it is right
+	}{
+		"setuid":              {0o444 | fs.ModeSetuid, ""},
+		"setgid":              {0o644 | fs.ModeSetgid, ""},
+		"setuid, may be run":  {0o555 | fs.ModeSetuid, "which is more than to be read; its content is right, but the file has 2 names"},
+		"private":             {0o600, "not every pod may read it; its content is right, but the file has 2 names"},
+		"private, and setuid": {0o600 | fs.ModeSetuid, "not every pod may read it; its content is right"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			publish(t, s, "tiny", repo, commitA, tiny)
+			blob := s.BlobPath(sumOf("weights"))
+			must(t, os.Link(blob, filepath.Join(filepath.Dir(s.Dir()), "outside")))
+			must(t, os.Chmod(blob, c.mode))
+			m, err := s.Lookup("tiny")
+			must(t, err)
+			checked := s.Check(t.Context(), m)
+			if c.says == "" && checked != nil || c.says != "" && (!errors.Is(checked, store.ErrCorrupt) || strings.Contains(checked.Error(), store.ErrCorrupt.Error())) {
+				t.Errorf("checked: %v", checked)
+			}
+			res, err := s.Verify(t.Context(), m, nil)
+			must(t, err)
+			var reasons []string
+			for _, p := range res.Problems {
+				reasons = append(reasons, p.Reason)
+			}
+			if said := strings.Join(reasons, "\n"); (c.says == "") != (said == "") || !strings.Contains(said, c.says) || strings.Contains(said, store.ErrCorrupt.Error()) {
+				t.Errorf("verified: %s", said)
 			}
 		})
 	}

@@ -22,8 +22,22 @@ func shown(info fs.FileInfo, mode fs.FileMode) bool {
 }
 
 // shownBlob reports whether every pod may read a blob, and nobody may do more with it.
+// Special bits mean nothing where nobody may run the file, and are its other names', too,
+// where it has some.
 func shownBlob(info fs.FileInfo) bool {
-	return shown(info, blobMode) && info.Mode()&special == 0
+	return shown(info, blobMode) && (info.Mode()&special == 0 || names(info) > 1 && info.Mode()&0o111 == 0)
+}
+
+// modeProblem returns what is wrong with the mode of a blob, nil if nothing is. It is an
+// ErrCorrupt that says nothing about the content.
+func modeProblem(sha256Hex string, info fs.FileInfo) error {
+	switch {
+	case shownBlob(info):
+		return nil
+	case !shown(info, blobMode):
+		return &worded{ErrCorrupt, fmt.Sprintf("blob %s has mode %s, so that not every pod may read it", sha256Hex, info.Mode())}
+	}
+	return &worded{ErrCorrupt, fmt.Sprintf("blob %s has mode %s, which is more than to be read", sha256Hex, info.Mode())}
 }
 
 // showBlob lets everybody read a blob, whose bytes are known to be right, and takes
@@ -35,11 +49,12 @@ func (s *Store) showBlob(sha256Hex string, info fs.FileInfo) error {
 		return nil
 	}
 	if n := names(info); n > 1 {
-		return fmt.Errorf("let pods read blob %s: it has %d names, and its mode is theirs, too: %w", sha256Hex, n, ErrCorrupt)
+		return &worded{ErrCorrupt, fmt.Sprintf("%s; its content is right, but the file has %d names and the mode is theirs, too: remove the other names, or pull again for a file of its own",
+			modeProblem(sha256Hex, info), n)}
 	}
 	err := chmodSame(s.BlobPath(sha256Hex), info, blobMode)
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, errReplaced) {
-		return fmt.Errorf("let pods read blob %s: %w: %w", sha256Hex, err, ErrCorrupt)
+		return &worded{ErrCorrupt, fmt.Sprintf("%s; its content is right, but the mode cannot be changed (%v): change it, or pull again", modeProblem(sha256Hex, info), err)}
 	}
 	if err != nil {
 		return fmt.Errorf("let pods read blob %s: %w", sha256Hex, asStoreError(err))

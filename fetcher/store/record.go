@@ -106,13 +106,7 @@ func (s *Store) statBlob(sha256Hex string, size int64) error {
 	if err := s.checkRecord(sha256Hex, info); err != nil {
 		return err
 	}
-	switch {
-	case !shown(info, blobMode):
-		return fmt.Errorf("blob %s has mode %s, so that not every pod may read it: %w", sha256Hex, info.Mode(), ErrCorrupt)
-	case !shownBlob(info):
-		return fmt.Errorf("blob %s has mode %s, which is more than to be read: %w", sha256Hex, info.Mode(), ErrCorrupt)
-	}
-	return nil
+	return modeProblem(sha256Hex, info)
 }
 
 // blobInfo is what the blob looks like: a regular file, or ErrCorrupt.

@@ -7,10 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // attack is one way in which a server of a source answers a pull.
@@ -235,5 +238,44 @@ func sourceAt(url string) []string {
 	return []string{
 		"HF_ENDPOINT=" + url, "STORAGE_EMULATOR_HOST=" + url, "AWS_ENDPOINT_URL=" + url,
 		"AWS_ACCESS_KEY_ID=STOKERTESTACCESSKEY", "AWS_SECRET_ACCESS_KEY=secretSECRETsecret",
+	}
+}
+
+// An index of weights is read before anything is chosen, and again when all of it is
+// there: by each command within its memory, and in a time that people wait.
+func TestIndexesWithoutAnEnd(t *testing.T) {
+	for _, c := range []struct {
+		name, unit string
+		size, fit  int
+		says       string // by fit
+	}{
+		{"of ever other files", `,"%[1]d":"model-%[1]d.safetensors"`, 63 << 20, exitFailed, "more than 10000 files"},
+		{"of ever other tensors", `,"model.layers.%d":"model.safetensors"`, 31 << 20, exitOK, ""},
+	} {
+		attack := fmt.Sprintf("file: an index %s, %d MiB", c.name, c.size>>20)
+		t.Run(strings.ReplaceAll(attack, " ", "-"), func(t *testing.T) {
+			t.Parallel()
+			index := []byte(`{"weight_map":{"x":"model.safetensors"`)
+			for i := 0; len(index) < c.size-2; i++ {
+				index = fmt.Appendf(index, c.unit, i)
+			}
+			const weights = "\x02\x00\x00\x00\x00\x00\x00\x00{}"
+			dir := t.TempDir()
+			for file, content := range map[string][]byte{
+				"config.json": []byte(`{"model_type":"llama"}`), "model.safetensors.index.json": append(index, "}}"...),
+				"model.safetensors": []byte(weights), "more.safetensors": []byte(weights),
+			} {
+				if err := os.WriteFile(filepath.Join(dir, file), content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w, source, start := newWorld(t), "file://"+dir, time.Now()
+			w.pull(t, attack, nil, source).expect(t, exitOK, "")
+			w.pull(t, attack, nil, source).expect(t, exitOK, "")
+			w.attacked(t, attack, nil, "fit", source).expect(t, c.fit, c.says)
+			if took := time.Since(start); took > time.Minute {
+				t.Errorf("three commands took %s", took)
+			}
+		})
 	}
 }
