@@ -76,7 +76,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 // addresses in a row were refused, the last of them fresh from the Hub.
 func (d *Driver) fetch(ctx context.Context, op operation, key fileKey, r request) (*http.Response, error) {
 	resolve := d.url("/" + key.repo + "/resolve/" + key.commit + "/" + escapePath(key.path))
-	for try := 1; ; try++ {
+	for try, fresh := 1, 0; ; try++ {
 		at, settle := d.addresses.find(ctx, key)
 		// Where addresses are good for one use each, only an own one helps.
 		if at != nil && try <= 2 {
@@ -98,8 +98,14 @@ func (d *Driver) fetch(ctx context.Context, op operation, key fileKey, r request
 		case err == nil:
 			d.addresses.learn(key, elsewhere)
 		}
-		if try > 1 || !errors.Is(err, errExpired) {
+		if !errors.Is(err, errExpired) {
 			return resp, err
+		}
+		if fresh++; fresh > 1 {
+			return nil, op.storageRefuses(err)
+		}
+		if try > 1 {
+			return nil, err
 		}
 	}
 }
