@@ -50,9 +50,11 @@ func (t *bounded) CloseIdleConnections() {
 func (t *bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.exchange(req.Context(), Host(req.URL), address(req.URL), func(ctx context.Context) (*http.Response, error) {
 		resp, err := t.base.RoundTrip(req.WithContext(ctx))
-		if err == nil && resp.StatusCode == http.StatusProxyAuthRequired {
-			_ = resp.Body.Close() // over plain HTTP a proxy's refusal looks like the server's
-			resp, err = nil, answeredByProxy(resp.StatusCode)
+		if err == nil {
+			if refusal := refusedOnTheWay(t.base, req, resp); refusal != nil {
+				_ = resp.Body.Close()
+				resp, err = nil, refusal
+			}
 		}
 		return resp, throughProxy(t.base, req, err)
 	})
