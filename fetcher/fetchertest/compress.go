@@ -61,16 +61,15 @@ func (c Compressing) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// Codings are ways to compress, and whether they can be taken off.
-func Codings() map[string]struct {
+// Coding is a way to compress, and whether it can be taken off.
+type Coding struct {
 	How     Compressing
 	Decoded bool
-} {
-	type row = struct {
-		How     Compressing
-		Decoded bool
-	}
-	return map[string]row{
+}
+
+// Codings are the ways to compress that drivers are tested with, by name.
+func Codings() map[string]Coding {
+	return map[string]Coding{
 		"gzip":              {Compressing{Coding: "gzip"}, true},
 		"x-gzip":            {Compressing{Coding: "x-gzip"}, true},
 		"deflate":           {Compressing{Coding: "deflate"}, true},

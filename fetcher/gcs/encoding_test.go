@@ -22,13 +22,14 @@ func TestUnaskedEncodings(t *testing.T) {
 			transport := httpsource.NewTransport()
 			t.Cleanup(transport.CloseIdleConnections)
 			c.How.Base = transport
-			checkEncoding(t, newDriver(t, fetcher.Access{}, gcs.Options{}), newDriver(t, fetcher.Access{}, gcs.Options{Transport: c.How}), src, content, c.Decoded, c.How.Parts)
+			checkEncoding(t, newDriver(t, fetcher.Access{}, gcs.Options{}), newDriver(t, fetcher.Access{}, gcs.Options{Transport: c.How}), src, content, c)
 		})
 	}
 }
 
-func checkEncoding(t *testing.T, plain, d fetcher.Driver, src fetcher.Source, content []byte, decoded, parts bool) {
+func checkEncoding(t *testing.T, plain, d fetcher.Driver, src fetcher.Source, content []byte, c fetchertest.Coding) {
 	t.Helper()
+	decoded, parts := c.Decoded, c.How.Parts
 	want, err := plain.List(t.Context(), src)
 	if err != nil || len(want.Files) != 1 {
 		t.Fatal(want, err)

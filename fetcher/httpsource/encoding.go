@@ -163,6 +163,6 @@ func (c compressed) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := c.body.Read(p[:min(int64(len(p)), c.left)])
-	c.decoded.left -= int64(n)
+	c.left -= int64(n)
 	return n, err
 }

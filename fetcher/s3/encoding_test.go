@@ -23,13 +23,14 @@ func TestUnaskedEncodings(t *testing.T) {
 			t.Cleanup(transport.CloseIdleConnections)
 			c.How.Base = transport
 			access := fetcher.Access{Endpoint: server.url}
-			checkEncoding(t, newDriver(t, access, s3.Options{}), newDriver(t, access, s3.Options{Transport: c.How}), source("bucket", ""), files["config.json"], c.Decoded, c.How.Parts)
+			checkEncoding(t, newDriver(t, access, s3.Options{}), newDriver(t, access, s3.Options{Transport: c.How}), source("bucket", ""), files["config.json"], c)
 		})
 	}
 }
 
-func checkEncoding(t *testing.T, plain, d fetcher.Driver, src fetcher.Source, content []byte, decoded, parts bool) {
+func checkEncoding(t *testing.T, plain, d fetcher.Driver, src fetcher.Source, content []byte, c fetchertest.Coding) {
 	t.Helper()
+	decoded, parts := c.Decoded, c.How.Parts
 	want, err := plain.List(t.Context(), src)
 	if err != nil || len(want.Files) != 1 {
 		t.Fatal(want, err)

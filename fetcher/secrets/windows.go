@@ -59,7 +59,7 @@ func (s *Set) findParts(lower string) []span {
 		for to < len(lower) && end < len(p.of.lower) && lower[to] == p.of.lower[end] {
 			to, end = to+1, end+1
 		}
-		if part := p.of.secret[begin:end]; len(part) >= minPartial || isRandom(part) || len(part) >= minWords && !(p.of.words && isWord(part)) {
+		if part := p.of.secret[begin:end]; len(part) >= minPartial || isRandom(part) || len(part) >= minWords && (!p.of.words || !isWord(part)) {
 			spans = append(spans, span{from, to})
 		}
 		at = max(at, to-window) // what follows may begin within the end of this
