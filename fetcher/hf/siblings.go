@@ -50,7 +50,7 @@ func lacksTree(err error) bool {
 		return true
 	}
 	return errors.As(err, &said) && said.status != http.StatusTooManyRequests && !httpsource.Passing(said.status) &&
-		said.code != "GatedRepo" && said.code != "RepoNotFound"
+		said.code != "GatedRepo" && said.code != "RepoNotFound" && said.code != "RevisionNotFound"
 }
 
 // mostSiblings is how many files a look-up of a revision lists reliably: of larger
