@@ -38,7 +38,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	if offset+length == f.Size {
 		asked = -1 // to the end
 	}
-	readCtx, try := withOneTry(httpsource.ForObject(ctx))
+	readCtx, try := withOneTry(httpsource.ForObject(ctx, f.Size, length))
 	r, err := c.bucket(bucket).Object(prefix+f.Path).Generation(generation).NewRangeReader(readCtx, offset, asked)
 	if err != nil {
 		return nil, c.classify(ctx, op, err)

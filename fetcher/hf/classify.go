@@ -1,6 +1,7 @@
 package hf
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -17,15 +18,18 @@ func classify(op operation, resp *http.Response, own bool, token string) error {
 		return classifyCDN(op, resp)
 	}
 	code, message := resp.Header.Get("X-Error-Code"), resp.Header.Get("X-Error-Message")
-	e := op.fail(fetcher.ErrRefused, answered(resp, token), "")
+	e := op.fail(fetcher.ErrRefused, answer{answered(resp, token), resp.StatusCode, code}, "")
 	authenticated := token != ""
 	if op.file == "" && code == "" && message == "" && isNoRoute(resp.StatusCode) {
 		resp.Header.Set("X-Error-Message", "to "+resp.Request.URL.EscapedPath())
-		e.Err = noRoute{answered(resp, token)}
+		e.Err = noRoute{answer{answered(resp, token), resp.StatusCode, ""}}
 		e.Hint = "check the spelling, and that the endpoint is a Hub"
 		return e
 	}
-	if e.Hint = op.fileHint(resp.StatusCode, code, message); e.Hint != "" {
+	e.Hint = op.fileHint(resp.StatusCode, code, token)
+	switch {
+	case message == disabled, message == badToken && authenticated && resp.StatusCode == http.StatusUnauthorized: // below
+	case e.Hint != "":
 		return e
 	}
 	switch {
@@ -39,9 +43,9 @@ func classify(op operation, resp *http.Response, own bool, token string) error {
 		e.Hint = "ask for access on the page of " + op.repo + ", then give a token of that account in HF_TOKEN"
 	case code == "RepoNotFound" && authenticated:
 		e.Hint = "check the spelling, and that the token may read a private repository"
-	case message == "Access to this resource is disabled.":
+	case message == disabled:
 		e.Hint = "the Hub has disabled this repository; choose another"
-	case resp.StatusCode == http.StatusUnauthorized && message == "Invalid credentials in Authorization header":
+	case resp.StatusCode == http.StatusUnauthorized && message == badToken:
 		e.Hint = "the token is wrong or was revoked; replace it"
 	case code == "RepoNotFound" || resp.StatusCode == http.StatusUnauthorized:
 		e.Hint = missingHint(authenticated)
@@ -61,18 +65,56 @@ func classify(op operation, resp *http.Response, own bool, token string) error {
 	return e
 }
 
+// Messages of the Hub's that stand where it has no code.
+const (
+	disabled = "Access to this resource is disabled."
+	badToken = "Invalid credentials in Authorization header"
+)
+
+// answer is, within an error, what the endpoint itself answered.
+type answer struct {
+	error
+
+	status int
+	code   string // the Hub's; "" if there is none
+}
+
+// Unwrap returns the words.
+func (a answer) Unwrap() error { return a.error }
+
 // fileHint is what to do about a file that the endpoint listed and does not give, with
-// no code of the Hub's that would say why; "" for every other answer. The token is not
-// to blame: it was good for the list.
-func (op operation) fileHint(status int, code, message string) string {
-	if op.file == "" || code != "" || message != "" {
+// no code of the Hub's that would say why; "" for every other answer. Messages, and
+// codes that are none of the Hub's, are what scanners write. The token is not to blame:
+// it was good for the list.
+func (op operation) fileHint(status int, code, token string) string {
+	switch code {
+	case "RevisionNotFound", "EntryNotFound", "GatedRepo", "RepoNotFound":
+		return ""
+	}
+	if op.file == "" {
 		return ""
 	}
 	switch status {
-	case http.StatusForbidden, http.StatusNotFound, http.StatusGone, http.StatusUnavailableForLegalReasons:
-		return "the list was given, and this file is not: ask whoever runs " + op.endpoint + " whether a rule or a scanner blocks it, or leave it out (--exclude, or exclude of a list entry)"
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone, http.StatusUnavailableForLegalReasons:
+	default:
+		return ""
 	}
-	return ""
+	hint := "the mirror refuses this file, which it listed: ask whoever runs " + op.endpoint + " whether a rule or a scanner blocks it, or leave it out (--exclude, or exclude of a list entry)"
+	if status == http.StatusUnauthorized && token == "" {
+		hint += "; if it refuses every file, give a token in HF_TOKEN"
+	}
+	return hint
+}
+
+// storageRefuses is the refusal of a file whose address was refused twice, fresh from
+// the endpoint each time: no signature expires so soon.
+func (op operation) storageRefuses(err error) error {
+	var e *fetcher.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return op.fail(fetcher.ErrRefused, fmt.Errorf("twice in a row, %w", e.Err),
+		op.fileHint(http.StatusForbidden, "", "")+"; if other files are refused, too, "+e.Hint)
 }
 
 // classifyCDN reads the answers of the host that has the bytes. It knows no

@@ -118,8 +118,8 @@ func (d *Driver) list(ctx context.Context, op operation, src fetcher.Source) (fe
 		}
 	}
 	files, err := d.tree(ctx, op, src.Path, commit)
-	if errors.As(err, new(noRoute)) {
-		files, err = d.siblings(ctx, op, src.Path, commit, err)
+	if none := (noTree{}); errors.As(err, &none) {
+		files, err = d.siblings(ctx, op, src.Path, commit, none.error)
 	}
 	if err != nil {
 		return fetcher.Listing{}, err

@@ -37,7 +37,6 @@ func (d *Driver) readNewJSON(ctx context.Context, op operation, target *url.URL,
 	if resp.StatusCode == http.StatusNotModified {
 		return resp.Header, false, nil
 	}
-	gunzip(resp, d.bounds.AnswerBytes)
 	body := newJSONBody(resp.Body, target.Host)
 	err = read(body)
 	if err == nil {

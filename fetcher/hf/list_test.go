@@ -82,7 +82,15 @@ func TestHostileServer(t *testing.T) {
 		{"next page elsewhere", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Link", `<http://evil.test/x>; rel="next"`)
 			_, _ = io.WriteString(w, "[]")
-		}, fetcher.ErrTransient, "another host, evil.test"},
+		}, fetcher.ErrRefused, "another host, evil.test"},
+		{"next page with a user", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Link", "<http://user:Signature=@"+r.Host+`/x>; rel="next"`)
+			_, _ = io.WriteString(w, "[]")
+		}, fetcher.ErrRefused, "credentials of the answer's own"},
+		{"next page of no address", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Link", `<http://%zz/>; rel="next"`)
+			_, _ = io.WriteString(w, "[]")
+		}, fetcher.ErrRefused, "no valid address"},
 		{"next page is this page", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Link", "<"+r.URL.String()+`>; rel="next"`)
 			_, _ = io.WriteString(w, "[]")

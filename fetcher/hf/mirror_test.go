@@ -105,6 +105,60 @@ func mirrorOf(t *testing.T, mirror fetchertest.Mirror, files map[string][]byte) 
 	return hub
 }
 
+// However a mirror answers to the tree, the other question is asked, if only the Hub
+// itself does not say why, and a later page's failure is none of the first's.
+func TestListWithoutTreeHoweverAnswered(t *testing.T) {
+	answered := func(status int, body string, header ...string) fetchertest.Effect {
+		h := http.Header{"Content-Type": {"text/html"}}
+		for i := 0; i < len(header); i += 2 {
+			h.Set(header[i], header[i+1])
+		}
+		return fetchertest.Answer(status, h, body)
+	}
+	for name, c := range map[string]struct {
+		effect fetchertest.Effect
+		skip   int
+		kind   error // nil: it is listed
+	}{
+		"400":                 {effect: answered(400, "")},
+		"401":                 {effect: answered(401, "")},
+		"403":                 {effect: answered(403, "<html>")},
+		"403 message":         {effect: answered(403, "", "X-Error-Message", "blocked by policy")},
+		"404 message":         {effect: answered(404, "", "X-Error-Message", "not found")},
+		"404 EntryNotFound":   {effect: answered(404, "", "X-Error-Code", "EntryNotFound")},
+		"404 another's code":  {effect: answered(404, "", "X-Error-Code", "NoSuchRoute")},
+		"405":                 {effect: answered(405, "")},
+		"501":                 {effect: answered(501, "")},
+		"200 HTML":            {effect: answered(200, "<html>welcome")},
+		"200 error":           {effect: answered(200, `{"error":"not supported"}`)},
+		"200 nothing":         {effect: answered(200, "")},
+		"200 null":            {effect: answered(200, "null")},
+		"gated":               {effect: answered(403, "", "X-Error-Code", "GatedRepo"), kind: fetcher.ErrRefused},
+		"no repository":       {effect: answered(404, "", "X-Error-Code", "RepoNotFound"), kind: fetcher.ErrRefused},
+		"throttled":           {effect: answered(429, ""), kind: fetcher.ErrThrottled},
+		"fault":               {effect: answered(502, ""), kind: fetcher.ErrTransient},
+		"cut":                 {effect: fetchertest.CutAfter(10), kind: fetcher.ErrTransient},
+		"no list in the list": {effect: answered(200, `[1]`), kind: fetcher.ErrTransient},
+		"second page, 404":    {effect: answered(404, "", "X-Error-Message", "no"), skip: 1, kind: fetcher.ErrRefused},
+		"second page, HTML":   {effect: answered(200, "<html>"), skip: 1, kind: fetcher.ErrTransient},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			hub := fetchertest.StartHub(t, fetchertest.HubOptions{PageSize: 1})
+			push(t, hub, tiny())
+			d := newDriver(t, hub.URL(), "")
+			want, err := d.List(t.Context(), source(""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindTree}, Skip: c.skip, Effect: c.effect})
+			got, err := d.List(t.Context(), source(""))
+			if !errors.Is(err, c.kind) || c.kind == nil && len(got.Files) != len(want.Files) || c.kind != nil && len(got.Files) > 0 {
+				t.Errorf("%d files, %v; want %d, %v", len(got.Files), err, len(want.Files), c.kind)
+			}
+		})
+	}
+}
+
 // A mirror that gives no list, in either way, is told which route it lacks.
 func TestMissingRoutes(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -204,19 +258,49 @@ func TestMirrorPassesRequestsOn(t *testing.T) {
 	}
 }
 
-// What a mirror blocks is one file, not the repository.
+// What a mirror blocks is one file, not the repository, whatever it writes beside its
+// status.
 func TestMirrorBlocksOneFile(t *testing.T) {
-	for _, status := range []int{http.StatusForbidden, http.StatusNotFound, http.StatusGone} {
-		hub := mirrorOf(t, fetchertest.Mirror{}, tiny())
-		d := newDriver(t, hub.URL(), "")
-		obj := object(t, d, "config.json")
-		hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindResolve, File: "config.json"}, Effect: fetchertest.Status(status)})
-		_, err := d.Open(t.Context(), obj, 0, obj.File.Size)
-		checkRefusal(t, err, "answered "+strconv.Itoa(status))
-		checkRefusal(t, err, "leave it out (--exclude")
-		if strings.Contains(err.Error(), "HF_TOKEN") {
-			t.Errorf("%d: the token is blamed: %v", status, err)
+	for _, status := range []int{401, 403, 404, 410, 451} {
+		for name, header := range map[string]http.Header{
+			"no words":   nil,
+			"message":    {"X-Error-Message": {"blocked by policy"}},
+			"code":       {"X-Error-Code": {"BlockedByPolicy"}, "X-Error-Message": {"blocked by policy"}},
+			"own header": {"X-Policy": {"malware"}, "Content-Type": {"text/html"}},
+		} {
+			for _, token := range []string{"", token} {
+				hub := mirrorOf(t, fetchertest.Mirror{}, tiny())
+				hub.AddRepo(repoID, fetchertest.RepoOptions{Tokens: []string{token}})
+				d := newDriver(t, hub.URL(), token)
+				obj := object(t, d, "config.json")
+				hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindResolve, File: "config.json"}, Effect: fetchertest.Answer(status, header, "<html>")})
+				_, err := d.Open(t.Context(), obj, 0, obj.File.Size)
+				for _, says := range []string{"answered " + strconv.Itoa(status), "the mirror refuses this file", "leave it out (--exclude"} {
+					checkRefusal(t, err, says)
+				}
+				for _, blames := range []string{"permission", "spelling", "clock"} {
+					if err != nil && strings.Contains(err.Error(), blames) {
+						t.Errorf("%d with %s: the error speaks of %s: %v", status, name, blames, err)
+					}
+				}
+			}
 		}
+	}
+}
+
+// Storage that refuses the addresses which a mirror has just given blocks the file: it
+// is not asked again.
+func TestStorageBlocksOneFile(t *testing.T) {
+	hub := mirrorOf(t, fetchertest.Mirror{}, tiny())
+	d := newDriver(t, hub.URL(), "")
+	obj := object(t, d, weights)
+	hub.Inject(fetchertest.Fault{Match: fetchertest.Match{Kind: fetchertest.KindCDN}, Effect: fetchertest.Status(http.StatusForbidden)})
+	_, err := d.Open(t.Context(), obj, 0, obj.File.Size)
+	for _, says := range []string{"answered 403", "the mirror refuses this file", "leave it out (--exclude", "clock"} {
+		checkRefusal(t, err, says)
+	}
+	if n := len(hub.Requests(fetchertest.Match{Kind: fetchertest.KindCDN})); n != 2 {
+		t.Errorf("%d addresses were tried, want 2", n)
 	}
 }
 

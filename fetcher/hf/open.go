@@ -41,15 +41,11 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 		see:    func(h http.Header) error { return checkIdentity(op, obj, h) },
 	}
 	key := fileKey{obj.Source.Path, obj.Revision, f.Path, f.Digest}
-	resp, err := d.fetch(httpsource.ForObject(ctx), op, key, r)
+	resp, err := d.fetch(httpsource.ForObject(ctx, f.Size, length), op, key, r)
 	if err != nil {
 		return nil, err
 	}
 	host, read := httpsource.Host(resp.Request.URL), httpsource.Operation{Verb: "read", Origin: op.origin}
-	if resp.ContentLength == f.Size { // of a file that is compressed itself, this speaks of the file
-		resp.Header.Del("Content-Encoding")
-	}
-	gunzip(resp, maxZipped(f.Size))
 	skip, err := checkRange(resp, f.Size, offset, length)
 	if err != nil {
 		_ = resp.Body.Close()
@@ -76,7 +72,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 // addresses in a row were refused, the last of them fresh from the Hub.
 func (d *Driver) fetch(ctx context.Context, op operation, key fileKey, r request) (*http.Response, error) {
 	resolve := d.url("/" + key.repo + "/resolve/" + key.commit + "/" + escapePath(key.path))
-	for try := 1; ; try++ {
+	for try, fresh := 1, 0; ; try++ {
 		at, settle := d.addresses.find(ctx, key)
 		// Where addresses are good for one use each, only an own one helps.
 		if at != nil && try <= 2 {
@@ -98,8 +94,14 @@ func (d *Driver) fetch(ctx context.Context, op operation, key fileKey, r request
 		case err == nil:
 			d.addresses.learn(key, elsewhere)
 		}
-		if try > 1 || !errors.Is(err, errExpired) {
+		if !errors.Is(err, errExpired) {
 			return resp, err
+		}
+		if fresh++; fresh > 1 {
+			return nil, op.storageRefuses(err)
+		}
+		if try > 1 {
+			return nil, err
 		}
 	}
 }
@@ -131,7 +133,7 @@ func checkIdentity(op operation, obj fetcher.Object, h http.Header) error {
 // offset the body begins.
 func checkRange(resp *http.Response, size, offset, length int64) (skip int64, err error) {
 	part := httpsource.Part{
-		Status: resp.StatusCode, Range: resp.Header.Get("Content-Range"), Encoding: resp.Header.Get("Content-Encoding"), Length: resp.ContentLength,
+		Status: resp.StatusCode, Range: resp.Header.Get("Content-Range"), Length: resp.ContentLength,
 	}
 	if resp.StatusCode == http.StatusOK && offset <= maxSkip {
 		return offset, part.Check(size, 0, size)

@@ -28,6 +28,31 @@ func isNoRoute(status int) bool {
 	return false
 }
 
+// errNoList is what a page says that is no list at all, but a page in HTML, say.
+var errNoList = errors.New("it is no list")
+
+// noList is an errNoList in words.
+type noList struct{ error }
+
+// noTree is an endpoint's answer to the question for the first page of a list that
+// leaves the other question, as mirrors answer for what they do not have or do not let
+// through.
+type noTree struct{ error }
+
+// Unwrap returns what was answered.
+func (n noTree) Unwrap() error { return n.error }
+
+// lacksTree says whether an endpoint that failed so to list a commit may know it all the
+// same: all but what the Hub itself says of a repository, and what passes.
+func lacksTree(err error) bool {
+	var said answer
+	if errors.As(err, new(noList)) {
+		return true
+	}
+	return errors.As(err, &said) && said.status != http.StatusTooManyRequests && !httpsource.Passing(said.status) &&
+		said.code != "GatedRepo" && said.code != "RepoNotFound" && said.code != "RevisionNotFound"
+}
+
 // mostSiblings is how many files a look-up of a revision lists reliably: of larger
 // repositories the Hub leaves some out (huggingface_hub reads the tree beyond it).
 const mostSiblings = 50_000
@@ -67,28 +92,28 @@ func (d *Driver) siblings(ctx context.Context, op operation, repo, commit string
 	target.RawQuery = "blobs=true"
 	var files httpsource.Files
 	_, err := d.readJSON(ctx, op, target, func(body *jsonBody) error { return readInfo(op, &files, commit, body) })
-	var none noRoute
+	var said answer
 	switch {
-	case errors.As(err, &none):
-		return nil, op.noList(treeErr, none.Error())
+	case errors.As(err, &said) && said.code == "" && said.status != http.StatusUnauthorized && said.status != http.StatusForbidden && lacksTree(err):
+		return nil, op.neither(treeErr, said.Error())
 	case errors.Is(err, errNoSizes):
-		return nil, op.noList(treeErr, "names files without their sizes in "+target.EscapedPath()+"?blobs=true")
+		return nil, op.neither(treeErr, "names files without their sizes in "+target.EscapedPath()+"?blobs=true")
 	case err != nil:
 		return nil, err
 	case len(files.All()) >= mostSiblings:
-		return nil, op.noList(treeErr, fmt.Sprintf("names %d files or more in %s, where the Hub leaves some out", mostSiblings, target.EscapedPath()))
+		return nil, op.neither(treeErr, fmt.Sprintf("names %d files or more in %s, where the Hub leaves some out", mostSiblings, target.EscapedPath()))
 	}
 	return files.All(), nil
 }
 
-// noList is an endpoint that gives no list of a commit's files in either of two ways.
-func (op operation) noList(treeErr error, second string) error {
-	var none noRoute
-	first := ""
-	if errors.As(treeErr, &none) {
-		first = none.Error()
+// neither is an endpoint that gives no list of a commit's files in either of two ways.
+func (op operation) neither(treeErr error, second string) error {
+	first := treeErr
+	var e *fetcher.Error
+	if errors.As(treeErr, &e) {
+		first = e.Err
 	}
-	return op.fail(fetcher.ErrRefused, fmt.Errorf("%s, and %s", first, second),
+	return op.fail(fetcher.ErrRefused, fmt.Errorf("%w, and %s", first, second),
 		"check the spelling; if it is right, this mirror has too little of the Hub's API: it must pass on /api/models/ID/tree/COMMIT, or /api/models/ID/revision/COMMIT?blobs=true")
 }
 

@@ -44,21 +44,25 @@ func (e treeEntry) file() (fetcher.File, error) {
 	return f, nil
 }
 
-// tree reads all pages of a commit's file list.
+// tree reads all pages of a commit's file list. Where the first one is none, the error
+// is a noTree.
 func (d *Driver) tree(ctx context.Context, op operation, repo, commit string) ([]fetcher.File, error) {
 	page := d.url("/api/models/" + repo + "/tree/" + commit)
 	page.RawQuery = "recursive=true&expand=false"
 	var files httpsource.Files
-	for page != nil {
+	for first := true; page != nil; first = false {
 		if err := files.Page(page.String()); err != nil {
 			return nil, op.exceeded(err)
 		}
 		header, err := d.readJSON(ctx, op, page, func(body *jsonBody) error { return readPage(op, &files, body) })
 		if err != nil {
+			if first && lacksTree(err) {
+				err = noTree{err}
+			}
 			return nil, err
 		}
 		if page, err = d.nextPage(page, header); err != nil {
-			return nil, op.fail(fetcher.ErrTransient, err, "check that the mirror rewrites its Link headers")
+			return nil, op.fail(fetcher.ErrRefused, err, "have the mirror rewrite the Link headers of its lists to its own address, without a user")
 		}
 	}
 	return files.All(), nil
@@ -67,7 +71,7 @@ func (d *Driver) tree(ctx context.Context, op operation, repo, commit string) ([
 // readPage adds the files of one page, entry by entry: a page may have millions.
 func readPage(op operation, files *httpsource.Files, body *jsonBody) error {
 	if err := body.open('['); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoList, err)
 	}
 	for body.More() {
 		var e treeEntry

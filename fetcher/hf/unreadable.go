@@ -28,5 +28,9 @@ func (op operation) unreadable(host string, err error) *fetcher.Error {
 	if errors.As(err, &other) && strings.HasPrefix(other.Value, "number") && strings.HasSuffix(other.Field, "size") {
 		return op.fail(fetcher.ErrCorrupt, fmt.Errorf("%s lists a file with a size that no file has", host), "do not trust this source")
 	}
-	return op.fail(fetcher.ErrTransient, fmt.Errorf("%s did not answer with the Hub's JSON", host), "check that the endpoint is a Hub, and that no proxy answers in its place")
+	said := fmt.Errorf("%s did not answer with the Hub's JSON", host)
+	if errors.Is(err, errNoList) {
+		said = noList{said}
+	}
+	return op.fail(fetcher.ErrTransient, said, "check that the endpoint is a Hub, and that no proxy answers in its place")
 }

@@ -90,8 +90,8 @@ func Range(size, offset, length int64) string {
 // Part is an answer to a request for a range of a file.
 type Part struct {
 	Status int
-	// Range is the Content-Range, Encoding the Content-Encoding.
-	Range, Encoding string
+	// Range is the Content-Range.
+	Range string
 	// Length is the Content-Length, -1 if there is none.
 	Length int64
 }
@@ -112,12 +112,6 @@ func KindOfPart(err error) error {
 // of size bytes. A 206 without Content-Range is believed where the whole file was
 // asked for: then it can be no other part.
 func (p Part) Check(size, offset, length int64) error {
-	if p.Encoding != "" && p.Encoding != "identity" {
-		if p.Status == http.StatusPartialContent && length < size {
-			return fmt.Errorf("sends a part of an encoding of the file: %w", fetcher.ErrNoRanges)
-		}
-		return errors.New("answered with an encoding, which was not asked for")
-	}
 	switch p.Status {
 	case http.StatusPartialContent:
 		span := fmt.Sprintf("bytes %d-%d/", offset, offset+length-1)

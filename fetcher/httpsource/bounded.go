@@ -13,10 +13,13 @@ import (
 // objectKey marks requests for objects in their contexts.
 type objectKey struct{}
 
-// ForObject marks the requests of an operation as ones for an object: the body of
-// a good answer is as long as the object.
-func ForObject(ctx context.Context) context.Context {
-	return context.WithValue(ctx, objectKey{}, true)
+// object is what a request for one asks for: length bytes of its size.
+type object struct{ size, length int64 }
+
+// ForObject marks the requests of an operation as ones for length bytes of an object of
+// size bytes: the body of a good answer is as long.
+func ForObject(ctx context.Context, size, length int64) context.Context {
+	return context.WithValue(ctx, objectKey{}, object{size, length})
 }
 
 // bounded is a transport whose answers keep to bounds.
@@ -47,9 +50,11 @@ func (t *bounded) CloseIdleConnections() {
 func (t *bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.exchange(req.Context(), Host(req.URL), address(req.URL), func(ctx context.Context) (*http.Response, error) {
 		resp, err := t.base.RoundTrip(req.WithContext(ctx))
-		if err == nil && resp.StatusCode == http.StatusProxyAuthRequired {
-			_ = resp.Body.Close() // over plain HTTP a proxy's refusal looks like the server's
-			resp, err = nil, answeredByProxy(resp.StatusCode)
+		if err == nil {
+			if refusal := refusedOnTheWay(t.base, req, resp); refusal != nil {
+				_ = resp.Body.Close()
+				resp, err = nil, refusal
+			}
 		}
 		return resp, throughProxy(t.base, req, err)
 	})
@@ -76,12 +81,17 @@ func (t *bounded) exchange(ctx context.Context, host, address string, ask func(c
 		end(nil)
 		return nil, err
 	}
+	asked, isObject := ctx.Value(objectKey{}).(object)
+	if err := t.decode(resp, host, asked, isObject); err != nil {
+		_ = resp.Body.Close()
+		end(nil)
+		return nil, err
+	}
 	body := &boundedBody{body: resp.Body, ctx: ctx, end: end, bounds: t.bounds}
-	object, _ := ctx.Value(objectKey{}).(bool)
 	switch {
 	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent:
 		body.limit = &limitedAnswer{host: host, left: maxErrorBytes, cut: true}
-	case !object:
+	case !isObject:
 		body.limit = &limitedAnswer{host: host, most: t.bounds.AnswerBytes, left: t.bounds.AnswerBytes, shape: t.shape.counter()}
 	default:
 		t.open.Add(1)
@@ -96,6 +106,24 @@ func (t *bounded) exchange(ctx context.Context, host, address string, ask func(c
 	body.silence.Stop()
 	resp.Body = body
 	return resp, nil
+}
+
+// decode takes off what answers are compressed with. Whoever fails keeps to its status:
+// a page about it that cannot be decoded is left out.
+func (t *bounded) decode(resp *http.Response, host string, asked object, isObject bool) error {
+	switch {
+	case resp.Request != nil && resp.Request.Method == http.MethodHead:
+		return nil
+	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent:
+		if decode(resp, host, t.bounds.AnswerBytes) != nil {
+			_ = resp.Body.Close()
+			resp.Body = http.NoBody
+		}
+		return nil
+	case isObject:
+		return decodeObject(resp, host, asked)
+	}
+	return decode(resp, host, t.bounds.AnswerBytes)
 }
 
 // errLate ends an exchange without headers.

@@ -67,17 +67,19 @@ type Exceeded struct {
 	Hint string
 	// Slow says that the source sends, but below the least rate.
 	Slow bool
+	// is is what errors.Is finds besides.
+	is error
 }
 
 // Error returns the host and the reason.
 func (e *Exceeded) Error() string { return cmp.Or(e.Host, "the source") + " " + e.Reason }
 
-// Unwrap makes a slow source visible to errors.Is.
+// Unwrap makes a slow source, and one without ranges, visible to errors.Is.
 func (e *Exceeded) Unwrap() error {
 	if e.Slow {
 		return fetcher.ErrSlow
 	}
-	return nil
+	return e.is
 }
 
 func tooLarge(host, format string, args ...any) *Exceeded {

@@ -63,7 +63,7 @@ func ask(t *testing.T, rt http.RoundTripper, object bool) (*http.Response, error
 	t.Helper()
 	ctx := t.Context()
 	if object {
-		ctx = httpsource.ForObject(ctx)
+		ctx = httpsource.ForObject(ctx, 1<<40, 1<<40)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://source.test/x", nil)
 	if err != nil {

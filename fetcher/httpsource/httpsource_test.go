@@ -25,7 +25,7 @@ func TestPart(t *testing.T) {
 		ok             bool
 	}{
 		{httpsource.Part{Status: 206, Range: "bytes 2-9/10", Length: 8}, 2, 8, true},
-		{httpsource.Part{Status: 206, Range: "bytes 2-9/*", Length: -1, Encoding: "identity"}, 2, 8, true},
+		{httpsource.Part{Status: 206, Range: "bytes 2-9/*", Length: -1}, 2, 8, true},
 		{httpsource.Part{Status: 206, Range: "bytes 2-4/10", Length: 3}, 2, 3, true},
 		{httpsource.Part{Status: 206, Range: "bytes 0-0/10", Length: 1}, 0, 1, true},
 		{httpsource.Part{Status: 206, Range: "bytes 0-9/10", Length: 10}, 0, 10, true},
@@ -51,7 +51,6 @@ func TestPart(t *testing.T) {
 		{httpsource.Part{Status: 206, Range: "bytes 2-3/10", Length: 2}, 2, 3, false},
 		{httpsource.Part{Status: 206, Range: "bytes 2-4/10", Length: 8}, 2, 3, false},
 		{httpsource.Part{Status: 206, Range: "", Length: 8}, 2, 8, false},
-		{httpsource.Part{Status: 206, Range: "bytes 2-9/10", Length: 8, Encoding: "gzip"}, 2, 8, false},
 		{httpsource.Part{Status: 204, Length: 0}, 0, 10, false},
 	} {
 		if err := c.part.Check(10, c.offset, c.length); (err == nil) != c.ok {

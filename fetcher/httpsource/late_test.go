@@ -62,7 +62,7 @@ func TestHeadersMayTakeLongerNextTime(t *testing.T) {
 // openCold asks for one object, at an address that is signed anew for every try.
 func openCold(t *testing.T, transport http.RoundTripper) error {
 	t.Helper()
-	ctx := httpsource.ForObject(t.Context())
+	ctx := httpsource.ForObject(t.Context(), 1<<40, 1<<40)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://mirror.test/file?Signature="+time.Now().String()[:10], http.NoBody)
 	if err != nil {
 		t.Fatal(err)

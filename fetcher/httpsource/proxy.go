@@ -94,6 +94,8 @@ func isMetadata(host string) bool {
 type unanswered struct {
 	status int    // its answer; 0: it speaks SOCKS
 	text   string // what it is about
+	// maybe is the host that may have answered instead; "": it was the proxy.
+	maybe string
 }
 
 // Error implements error.
@@ -138,11 +140,71 @@ func (u *unanswered) cause(name, variable string) *Cause {
 	if variable == "" {
 		variable = "HTTPS_PROXY"
 	}
-	c.kind, c.hint = fetcher.ErrRefused, "have the proxy let this machine through, or name the host in NO_PROXY; "+variable+" names the proxy"
+	c.kind, c.hint = fetcher.ErrRefused, "have whoever runs the proxy let this machine through, or name the host in NO_PROXY; "+variable+" names the proxy"
+	if u.maybe != "" {
+		c.hint += "; if it is not the proxy that refuses, ask whoever runs " + u.maybe
+	}
 	if u.status == http.StatusProxyAuthRequired || strings.Contains(u.text, "credentials") {
 		c.hint = "put the proxy's user name and password into " + variable + ", before its host"
 	}
 	return c
+}
+
+// refusedOnTheWay returns the refusal of a proxy that looks like the server's, as it does
+// over plain HTTP, or nil. X-Squid-Error is Squid's mark of its own answers. Of others a
+// 403 is the server's where it has what only sources write; Via tells nothing, which
+// proxies add to what they pass on.
+func refusedOnTheWay(rt http.RoundTripper, req *http.Request, resp *http.Response) *unanswered {
+	if resp.StatusCode == http.StatusProxyAuthRequired {
+		return answeredByProxy(resp.StatusCode)
+	}
+	if resp.StatusCode < http.StatusBadRequest || req.URL.Scheme != "http" {
+		return nil
+	}
+	if proxy := proxyOf(rt, req); proxy == nil || strings.HasPrefix(proxy.Scheme, "socks") {
+		return nil
+	}
+	if resp.Header.Get("X-Squid-Error") != "" {
+		return answeredByProxy(resp.StatusCode)
+	}
+	if resp.StatusCode != http.StatusForbidden || isFromSource(resp.Header) {
+		return nil
+	}
+	refusal := answeredByProxy(resp.StatusCode)
+	refusal.text += ", or passed that on"
+	refusal.maybe = Host(req.URL)
+	return refusal
+}
+
+// isFromSource reports whether an answer has what the Hub, S3 or Google Cloud Storage
+// writes into its refusals, and a proxy does not.
+func isFromSource(header http.Header) bool {
+	for _, name := range []string{"X-Error-Code", "X-Error-Message", "X-Repo-Commit", "X-Amz-Request-Id", "X-Amz-Id-2", "X-Amz-Cf-Id", "X-Guploader-Uploadid", "X-Request-Id"} {
+		if header.Get(name) != "" {
+			return true
+		}
+	}
+	kind := header.Get("Content-Type")
+	return strings.HasPrefix(kind, "application/xml") || strings.HasPrefix(kind, "text/xml") || strings.HasPrefix(kind, "application/json")
+}
+
+// proxyOf returns the proxy over which rt sends req, or nil.
+func proxyOf(rt http.RoundTripper, req *http.Request) *url.URL {
+	var find func(*http.Request) (*url.URL, error)
+	switch t := rt.(type) {
+	case *http.Transport:
+		find = t.Proxy
+	case *Transport:
+		find = t.proxy
+	}
+	if find == nil {
+		return nil
+	}
+	proxy, err := find(req)
+	if err != nil {
+		return nil
+	}
+	return proxy
 }
 
 // throughProxy words a refusal of the proxy over which rt sends req, with the proxy's
@@ -152,18 +214,8 @@ func throughProxy(rt http.RoundTripper, req *http.Request, err error) error {
 	if refusal == nil && !errors.As(err, &refusal) {
 		return err
 	}
-	var find func(*http.Request) (*url.URL, error)
-	switch t := rt.(type) {
-	case *http.Transport:
-		find = t.Proxy
-	case *Transport:
-		find = t.proxy
-	}
-	if find == nil {
-		return refusal.cause("", "")
-	}
-	proxy, proxyErr := find(req)
-	if proxy == nil || proxyErr != nil {
+	proxy := proxyOf(rt, req)
+	if proxy == nil {
 		return refusal.cause("", "")
 	}
 	variable := readProxy(strings.ToUpper(req.URL.Scheme) + "_PROXY").variable

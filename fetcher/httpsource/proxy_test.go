@@ -86,9 +86,9 @@ func TestProxy(t *testing.T) {
 // What a proxy forbids is not tried again, and the error names the proxy and the
 // variable, but not its password.
 func TestRefusedByProxy(t *testing.T) {
-	raw := func(t *testing.T, status string) string {
+	raw := func(t *testing.T, status string, header ...string) string {
 		t.Helper()
-		return "http://user:a-proxys-password@" + fetchertest.StartRaw(t, func(string) string { return fetchertest.RawAnswer(status, "") })
+		return "http://user:a-proxys-password@" + fetchertest.StartRaw(t, func(string) string { return fetchertest.RawAnswer(status, "", header...) })
 	}
 	for name, c := range map[string]struct {
 		proxy    func(t *testing.T) string
@@ -102,9 +102,14 @@ func TestRefusedByProxy(t *testing.T) {
 		"forbids":                     {func(t *testing.T) string { return raw(t, "403 No") }, "all_proxy", "https://hub.test", fetcher.ErrRefused, "answered 403"},
 		"does not reach it":           {func(t *testing.T) string { return raw(t, "502 No") }, "https_proxy", "https://hub.test", fetcher.ErrTransient, "answered 502"},
 		"is asked too often":          {func(t *testing.T) string { return raw(t, "429 No") }, "https_proxy", "https://hub.test", fetcher.ErrTransient, "answered 429"},
-		"SOCKS, wants credentials":    {func(t *testing.T) string { return startSOCKS(t, 0xff, 0) }, "ALL_PROXY", "http://hub.test", fetcher.ErrRefused, "wants credentials"},
-		"SOCKS, forbids":              {func(t *testing.T) string { return startSOCKS(t, 0, 2) }, "HTTPS_PROXY", "https://hub.test", fetcher.ErrRefused, "does not allow it"},
-		"SOCKS, does not reach it":    {func(t *testing.T) string { return startSOCKS(t, 0, 5) }, "ALL_PROXY", "https://hub.test", fetcher.ErrTransient, "does not reach it"},
+		"forbids over HTTP":           {func(t *testing.T) string { return raw(t, "403 No") }, "HTTP_PROXY", "http://hub.test", fetcher.ErrRefused, "if it is not the proxy that refuses, ask whoever runs hub.test"},
+		"Squid forbids": {func(t *testing.T) string {
+			return raw(t, "403 No", "X-Squid-Error: ERR_ACCESS_DENIED 0", "X-Request-Id: 1")
+		}, "HTTP_PROXY", "http://hub.test", fetcher.ErrRefused, "whoever runs the proxy let this machine through"},
+		"Squid does not reach it":  {func(t *testing.T) string { return raw(t, "503 No", "X-Squid-Error: ERR_DNS_FAIL 0") }, "HTTP_PROXY", "http://hub.test", fetcher.ErrTransient, "answered 503"},
+		"SOCKS, wants credentials": {func(t *testing.T) string { return startSOCKS(t, 0xff, 0) }, "ALL_PROXY", "http://hub.test", fetcher.ErrRefused, "wants credentials"},
+		"SOCKS, forbids":           {func(t *testing.T) string { return startSOCKS(t, 0, 2) }, "HTTPS_PROXY", "https://hub.test", fetcher.ErrRefused, "does not allow it"},
+		"SOCKS, does not reach it": {func(t *testing.T) string { return startSOCKS(t, 0, 5) }, "ALL_PROXY", "https://hub.test", fetcher.ErrTransient, "does not reach it"},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			noProxies(t)
@@ -126,6 +131,26 @@ func TestRefusedByProxy(t *testing.T) {
 			}
 			if !strings.Contains(e.Error(), "the proxy "+at.Host+" ("+c.variable+") ") {
 				t.Errorf("%v does not name the proxy and %s", e, c.variable)
+			}
+		})
+	}
+}
+
+// A refusal that the source wrote stays the source's, whatever proxy it came through.
+func TestRefusedBehindProxy(t *testing.T) {
+	for name, header := range map[string]string{
+		"Hub": "X-Error-Code: GatedRepo", "Hub's message": "X-Error-Message: Access to this resource is disabled.",
+		"S3": "X-Amz-Request-Id: 1", "S3's page": "Content-Type: application/xml", "Google": "Content-Type: application/json; charset=UTF-8",
+	} {
+		t.Run(name, func(t *testing.T) {
+			noProxies(t)
+			t.Setenv("HTTP_PROXY", "http://"+fetchertest.StartRaw(t, func(string) string {
+				return fetchertest.RawAnswer("403 No", "", header, "Via: 1.1 squid")
+			}))
+			base := httpsource.NewTransport()
+			t.Cleanup(base.CloseIdleConnections)
+			if _, err := get(t, httpsource.Bounds{}.Transport(base, httpsource.AnyShape), "http://hub.test"); err != nil {
+				t.Error(err)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -69,6 +70,7 @@ func (c *client) classify(ctx context.Context, op httpsource.Operation, err erro
 		if c.endpoint != nil && c.access.Addressing == fetcher.AddressingVirtual {
 			e.Hint += fmt.Sprintf("; access.addressing: path (--addressing path) asks %s alone", httpsource.Host(c.endpoint))
 		}
+		e.Hint += c.twiceHint(op, err)
 		return e
 	case a.status < http.StatusMultipleChoices:
 		return unreadable(op, a, err)
@@ -145,6 +147,23 @@ func (c *client) judge(a answer) (hint string, kind error) {
 		return "check that the endpoint is an S3 server; this one does not know what it is asked", fetcher.ErrRefused
 	}
 	return "check the source, the endpoint and the credentials; an object that is encrypted with a customer's own key cannot be read", fetcher.ErrRefused
+}
+
+// twiceHint is what to do about an endpoint that is not found and seems to name the
+// bucket; "" if it does not. It is no refusal: a host may have such a name.
+func (c *client) twiceHint(op httpsource.Operation, err error) string {
+	var dns *net.DNSError
+	if c.endpoint == nil || !errors.As(err, &dns) || !dns.IsNotFound {
+		return ""
+	}
+	_, path, _ := strings.Cut(op.Origin, "s3://")
+	bucket, _, _ := strings.Cut(path, "/")
+	host := httpsource.Host(c.endpoint)
+	rest, ok := strings.CutPrefix(host, bucket+".")
+	if bucket == "" || !ok {
+		return ""
+	}
+	return fmt.Sprintf("; the endpoint seems to name the bucket already: if so, write it as %s, and the bucket in the source alone", rest)
 }
 
 // accessHint is what to do where a reader may not read.

@@ -33,7 +33,7 @@ func (d *Driver) Open(ctx context.Context, obj fetcher.Object, offset, length in
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.get(httpsource.ForObject(ctx), &s3.GetObjectInput{
+	out, err := c.get(httpsource.ForObject(ctx, f.Size, length), &s3.GetObjectInput{
 		Bucket: aws.String(bucket), Key: aws.String(prefix + f.Path),
 		Range: aws.String(httpsource.Range(f.Size, offset, length)), RequestPayer: c.payer,
 	}, f.Version)

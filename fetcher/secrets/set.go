@@ -23,11 +23,16 @@ const maxValues = 512
 type Set struct {
 	mu     sync.RWMutex
 	values map[string]*value
+	pieces map[piece]place
 	uses   int64
 }
 
 // value is one secret as texts may show it.
 type value struct {
+	// secret is the value, lower the same in lower case.
+	secret, lower string
+	// words says that it is made of words.
+	words bool
 	// forms are in lower case, as texts are when they are compared.
 	forms []string
 	// used orders values by when they were last added.
@@ -35,7 +40,7 @@ type value struct {
 }
 
 // New returns an empty Set.
-func New() *Set { return &Set{values: map[string]*value{}} }
+func New() *Set { return &Set{values: map[string]*value{}, pieces: map[piece]place{}} }
 
 // Add takes secrets. Of one of several lines, such as a private key, each line is
 // a secret of its own.
@@ -65,7 +70,9 @@ func (s *Set) add(secret string) {
 	if len(s.values) >= maxValues {
 		s.forgetOldest()
 	}
-	s.values[secret] = &value{forms: formsOf(secret), used: s.uses}
+	v := &value{secret: secret, lower: lowerASCII(secret), words: hasWords(secret), forms: formsOf(secret), used: s.uses}
+	s.values[secret] = v
+	s.addPieces(v)
 }
 
 func (s *Set) forgetOldest() {
@@ -76,6 +83,10 @@ func (s *Set) forgetOldest() {
 		}
 	}
 	delete(s.values, oldest)
+	clear(s.pieces) // others may have had the same ones
+	for _, v := range s.values {
+		s.addPieces(v)
+	}
 }
 
 // Scrub returns the text without secrets: without the Set's, and without what looks
@@ -98,7 +109,7 @@ func hide(text string, spans []span) string {
 	var out strings.Builder
 	at := 0
 	for _, p := range spans {
-		if p.from >= at {
+		if p.from > at || p.from == at && at == 0 {
 			out.WriteString(text[at:p.from])
 			out.WriteString(Hidden)
 		}
@@ -116,7 +127,13 @@ func (s *Set) find(text string) []span {
 	lower := lowerASCII(text)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	var spans []span
+	if len(s.values) == 0 {
+		return nil
+	}
+	spans := s.findParts(lower)
+	for _, v := range views(text) {
+		spans = append(spans, s.findIn(v)...)
+	}
 	for _, v := range s.values {
 		for _, form := range v.forms {
 			for at := 0; ; {
@@ -131,6 +148,29 @@ func (s *Set) find(text string) []span {
 				at = p.from + 1
 			}
 		}
+	}
+	return spans
+}
+
+// findIn returns where secrets stand in a text of which this is a view; s.mu is held.
+func (s *Set) findIn(v view) []span {
+	lower := lowerASCII(v.text)
+	spans := s.findParts(lower)
+	for _, value := range s.values {
+		if len(value.lower) < minAnywhere || len(value.lower) >= minPartial || v.joined && !isRandom(value.secret) {
+			continue // else its parts were found, or it is a word
+		}
+		for at := 0; ; {
+			i := strings.Index(lower[at:], value.lower)
+			if i < 0 {
+				break
+			}
+			spans = append(spans, span{at + i, at + i + len(value.lower)})
+			at += i + 1
+		}
+	}
+	for i := range spans {
+		spans[i] = v.span(spans[i])
 	}
 	return spans
 }
