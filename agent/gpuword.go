@@ -119,7 +119,7 @@ func (g gpuFacts) fits(m modelState) (fits, tight int, took sizing.Measured) {
 	if err != nil {
 		return unknown, 0, took
 	}
-	if g.Slices && need.GPUsPerReplica() > 1 {
+	if g.Slices && need.AllGPUs() > 1 {
 		return 0, 0, took // MIG devices do not work together
 	}
 	ready, perhaps := 0, 0

@@ -17,6 +17,7 @@ func parseServing(parent *fields) sizing.Serving {
 	s := sizing.Serving{
 		TensorParallel:       int(f.integer("tensorParallel", 0, 1)),
 		PipelineParallel:     int(f.integer("pipelineParallel", 0, 1)),
+		Nodes:                int(f.integer("nnodes", 0, 1)),
 		MaxModelLen:          f.integer("maxModelLen", 0, 1),
 		GPUMemoryUtilization: f.fraction("gpuMemoryUtilization"),
 		KVCacheDtype:         f.str("kvCacheDtype"),

@@ -77,7 +77,7 @@ func (s *Sweeper) withdraw(ctx context.Context, c candidate) string {
 	since, bare := e.bareSince(now)
 	// Where the watches do not show what is there, they lag, and what they made
 	// of the time before may be wrong as well.
-	if live.UID != c.UID || !live.says() || !bare || !samePods(pods, c.pods) || !s.overdue(now, m, since) {
+	if live.UID != c.UID || !live.says() || !s.mine(live) || !bare || !samePods(pods, c.pods) || !s.overdue(now, m, since) {
 		m.notBefore = now.Add(s.interval)
 		return resultRefuted
 	}

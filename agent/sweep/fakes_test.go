@@ -49,6 +49,13 @@ func (w *world) label(name string) {
 	w.nodes[name] = n
 }
 
+// wrote names the release of the agent that labelled a node.
+func (w *world) wrote(name string, r Release) {
+	n := w.nodes[name]
+	n.Release = r.String()
+	w.nodes[name] = n
+}
+
 func (w *world) pod(uid, node string, ready bool) {
 	w.pods[types.UID(uid)] = pod{UID: types.UID(uid), Node: node, Ready: ready, Since: time.Now()}
 }

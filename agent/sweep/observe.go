@@ -15,7 +15,8 @@ type candidate struct {
 
 // observe remembers what is seen of each node, forgets nodes that are gone, and
 // returns those that are due, the longest without an agent first; how many
-// nodes say something, and how many of these have no ready agent.
+// nodes say something of this release's agents, and how many of these have no
+// ready one.
 func (s *Sweeper) observe(now time.Time, nodes []node, byNode map[string][]pod) (due []candidate, labelled, bare int) {
 	there := make(map[string]bool, len(nodes))
 	for _, n := range nodes {
@@ -32,7 +33,7 @@ func (s *Sweeper) observe(now time.Time, nodes []node, byNode map[string][]pod) 
 			m.withdrawals, m.withdrawn = 0, time.Time{}
 			s.everReady = true
 		}
-		if !n.says() {
+		if !n.says() || !s.mine(n) {
 			continue
 		}
 		labelled++
@@ -51,6 +52,12 @@ func (s *Sweeper) observe(now time.Time, nodes []node, byNode map[string][]pod) 
 	}
 	slices.SortFunc(due, func(a, b candidate) int { return a.since.Compare(b.since) })
 	return due, labelled, bare
+}
+
+// mine reports whether what a node says may be of this release's agents: not where
+// its annotation names another release, whose agents' pods this sweeper does not see.
+func (s *Sweeper) mine(n node) bool {
+	return n.Release == "" || s.o.Release == (Release{}) || n.Release == s.o.Release.String()
 }
 
 // remember is what is known of this very Node object.

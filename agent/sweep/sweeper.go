@@ -41,7 +41,8 @@ type Options struct {
 	AgentTimeout time.Duration
 	// Volumes are the chart's, of which the sweeper frees those whose claim was deleted.
 	Volumes []Volume
-	// Release is named in events, as what makes volumes again; zero: it is not.
+	// Release leaves nodes alone whose annotation names another one, and events name it
+	// as what makes volumes again. Zero: every node, and no name.
 	Release Release
 	// Listen is the address of /metrics, /healthz and /readyz; empty: none.
 	Listen string
@@ -72,7 +73,7 @@ func (o Options) validate() error {
 }
 
 // Sweeper takes back the labels of nodes that have had no ready agent for a
-// while. Make one with [New]; one is enough for a cluster, and two do no harm.
+// while. Make one with [New]; one is enough for a release, and two do no harm.
 type Sweeper struct {
 	o       Options
 	cluster cluster

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -46,6 +47,52 @@ func TestDeadAgent(t *testing.T) {
 		if e.Node != "n02" || e.NodeUID != "uid-n02" || e.Warning || !strings.Contains(e.Note, "no ready agent pod for 5m0s: removed 1 labels and 1 annotations") {
 			t.Errorf("the event is %+v", e)
 		}
+	})
+}
+
+// Each of two releases' sweepers sees its own agents' pods only. Neither takes back what
+// the other's agents wrote; where no release is named, both look.
+func TestTwoReleases(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		w.fleet(6)
+		own, other := Release{"ns", "a"}, Release{"elsewhere", "a"}
+		for _, name := range []string{"n00", "n01"} {
+			w.wrote(name, own)
+		}
+		for _, name := range []string{"n02", "n03"} {
+			w.wrote(name, other)
+			delete(w.pods, types.UID("p-"+name)) // in another namespace
+		}
+		s := w.sweep()
+		s.o.Release = own
+		w.pass(s, time.Hour)
+		expect(t, w)
+		delete(w.pods, "p-n01")
+		delete(w.pods, "p-n05")
+		w.pass(s, time.Hour)
+		slices.Sort(w.withdrawn)
+		expect(t, w, "n01@3900", "n05@3900")
+		if labelled := s.shown.Load().Labelled; labelled != 2 {
+			t.Errorf("the sweeper counts %d labelled nodes, want the 2 of its own release and of none", labelled)
+		}
+	})
+}
+
+// An agent of another release that writes at the last moment keeps its labels.
+func TestReleaseThatTakesOver(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		w.fleet(5)
+		w.wrote("n01", Release{"ns", "a"})
+		s := w.sweep()
+		s.o.Release = Release{"ns", "a"}
+		w.pass(s, time.Minute)
+		delete(w.pods, "p-n01")
+		w.pass(s, 4*time.Minute)
+		nodes, pods := w.now()
+		w.stale = func() ([]node, []pod) { return nodes, pods }
+		w.wrote("n01", Release{"ns", "b"})
+		w.pass(s, time.Hour)
+		expect(t, w)
 	})
 }
 

@@ -141,7 +141,7 @@ func memoryUnknown(d gpu.Device) bool { return d.State != gpu.StateOK || d.Total
 // where it could, or where that is not known.
 func obstacle(s sizing.SizeReport, g sizing.GPUReport, d gpu.Device) string {
 	switch {
-	case d.MIG != nil && s.GPUsPerReplica > 1:
+	case d.MIG != nil && s.Need.AllGPUs() > 1:
 		return fmt.Sprintf("GPU %d is in MIG mode, and MIG devices do not work together", d.Index)
 	case memoryUnknown(d):
 		return ""
@@ -160,12 +160,12 @@ func never(model string, s sizing.SizeReport, devices []gpu.Device, widest bool)
 		if o := obstacle(s, g, d); o != "" {
 			why = o
 			refused = refused || g.Refused != ""
-			tooSmall = tooSmall || d.MIG == nil || s.GPUsPerReplica == 1
+			tooSmall = tooSmall || d.MIG == nil || s.Need.AllGPUs() == 1
 		}
 		if d.MIG == nil {
 			whole++
 		}
-		if d.MIG == nil || s.GPUsPerReplica == 1 {
+		if d.MIG == nil || s.Need.AllGPUs() == 1 {
 			if float64(g.LeastBytes) <= float64(g.UsableBytes)*highUtilization {
 				roomy++
 			}
@@ -202,7 +202,7 @@ func never(model string, s sizing.SizeReport, devices []gpu.Device, widest bool)
 
 // orStages names the stages of a pipeline, where there are some.
 func orStages(s sizing.SizeReport) string {
-	if s.GPUsPerReplica == s.TensorParallel {
+	if s.Need.PipelineParallel == 1 {
 		return ""
 	}
 	return " and --pipeline-parallel-size"

@@ -18,6 +18,7 @@ import (
 func (f *fitFlags) addServing(flags *pflag.FlagSet) {
 	flags.IntVar(&f.serving.TensorParallel, "tensor-parallel", 0, "`N` GPUs share each layer, so a replica takes as many (default: every size that these GPUs allow)")
 	flags.IntVar(&f.serving.PipelineParallel, "pipeline-parallel-size", 0, "the layers are divided into `N` stages, each on GPUs of its own (default: 1)")
+	flags.IntVar(&f.serving.Nodes, "nnodes", 0, "a replica's GPUs are divided over `N` nodes, of which this is one (default: 1)")
 	flags.StringVar(&f.maxModelLen, "max-model-len", "", "the longest request has `N` tokens, like 32768 or 32k; auto is the longest that fits (default: the model's own length)")
 	flags.Float64Var(&f.serving.GPUMemoryUtilization, "gpu-memory-utilization", 0,
 		"vLLM claims this `FRACTION` of a GPU's memory, above 0 and at most 1 (default: 0.92, and 0.9 of vLLM 0.19)")
@@ -58,6 +59,7 @@ func (f *fitFlags) checkServing(cmd *cobra.Command, line []string) error {
 	}
 	refuse("tensor-parallel", f.serving.TensorParallel < 1, "%d is too few; it takes at least one GPU", f.serving.TensorParallel)
 	refuse("pipeline-parallel-size", f.serving.PipelineParallel < 1, "%d is too few; it takes at least one stage", f.serving.PipelineParallel)
+	refuse("nnodes", f.serving.Nodes < 1, "%d is too few; it takes at least one node", f.serving.Nodes)
 	refuse("max-num-seqs", f.serving.MaxNumSeqs < 1, "%d is too few; it takes at least one request", f.serving.MaxNumSeqs)
 	u := f.serving.GPUMemoryUtilization
 	refuse("gpu-memory-utilization", !(u > 0 && u <= 1), "%v is no such part; it takes a fraction above 0 and at most 1", u) // so that NaN is refused

@@ -80,6 +80,9 @@ func servingText(n sizing.Need) string {
 	if n.PipelineParallel > 1 {
 		words = append(words, fmt.Sprintf("%d stages", n.PipelineParallel))
 	}
+	if n.Nodes > 1 {
+		words = append(words, fmt.Sprintf("%d nodes", n.Nodes))
+	}
 	if n.Quantization != "" {
 		words = append(words, "weights in "+n.Quantization)
 	}
@@ -147,7 +150,7 @@ func fitTerms(out fitOutput) [][]string {
 			continue
 		}
 		beside = append(beside, size(n.OverheadMinBytes)+" to "+size(n.OverheadMaxBytes))
-		thumb = append(thumb, size(out.RuleOfThumbBytes/uint64(n.GPUsPerReplica()))+estimated(out.Weights.Estimated))
+		thumb = append(thumb, size(out.RuleOfThumbBytes/uint64(n.AllGPUs()))+estimated(out.Weights.Estimated))
 	}
 	rows = append(rows, beside)
 	if took := measuredRow(out.Measured, needs); took != nil {

@@ -33,10 +33,11 @@ agent pod for --agent-timeout loses the labels and the annotation that agents
 write, and nothing else; an agent that returns writes them again.
 
 Each node is looked at once more before, and left alone if anything wrote to it
-since. While the API server does not answer nothing is removed, and afterwards
-every clock starts again. Where more than half of the labelled nodes have no
-agent, or no agent was ever seen, labels go slowly (a fiftieth a minute, at
-least one) and an event on a node says so.
+since, or if the annotation names another Helm release than --release: that one's
+agents are not among the pods. While the API server does not answer nothing is
+removed, and afterwards every clock starts again. Where more than half of the
+labelled nodes have no agent, or no agent was ever seen, labels go slowly (a
+fiftieth a minute, at least one) and an event on a node says so.
 
 A --volume that was bound by a claim which was deleted may be bound by a claim of
 that name again. One that no claim binds, or that is gone, gets an event with what
@@ -52,7 +53,7 @@ Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage or configuration.`,
 	flags.StringVar(&f.selector, "selector", "", "the agents' pods, and no others, have these `LABELS`: NAME=VALUE,... (required)")
 	flags.DurationVar(&f.agentTimeout, "agent-timeout", sweep.DefaultAgentTimeout, "a node without a ready agent keeps its labels for this `TIME`")
 	flags.StringArrayVar(&f.volumes, "volume", nil, "keep the PersistentVolume `NAME=NAMESPACE/CLAIM` free for that claim; may be given again")
-	flags.StringVar(&f.release, "release", "", "events about volumes name the Helm release `NAMESPACE/NAME`, which makes them again")
+	flags.StringVar(&f.release, "release", "", "leave nodes to other Helm releases than `NAMESPACE/NAME`, which events about volumes name")
 	flags.StringVar(&f.listen, "listen", ":9808", "serve /metrics, /healthz and /readyz on `ADDRESS`; empty for none")
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "reach the API server as `FILE` says (default: the pod's account, else KUBECONFIG)")
 	return cmd

@@ -20,6 +20,7 @@ type Need struct {
 	// longest up to that for which the cache has room.
 	TensorParallel       int     `json:"tensorParallel"`
 	PipelineParallel     int     `json:"pipelineParallel"`
+	Nodes                int     `json:"nnodes,omitempty"`
 	MaxModelLen          int64   `json:"maxModelLen"`
 	AutoLength           bool    `json:"maxModelLenAuto,omitempty"`
 	GPUMemoryUtilization float64 `json:"gpuMemoryUtilization"`
@@ -112,8 +113,11 @@ func (n Need) ResidentWeightsBytes() uint64 {
 	return less(add(n.WeightsBytes, n.ReplicatedBytes), n.CPUOffloadBytes)
 }
 
-// GPUsPerReplica is how many GPUs one replica takes.
-func (n Need) GPUsPerReplica() int { return max(1, n.TensorParallel) * max(1, n.PipelineParallel) }
+// GPUsPerReplica is how many GPUs of a node one replica takes: all of its own, or its part on each of several nodes.
+func (n Need) GPUsPerReplica() int { return max(1, n.AllGPUs()/max(1, n.Nodes)) }
+
+// AllGPUs is how many GPUs one replica takes on all of its nodes.
+func (n Need) AllGPUs() int { return max(1, n.TensorParallel) * max(1, n.PipelineParallel) }
 
 // LeastBytes is what a replica takes of a GPU's budget at the least.
 func (n Need) LeastBytes() uint64 { return add(n.TotalBytes(), n.OverheadMinBytes) }

@@ -1,6 +1,7 @@
 package sizing
 
 import (
+	"cmp"
 	"slices"
 )
 
@@ -48,7 +49,7 @@ func (n Need) Replicas(devices []DeviceMemory) int {
 }
 
 func (n Need) usable(d DeviceMemory) bool {
-	return d.Blocked == "" && (!d.Partition || n.GPUsPerReplica() == 1)
+	return d.Blocked == "" && (!d.Partition || n.AllGPUs() == 1)
 }
 
 // Report is the answer to "does it fit?", term by term. Its own terms are those
@@ -77,7 +78,8 @@ type Report struct {
 // SizeReport is the answer for one tensor-parallel size.
 type SizeReport struct {
 	TensorParallel int `json:"tensorParallel"`
-	// GPUsPerReplica is how many GPUs a replica takes: TensorParallel for each stage of a pipeline.
+	// GPUsPerReplica is how many GPUs a replica takes: TensorParallel for each stage of a pipeline. Of one on several
+	// nodes, it is the part on each.
 	GPUsPerReplica int `json:"gpusPerReplica"`
 	// Impossible says why vLLM refuses this size; "" if it does not. Then
 	// there is no Need.
@@ -129,8 +131,9 @@ type GPUReport struct {
 func (m Model) Report(s Serving, devices []DeviceMemory) (Report, error) {
 	sizes := []int{s.TensorParallel}
 	if s.TensorParallel == 0 {
-		sizes = tensorParallelSizes(devices, max(1, s.PipelineParallel))
+		sizes = s.tensorParallelSizes(devices)
 	}
+	s.TensorParallel = sizes[0]
 	n, err := m.reportedNeed(s)
 	if err != nil {
 		return Report{}, err
@@ -160,7 +163,7 @@ func (m Model) Report(s Serving, devices []DeviceMemory) (Report, error) {
 // because arguments that are not counted may make it right.
 func (m Model) RefusedReport(s Serving, why error) Report {
 	n := Need{
-		TensorParallel: max(1, s.TensorParallel), PipelineParallel: max(1, s.PipelineParallel), MaxModelLen: s.MaxModelLen,
+		TensorParallel: max(1, s.TensorParallel), PipelineParallel: max(1, s.PipelineParallel), Nodes: s.Nodes, MaxModelLen: s.MaxModelLen,
 		GPUMemoryUtilization: s.GPUMemoryUtilization, KVCacheDtype: s.KVCacheDtype, EnforceEager: s.EnforceEager, Quantization: s.Quantization,
 		Uncounted: s.Uncounted, VLLMVersion: s.VLLMVersion, Estimated: true, Notes: []string{why.Error()},
 	}
@@ -173,17 +176,21 @@ func (m Model) RefusedReport(s Serving, why error) Report {
 	}
 }
 
-// tensorParallelSizes are the powers of two of which pp take no more than the GPUs that can
-// work together, and at least 1.
-func tensorParallelSizes(devices []DeviceMemory, pp int) []int {
+// tensorParallelSizes are the powers of two with which a replica takes no more than the GPUs that can
+// work together, and at least the least that nodes can share.
+func (s Serving) tensorParallelSizes(devices []DeviceMemory) []int {
 	whole := 0
 	for _, d := range devices {
 		if !d.Partition {
 			whole++
 		}
 	}
-	sizes := []int{1}
-	for tp := 2; tp*pp <= whole; tp *= 2 {
+	least := 1
+	for least < 1<<16 && s.uneven(least) != "" {
+		least *= 2
+	}
+	sizes := []int{least}
+	for tp := 2 * least; s.gpusPerNode(tp) <= whole; tp *= 2 {
 		sizes = append(sizes, tp)
 	}
 	return sizes
@@ -203,8 +210,8 @@ func (m Model) reportedNeed(s Serving) (Need, error) {
 
 func (m Model) sizeReport(s Serving, devices []DeviceMemory) (SizeReport, error) {
 	r := SizeReport{TensorParallel: max(1, s.TensorParallel), GPUs: []GPUReport{}}
-	r.GPUsPerReplica = r.TensorParallel * max(1, s.PipelineParallel)
-	if r.Impossible = m.refusal(r.TensorParallel); r.Impossible != "" {
+	r.GPUsPerReplica = max(1, s.gpusPerNode(r.TensorParallel))
+	if r.Impossible = cmp.Or(m.refusal(r.TensorParallel), s.uneven(r.TensorParallel)); r.Impossible != "" {
 		return r, nil
 	}
 	n, err := m.reportedNeed(s)

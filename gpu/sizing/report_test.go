@@ -2,6 +2,7 @@ package sizing
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -71,18 +72,45 @@ func TestBlockedDevices(t *testing.T) {
 func TestSizesOfBoards(t *testing.T) {
 	part := DeviceMemory{TotalBytes: gi, Partition: true}
 	for _, tt := range []struct {
+		serving Serving
 		devices []DeviceMemory
 		want    []int
 	}{
-		{nil, []int{1}},
-		{board(1, l4), []int{1}},
-		{board(3, l4), []int{1, 2}},
-		{board(8, l4), []int{1, 2, 4, 8}},
-		{append(board(3, l4), part), []int{1, 2}},
-		{[]DeviceMemory{part, part}, []int{1}},
+		{Serving{}, nil, []int{1}},
+		{Serving{}, board(1, l4), []int{1}},
+		{Serving{}, board(3, l4), []int{1, 2}},
+		{Serving{}, board(8, l4), []int{1, 2, 4, 8}},
+		{Serving{PipelineParallel: 2}, board(8, l4), []int{1, 2, 4}},
+		{Serving{PipelineParallel: 2, Nodes: 2}, board(8, l4), []int{1, 2, 4, 8}},
+		{Serving{Nodes: 2}, board(8, l4), []int{2, 4, 8, 16}},
+		{Serving{}, append(board(3, l4), part), []int{1, 2}},
+		{Serving{}, []DeviceMemory{part, part}, []int{1}},
 	} {
-		if diff := cmp.Diff(tt.want, tensorParallelSizes(tt.devices, 1)); diff != "" {
+		if diff := cmp.Diff(tt.want, tt.serving.tensorParallelSizes(tt.devices)); diff != "" {
 			t.Errorf("%d devices (-want +got):\n%s", len(tt.devices), diff)
+		}
+	}
+}
+
+// A replica on several nodes takes its part of each, and a node holds as many parts as fit there. What it takes of
+// each GPU is as on one node. Parts of GPUs do not work together, on one node or on two.
+func TestNodes(t *testing.T) {
+	m := llama8B(t)
+	here, apart := Serving{TensorParallel: 4, PipelineParallel: 2}, Serving{TensorParallel: 4, PipelineParallel: 2, Nodes: 2}
+	one, two := report(t, m, here, board(8, l4)), report(t, m, apart, board(8, l4))
+	if one.TensorParallelSizes[0].GPUsPerReplica != 8 || one.Replicas != 1 || two.TensorParallelSizes[0].GPUsPerReplica != 4 || two.Replicas != 2 {
+		t.Errorf("%d replicas on one node, %d parts of them on each of two; want 1 and 2", one.Replicas, two.Replicas)
+	}
+	if one.TotalBytes() != two.TotalBytes() || one.MostBytes() != two.MostBytes() {
+		t.Errorf("a GPU takes %d on one node, and %d on two", one.TotalBytes(), two.TotalBytes())
+	}
+	parts := []DeviceMemory{{TotalBytes: 80 * gi, FreeBytes: 80 * gi, Partition: true}}
+	if r := report(t, m, Serving{TensorParallel: 1, PipelineParallel: 2, Nodes: 2}, parts); r.Replicas != 0 {
+		t.Errorf("%d parts of a replica on a MIG device", r.Replicas)
+	}
+	for _, s := range []Serving{{TensorParallel: 1, Nodes: 2}, {TensorParallel: 1, PipelineParallel: 2, Nodes: 4}, {Nodes: -1}} {
+		if _, err := m.Need(s); err == nil || !strings.Contains(err.Error(), "nnodes") {
+			t.Errorf("%+v: %v", s, err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package sizing
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -22,6 +23,8 @@ type Serving struct {
 	// PipelineParallel is the number of stages that the layers are divided into; default 1. A replica takes
 	// TensorParallel GPUs for each.
 	PipelineParallel int `json:"pipelineParallel,omitempty"`
+	// Nodes is the number of nodes that a replica's GPUs are divided over, as many on each; default 1.
+	Nodes int `json:"nnodes,omitempty"`
 	// MaxModelLen is the longest request in tokens; default: the model's own. [AutoLength] is the longest that fits.
 	MaxModelLen int64 `json:"maxModelLen,omitempty"`
 	// GPUMemoryUtilization is the part of a GPU's memory that vLLM claims,
@@ -58,7 +61,7 @@ type Serving struct {
 // TakesOtherwise reports whether s has arguments that change what vLLM takes beside a cache of a given type and length, on
 // a given number of GPUs that share each layer, or whether they may.
 func (s Serving) TakesOtherwise() bool {
-	return s.PipelineParallel > 1 || s.MaxNumSeqs > 0 || s.MaxNumBatchedTokens > 0 || s.EnforceEager || s.Quantization != "" ||
+	return s.PipelineParallel > 1 || s.Nodes > 1 || s.MaxNumSeqs > 0 || s.MaxNumBatchedTokens > 0 || s.EnforceEager || s.Quantization != "" ||
 		s.CPUOffloadGB > 0 || dtypeBytes(s.Dtype) > 2 || s.WholePrompts || s.OneBatch || s.NoPrefixCaching || len(s.Uncounted) > 0
 }
 
@@ -93,6 +96,7 @@ func (s Serving) Check() error {
 	}
 	refuse(s.TensorParallel < 0, "tensorParallel is %d; want 1 or more GPUs", s.TensorParallel)
 	refuse(s.PipelineParallel < 0 || s.PipelineParallel > mostStages, "pipelineParallel is %d; want 1 to %d stages", s.PipelineParallel, mostStages)
+	refuse(s.Nodes < 0, "nnodes is %d; want 1 or more nodes", s.Nodes)
 	refuse(s.MaxModelLen < AutoLength || s.MaxModelLen > maxNumber, "maxModelLen is %d; want 1 or more tokens", s.MaxModelLen)
 	refuse(!(s.GPUMemoryUtilization >= 0 && s.GPUMemoryUtilization <= 1), "gpuMemoryUtilization is %v; want a fraction above 0 and at most 1", s.GPUMemoryUtilization) // so that NaN is refused
 	refuse(s.MaxNumSeqs < 0 || s.MaxNumSeqs > maxNumber, "maxNumSeqs is %d; want 1 or more requests", s.MaxNumSeqs)
@@ -130,6 +134,18 @@ func batchRefusal(b batch) string {
 	return ""
 }
 
+// gpusPerNode is how many GPUs of each node a replica takes.
+func (s Serving) gpusPerNode(tp int) int { return tp * max(1, s.PipelineParallel) / max(1, s.Nodes) }
+
+// uneven says why vLLM refuses to divide a replica's GPUs over the nodes; "" if it does not (config/parallel.py,
+// local_world_size).
+func (s Serving) uneven(tp int) string {
+	if all := tp * max(1, s.PipelineParallel); s.Nodes > 1 && all%s.Nodes != 0 {
+		return fmt.Sprintf("the %d GPUs of a replica (--tensor-parallel-size times --pipeline-parallel-size) cannot be divided evenly over %d nodes (--nnodes)", all, s.Nodes)
+	}
+	return ""
+}
+
 // resolve checks the serving arguments and fills in defaults.
 func (m Model) resolve(s Serving) (Need, error) {
 	if err := s.Check(); err != nil {
@@ -137,7 +153,7 @@ func (m Model) resolve(s Serving) (Need, error) {
 	}
 	n := Need{
 		TensorParallel: max(1, s.TensorParallel), PipelineParallel: max(1, s.PipelineParallel),
-		MaxModelLen: s.MaxModelLen, GPUMemoryUtilization: s.GPUMemoryUtilization, KVCacheDtype: s.KVCacheDtype,
+		Nodes: s.Nodes, MaxModelLen: s.MaxModelLen, GPUMemoryUtilization: s.GPUMemoryUtilization, KVCacheDtype: s.KVCacheDtype,
 		EnforceEager: s.EnforceEager, Quantization: strings.ToLower(s.Quantization), Uncounted: s.Uncounted,
 		serving: s, width: 2,
 	}
@@ -146,7 +162,7 @@ func (m Model) resolve(s Serving) (Need, error) {
 		return Need{}, err
 	}
 	n.VLLMVersion = n.release.String()
-	if why := m.refusal(n.TensorParallel); why != "" {
+	if why := cmp.Or(m.refusal(n.TensorParallel), s.uneven(n.TensorParallel)); why != "" {
 		return Need{}, errors.New(why)
 	}
 	if s.MaxModelLen <= 0 {

@@ -24,6 +24,7 @@ const (
 	KEDAVersion               = "v2.21.0"
 	PrometheusOperatorVersion = "v0.85.0"
 	GatewayAPIVersion         = "v1.4.0"
+	LeaderWorkerSetVersion    = "v0.9.0"
 )
 
 // KEDACRDs are KEDA's CustomResourceDefinitions, read from its Go module.
@@ -42,6 +43,11 @@ func PrometheusOperatorCRDs(ctx context.Context) ([]*unstructured.Unstructured, 
 // read from its Go module.
 func GatewayAPICRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
 	return crds(ctx, "sigs.k8s.io/gateway-api@"+GatewayAPIVersion, "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml")
+}
+
+// LeaderWorkerSetCRDs are the LeaderWorkerSet's, read from its Go module.
+func LeaderWorkerSetCRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
+	return crds(ctx, "sigs.k8s.io/lws@"+LeaderWorkerSetVersion, "config/crd/bases/leaderworkerset.x-k8s.io_leaderworkersets.yaml")
 }
 
 // crds reads files of a module, which Go downloads and verifies if its cache has

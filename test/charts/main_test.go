@@ -64,7 +64,7 @@ func bothCharts(t *testing.T) []installed {
 		{
 			chart: VLLM, least: []byte(leastVLLM), full: readFile(t, filepath.Join("testdata", "vllm-full-values.yaml")), golden: "vllm-",
 			keptDefaults:       []string{"stoker.enabled", "stoker.fitCheck", "rollout.type"},
-			testedByThemselves: []string{"fullnameOverride", "model.source", "replicas"},
+			testedByThemselves: []string{"fullnameOverride", "namespaceOverride", "workload", "multiNode.size", "multiNode.exclusiveTopology", "model.source", "replicas"},
 		},
 	}
 }

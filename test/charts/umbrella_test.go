@@ -1,6 +1,8 @@
 package charts
 
 import (
+	"fmt"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -43,17 +45,48 @@ func everything(t *testing.T, values []byte) []*unstructured.Unstructured {
 	return append(renderAll(t, values), renderHooks(t, values)...)
 }
 
-// manyValues are the files of values that together render every object.
+// manyValues are the files of values that together render every object of charts/stoker.
 func manyValues(t *testing.T) map[string][]byte {
 	t.Helper()
 	return map[string][]byte{"default": nil, "full": fullValues(t), "readonly": readOnlyValues(t)}
 }
 
+// many are the charts with values that together render every object.
+func many(t *testing.T) map[string]struct {
+	values  []byte
+	objects func(values []byte) []*unstructured.Unstructured
+} {
+	t.Helper()
+	out := map[string]struct {
+		values  []byte
+		objects func(values []byte) []*unstructured.Unstructured
+	}{}
+	for name, values := range manyValues(t) {
+		entry := out[name]
+		entry.values, entry.objects = values, func(values []byte) []*unstructured.Unstructured { return everything(t, values) }
+		out[name] = entry
+	}
+	full := readFile(t, filepath.Join("testdata", "vllm-full-values.yaml"))
+	for name, values := range map[string][]byte{"vllm": full, "vllm-hpa": at(t, full, "autoscaling.kind", "hpa"), "vllm-nodes": at(t, full, "workload", "LeaderWorkerSet")} {
+		entry := out[name]
+		entry.values = values
+		entry.objects = func(values []byte) []*unstructured.Unstructured {
+			objs, err := Release{Chart: VLLM, Name: "rel", Namespace: "gpu-system", Values: values}.Objects()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return objs
+		}
+		out[name] = entry
+	}
+	return out
+}
+
 // With another namespace, the release's own is nowhere left.
 func TestNamespaceOverride(t *testing.T) {
-	for name, values := range manyValues(t) {
-		before := manifest(t, everything(t, values))
-		after := manifest(t, everything(t, at(t, values, "namespaceOverride", "gpu-agents")))
+	for name, m := range many(t) {
+		before := manifest(t, m.objects(m.values))
+		after := manifest(t, m.objects(at(t, m.values, "namespaceOverride", "gpu-agents")))
 		want := strings.ReplaceAll(before, "gpu-system", "gpu-agents")
 		want = releaseWords().ReplaceAllString(want, "gpu-system/rel$1") // Helm keeps the release where it was installed
 		if diff := cmp.Diff(want, after); diff != "" || after == before {
@@ -64,18 +97,20 @@ func TestNamespaceOverride(t *testing.T) {
 
 // A common label is on every object and on every pod, and selects none.
 func TestCommonLabels(t *testing.T) {
-	for name, values := range manyValues(t) {
-		for _, obj := range everything(t, at(t, values, "commonLabels", map[string]any{"cost-center": "ml"})) {
+	for name, m := range many(t) {
+		for _, obj := range m.objects(at(t, m.values, "commonLabels", map[string]any{"cost-center": "ml"})) {
 			places := [][]string{{"metadata", "labels"}}
-			if _, isPod, err := unstructured.NestedMap(obj.Object, "spec", "template"); isPod || err != nil {
-				places = append(places, []string{"spec", "template", "metadata", "labels"})
+			for _, template := range [][]string{{"spec", "template"}, {"spec", "leaderWorkerTemplate", "leaderTemplate"}, {"spec", "leaderWorkerTemplate", "workerTemplate"}} {
+				if _, isPod, err := unstructured.NestedMap(obj.Object, template...); isPod || err != nil {
+					places = append(places, append(template, "metadata", "labels"))
+				}
 			}
 			for _, place := range places {
 				if got, _, err := unstructured.NestedString(obj.Object, append(place, "cost-center")...); got != "ml" || err != nil {
 					t.Errorf("%s: %s %s has no common label at %s: %v", name, obj.GetKind(), obj.GetName(), strings.Join(place, "."), err)
 				}
 			}
-			if _, selects, err := unstructured.NestedString(obj.Object, "spec", "selector", "matchLabels", "cost-center"); selects || err != nil {
+			if selector, found, err := unstructured.NestedMap(obj.Object, "spec", "selector"); found && (err != nil || strings.Contains(fmt.Sprint(selector), "cost-center")) {
 				t.Errorf("%s: %s %s selects by a common label: %v", name, obj.GetKind(), obj.GetName(), err)
 			}
 		}

@@ -61,6 +61,7 @@ extraVolumes: [{name: v, emptyDir: {}}]
 extraVolumeMounts: [{name: v, mountPath: /v}]
 `,
 	"own adapters":    "stoker: {enabled: false}\nmodel: {name: a, source: 'hf://o/n'}\nmonitoring: {stoker: {enabled: false}}\nvllm: {extraArgs: [--enable-lora, --max-lora-rank=64, --lora-modules=sql=Org/sql]}\n",
+	"several nodes":   leastVLLM + severalNodes,
 	"adapters":        leastVLLM + "lora: {adapters: [sql, chat]}\n",
 	"a compile cache": leastVLLM + "compileCache: {enabled: true}\n",
 	"terms of its own": leastVLLM + `stoker: {placement: require}

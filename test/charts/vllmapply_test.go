@@ -15,9 +15,9 @@ import (
 )
 
 // The API server takes every object with no field that it does not know, those
-// of KEDA, of the Prometheus operator and of the Gateway API by their own
-// definitions; and a pod
-// that Stoker's policy completes is one that the chart completes.
+// of KEDA, of the Prometheus operator, of the Gateway API and of the
+// LeaderWorkerSet by their own definitions; and a pod that Stoker's policy
+// completes is one that the chart completes.
 func TestApplyVLLM(t *testing.T) {
 	c := startCluster(t)
 	createNamespaces(t, c.Client(), "privileged", releaseNamespace, "serving", "by-chart")
@@ -36,6 +36,7 @@ func TestApplyVLLM(t *testing.T) {
 		"keda":   leastVLLM + "autoscaling: {kind: keda}\ncompileCache: {enabled: true}\nmonitoring: {podMonitor: {enabled: true}, rules: {enabled: true}, dashboards: {enabled: true}}",
 		"hpa":    leastVLLM + "autoscaling: {kind: hpa}\nspot: avoid\nspread: none",
 		"claims": leastVLLM + "gpu: {resource: ''}\nresourceClaims: [{name: gpus, resourceClaimName: mine}]\nrollout: {type: Recreate}\nservice: {type: NodePort}\nserviceAccount: {create: true}",
+		"nodes":  leastVLLM + severalNodes + "autoscaling: {kind: keda}\nmonitoring: {podMonitor: {enabled: true}, rules: {enabled: true}}",
 		"colder": "stoker: {enabled: false}\nmodel: {name: tiny, source: 'hf://Org/Tiny'}\nhubCache: {claimName: models, tokenSecret: hub}\n" +
 			"monitoring: {rules: {enabled: true}}\nmaxUnavailable: null\nreplicas: 0",
 	} {
@@ -47,16 +48,17 @@ func TestApplyVLLM(t *testing.T) {
 			t.Errorf("%s values: %v", name, err)
 		}
 	}
+	t.Run("several nodes", func(t *testing.T) { testSeveralNodes(t, c) })
 	t.Run("unknown fields are errors", func(t *testing.T) { testStrictVLLM(t, c) })
 	t.Run("the policy's pod is the chart's", func(t *testing.T) { testSamePod(t, c) })
 }
 
-// applyCRDs makes the definitions of KEDA, of the Prometheus operator and of the
-// Gateway API known.
+// applyCRDs makes the definitions of KEDA, of the Prometheus operator, of the
+// Gateway API and of the LeaderWorkerSet known.
 func applyCRDs(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	var all []*unstructured.Unstructured
-	for _, read := range []func(context.Context) ([]*unstructured.Unstructured, error){KEDACRDs, PrometheusOperatorCRDs, GatewayAPICRDs} {
+	for _, read := range []func(context.Context) ([]*unstructured.Unstructured, error){KEDACRDs, PrometheusOperatorCRDs, GatewayAPICRDs, LeaderWorkerSetCRDs} {
 		objs, err := read(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -71,7 +73,7 @@ func applyCRDs(t *testing.T, c *cluster.Cluster) {
 // Were the definitions not enforced, everything above would pass.
 func testStrictVLLM(t *testing.T, c *cluster.Cluster) {
 	objs, err := Release{Chart: VLLM, Name: "keda", Namespace: "serving", Values: []byte(leastVLLM +
-		"autoscaling: {kind: keda}\nmonitoring: {podMonitor: {enabled: true}, rules: {enabled: true}}\nhttpRoute: {enabled: true, parentRefs: [{name: public}]}")}.Objects()
+		"autoscaling: {kind: keda}\nmonitoring: {podMonitor: {enabled: true}, rules: {enabled: true}}\nhttpRoute: {enabled: true, parentRefs: [{name: public}]}\n" + severalNodes)}.Objects()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,8 +92,8 @@ func testStrictVLLM(t *testing.T, c *cluster.Cluster) {
 		}
 		broken++
 	}
-	if broken != 4 {
-		t.Errorf("%d custom resources were tried, want 4", broken)
+	if broken != 5 {
+		t.Errorf("%d custom resources were tried, want 5", broken)
 	}
 }
 

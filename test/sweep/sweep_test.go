@@ -33,6 +33,7 @@ func TestSweep(t *testing.T) {
 	}{
 		{"the chart's sweeper takes a dead agent's labels", testDeadAgent},
 		{"a node that is no longer selected loses its labels", testUnselected},
+		{"the chart's sweeper leaves other releases alone", testOtherReleasesNode},
 		{"an agent that is back in time keeps its labels", testBackInTime},
 		{"an agent that returns at the last moment wins", testConflict},
 		{"an outage of the API server starts the clocks again", testOutage},
@@ -228,6 +229,23 @@ func testUnselected(b *bench) {
 	}
 	b.waitBare("unselected")
 	b.untouched("steady")
+}
+
+// Two nodes without a ready agent of this release: of one the annotation names another.
+func testOtherReleasesNode(b *bench) {
+	const own, other = `{"version":1,"release":"` + namespace + "/" + release + `"}`, `{"version":1,"release":"elsewhere/` + release + `"}`
+	b.node("own-node")
+	b.node("other-node")
+	b.labelOf("own-node", own)
+	b.labelOf("other-node", other)
+	before := b.get("other-node")
+	b.startChartSweeper()
+	b.waitBare("own-node")
+	if after := b.get("other-node"); after.ResourceVersion != before.ResourceVersion {
+		b.Errorf("the other release's node was written: %s", cmp.Diff(before, after))
+	}
+	b.labelOf("other-node", "{}") // none is named: as before
+	b.waitBare("other-node")
 }
 
 // Another node's labels are the clock: they go later than this one's would.

@@ -37,6 +37,7 @@ autoscaling:
 chatTemplate:
   configMap: ""
   key: chat_template.jinja
+commonLabels: {}
 compileCache:
   enabled: false
   hostPath: /var/cache/vllm
@@ -103,7 +104,11 @@ monitoring:
     queue: 20
     startMinutes: 45
     warmNodes: 0
+multiNode:
+  exclusiveTopology: ""
+  size: 2
 nameOverride: ""
+namespaceOverride: ""
 nodeSelector: {}
 podAnnotations: {}
 podLabels: {}
@@ -170,5 +175,7 @@ vllm:
   gpuMemoryUtilization: 0.92
   kvCacheDtype: auto
   maxModelLen: 0
+  pipelineParallel: 1
   tensorParallel: 1
+workload: Deployment
 {{- end -}}

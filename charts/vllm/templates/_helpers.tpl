@@ -18,9 +18,63 @@ vllm.fullname is short enough for a ReplicaSet's and a pod's suffix to stay read
 {{- end -}}
 {{- end -}}
 
+{{- define "vllm.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
+{{- end -}}
+
 {{- define "vllm.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "vllm.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/*
+vllm.servingLabels select the pods with an API: of a group, the leader.
+*/}}
+{{- define "vllm.servingLabels" -}}
+{{ include "vllm.selectorLabels" . }}
+{{- if eq .Values.workload "LeaderWorkerSet" }}
+leaderworkerset.sigs.k8s.io/worker-index: "0"
+{{- end }}
+{{- end -}}
+
+{{/*
+vllm.workload names the Deployment, or the LeaderWorkerSet, whose controller makes a headless Service of the same name: not
+the chart's own. The group's index and the index in it come behind, within the 63 characters of a label.
+*/}}
+{{- define "vllm.workload" -}}
+{{- if eq .Values.workload "LeaderWorkerSet" -}}
+{{- printf "%s-group" (include "vllm.fullname" . | trunc 43 | trimSuffix "-") -}}
+{{- else -}}
+{{- include "vllm.fullname" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+vllm.scaleTarget refers to what is scaled, by a subresource.
+*/}}
+{{- define "vllm.scaleTarget" -}}
+apiVersion: {{ eq .Values.workload "LeaderWorkerSet" | ternary "leaderworkerset.x-k8s.io/v1" "apps/v1" }}
+kind: {{ .Values.workload }}
+name: {{ include "vllm.workload" . }}
+{{- end -}}
+
+{{/*
+vllm.groupSeconds is how long a pod of a group waits for the others: for a cold node's download, an hour at most, and the
+start.
+*/}}
+{{- define "vllm.groupSeconds" -}}
+{{- add 3600 (mul 60 .Values.startup.minutes) -}}
+{{- end -}}
+
+{{/*
+vllm.nodes is how many nodes a replica takes, vllm.gpusPerNode its GPUs on each.
+*/}}
+{{- define "vllm.nodes" -}}
+{{- eq .Values.workload "LeaderWorkerSet" | ternary .Values.multiNode.size 1 -}}
+{{- end -}}
+
+{{- define "vllm.gpusPerNode" -}}
+{{- div (mul .Values.vllm.tensorParallel .Values.vllm.pipelineParallel) (include "vllm.nodes" . | int) -}}
 {{- end -}}
 
 {{- define "vllm.labels" -}}
@@ -28,6 +82,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{ include "vllm.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/*
@@ -103,6 +160,19 @@ vllm.validate refuses what a schema cannot see: what is missing, and values that
 {{- fail (printf "lora.adapters names %s, which is the model itself; name adapters of it" (has $.Values.model.name . | ternary $.Values.model.name (include "vllm.servedName" $))) -}}
 {{- end -}}
 {{- end -}}
+{{- if eq .Values.workload "LeaderWorkerSet" -}}
+{{- $size := int .Values.multiNode.size -}}
+{{- $all := mul .Values.vllm.tensorParallel .Values.vllm.pipelineParallel | int -}}
+{{- if lt $size 2 -}}
+{{- fail (printf "workload is LeaderWorkerSet and multiNode.size is %d, but a group has at least 2 nodes; raise it, or set workload: Deployment" $size) -}}
+{{- end -}}
+{{- if mod $all $size -}}
+{{- fail (printf "a replica's GPUs are vllm.tensorParallel times vllm.pipelineParallel, %d, which cannot be divided evenly over the %d nodes of multiNode.size; vLLM recommends the GPUs of a node as vllm.tensorParallel and the nodes as vllm.pipelineParallel" $all $size) -}}
+{{- end -}}
+{{- if ne .Values.rollout.type "RollingUpdate" -}}
+{{- fail (printf "rollout.type is %s, but a LeaderWorkerSet replaces its groups one after another only; set RollingUpdate" .Values.rollout.type) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.enabled is true and ingress.hosts is empty; name at least one host" -}}
 {{- end -}}
@@ -124,6 +194,15 @@ vllm.validate refuses what a schema cannot see: what is missing, and values that
 {{- end -}}
 {{- if and (eq $flag "--api-key") $.Values.apiKey.secret -}}
 {{- fail "--api-key is in vllm.extraArgs and comes from apiKey.secret; leave one of them out" -}}
+{{- end -}}
+{{- if has $flag (list "--pipeline-parallel-size" "-pp") -}}
+{{- fail (printf "%s is in vllm.extraArgs, where it adds no GPUs to a replica; set vllm.pipelineParallel" $flag) -}}
+{{- end -}}
+{{- if has $flag (list "--nnodes" "-n" "--node-rank" "-r" "--master-addr" "--headless") -}}
+{{- fail (printf "%s is in vllm.extraArgs, but one set of arguments is for every pod; for a replica on several nodes set workload: LeaderWorkerSet and multiNode.size" $flag) -}}
+{{- end -}}
+{{- if and (has $flag (list "--distributed-executor-backend" "--distributed-timeout-seconds")) (eq $.Values.workload "LeaderWorkerSet") -}}
+{{- fail (printf "%s is in vllm.extraArgs, but processes on several nodes are started with arguments of the chart's (vLLM's multiprocessing, not Ray); leave it out" $flag) -}}
 {{- end -}}
 {{- if and (has $flag (list "--lora-modules" "--max-lora-rank" "--max-loras")) $.Values.lora.adapters -}}
 {{- fail (printf "%s is in vllm.extraArgs and comes from lora; leave one of them out" $flag) -}}
@@ -148,11 +227,11 @@ vllm.serviceAccountName is empty where the namespace's own account will do.
 {{- end -}}
 
 {{/*
-vllm.gpus is a replica's GPUs as a resource, vllm.claims what it uses of the pod's claims.
+vllm.gpus is a pod's GPUs as a resource, vllm.claims what it uses of the pod's claims.
 */}}
 {{- define "vllm.gpus" -}}
 {{- with .Values.gpu.resource -}}
-{{ . }}: {{ $.Values.vllm.tensorParallel }}
+{{ . }}: {{ include "vllm.gpusPerNode" $ }}
 {{- end -}}
 {{- end -}}
 
@@ -209,10 +288,10 @@ vllm.handover is the command after which somebody else sets the number of replic
 number that it has, so that Kubernetes keeps it when the chart no longer writes it.
 */}}
 {{- define "vllm.handover" -}}
-{{- $fullname := include "vllm.fullname" . -}}
-{{- $kubectl := printf "kubectl --namespace %s" .Release.Namespace -}}
-printf '{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "{{ $fullname }}"}, "spec": {"replicas": %s}}' \
-  "$({{ $kubectl }} get deployment {{ $fullname }} -o jsonpath={.spec.replicas})" |
+{{- $target := include "vllm.scaleTarget" . | fromYaml -}}
+{{- $kubectl := printf "kubectl --namespace %s" (include "vllm.namespace" .) -}}
+printf '{"apiVersion": "{{ $target.apiVersion }}", "kind": "{{ $target.kind }}", "metadata": {"name": "{{ $target.name }}"}, "spec": {"replicas": %s}}' \
+  "$({{ $kubectl }} get {{ lower $target.kind }} {{ $target.name }} -o jsonpath={.spec.replicas})" |
   {{ $kubectl }} apply --server-side --field-manager=replicas --filename -
 {{- end -}}
 
@@ -224,7 +303,7 @@ GPU or model is of no use for another, and another namespace is another owner.
 {{- $image := include "vllm.servingImage" . | sha256sum | trunc 16 -}}
 {{- $model := printf "%s %s" .Values.model.name .Values.model.source | trimSuffix " " | sha256sum | trunc 8 -}}
 {{- $gpu := default "any-gpu" .Values.gpu.product -}}
-{{- $parts := list .Release.Namespace $image $gpu (printf "%s-%s" .Values.model.name $model) -}}
+{{- $parts := list (include "vllm.namespace" .) $image $gpu (printf "%s-%s" .Values.model.name $model) -}}
 {{- with .Values.compileCache.key -}}
 {{- $parts = append $parts . -}}
 {{- end -}}

@@ -3,14 +3,14 @@ vllm.series selects this model's series of this namespace. Engines of one replic
 labels, which queries sum over.
 */}}
 {{- define "vllm.series" -}}
-namespace={{ .Release.Namespace | quote }},model_name={{ include "vllm.servedName" . | quote }}
+namespace={{ include "vllm.namespace" . | quote }},model_name={{ include "vllm.servedName" . | quote }}
 {{- end -}}
 
 {{/*
 vllm.targets selects the replicas themselves, which have no model_name before they serve.
 */}}
 {{- define "vllm.targets" -}}
-namespace={{ .Release.Namespace | quote }},pod=~{{ printf "%s-[a-z0-9]+-[a-z0-9]+" (include "vllm.fullname" .) | quote }},container="vllm"
+namespace={{ include "vllm.namespace" . | quote }},pod=~{{ printf "%s-%s" (include "vllm.workload" .) (eq .Values.workload "LeaderWorkerSet" | ternary "[0-9]+" "[a-z0-9]+-[a-z0-9]+") | quote }},container="vllm"
 {{- end -}}
 
 {{/*

@@ -146,6 +146,7 @@ func countedOptions() map[string]option {
 	return map[string]option{
 		"--tensor-parallel-size":   whole(func(s *sizing.Serving, n int64) { s.TensorParallel = int(n) }),
 		"--pipeline-parallel-size": whole(func(s *sizing.Serving, n int64) { s.PipelineParallel = int(n) }),
+		"--nnodes":                 whole(func(s *sizing.Serving, n int64) { s.Nodes = int(n) }),
 		"--max-num-seqs":           whole(func(s *sizing.Serving, n int64) { s.MaxNumSeqs = n }),
 		"--max-num-batched-tokens": count(ParseCount, func(s *sizing.Serving) *int64 { return &s.MaxNumBatchedTokens }),
 		"--max-model-len":          count(ParseLength, func(s *sizing.Serving) *int64 { return &s.MaxModelLen }),

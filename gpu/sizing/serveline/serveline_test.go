@@ -51,7 +51,7 @@ func TestRead(t *testing.T) {
 
 		// What changes no memory, and what is said by its default.
 		{"--served-model-name a b --port 8000 --api-key k --trust-remote-code --seed 0 --tool-call-parser hermes --enable-auto-tool-choice", sizing.Serving{}},
-		{"--block-size 16 --load-format=auto --distributed-executor-backend mp -dp 1 --nnodes 1 --no-enable-lora --no-enable-expert-parallel -O2 -O 2 --swa-bounded-replay", sizing.Serving{}},
+		{"--block-size 16 --load-format=auto --distributed-executor-backend mp -dp 1 --nnodes 1 --no-enable-lora --no-enable-expert-parallel -O2 -O 2 --swa-bounded-replay", sizing.Serving{Nodes: 1}},
 		{"--default-chat-template-kwargs.enable_thinking false", sizing.Serving{}},
 		{"--seed -1 --uvicorn-log-level -.5 --seed=-2", sizing.Serving{}}, // numbers are no options
 
