@@ -193,6 +193,7 @@ func (r *Result) pod(called string, p map[string]any, o Options) {
 // string: it is empty.
 func notStrings(meta map[string]any) []string {
 	var odd []string
+	right := rightValues()
 	for _, kind := range []string{"annotation", "label"} {
 		all := mapOf(meta[kind+"s"])
 		for _, key := range slices.Sorted(maps.Keys(all)) {
@@ -203,7 +204,7 @@ func notStrings(meta map[string]any) []string {
 			if err != nil {
 				value = []byte("something else") // which nothing that was read as YAML is
 			}
-			write, known := rightValues[key]
+			write, known := right[key]
 			if !known || kind == "label" {
 				write = "put it in quotes"
 			}
@@ -214,11 +215,13 @@ func notStrings(meta map[string]any) []string {
 }
 
 // rightValues are what Stoker's annotations take.
-var rightValues = map[string]string{
-	PlacementAnnotation:      `write "prefer" or "require"`,
-	FitsAnnotation:           `write "require", or leave it out`,
-	ServiceLinksAnnotation:   `write "keep", or leave it out`,
-	agent.AdaptersAnnotation: `write names with commas between them: "a,b"`,
+func rightValues() map[string]string {
+	return map[string]string{
+		PlacementAnnotation:      `write "prefer" or "require"`,
+		FitsAnnotation:           `write "require", or leave it out`,
+		ServiceLinksAnnotation:   `write "keep", or leave it out`,
+		agent.AdaptersAnnotation: `write names with commas between them: "a,b"`,
+	}
 }
 
 func (r *Result) add(other Result) {

@@ -296,7 +296,7 @@ where a path is taken or a variable is set.
 {{- $mounts := default list .volumeMounts -}}
 {{- $paths := list -}}
 {{- range $mounts -}}
-{{- $paths = append $paths (trimSuffix "/" .mountPath) -}}
+{{- $paths = append $paths (printf "/%s" .mountPath | clean) -}}
 {{- end -}}
 {{- range list (dict "name" "stoker-models" "mountPath" "/models" "readOnly" true) (dict "name" "stoker-pin" "mountPath" "/stoker" "readOnly" true) -}}
 {{- if not (has .mountPath $paths) -}}
