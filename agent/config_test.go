@@ -158,6 +158,18 @@ intervals: {observe: 1s, grace: 30s}
 	}
 }
 
+// A key of an entry that has no value is as if it were absent, as the chart writes it on.
+func TestConfigTakesNullForAbsent(t *testing.T) {
+	bare := parse(t, "models: [{source: 'hf://o/n', name: , fileFormat: , also: , include: , exclude: , nodeSelector: , priority: , refresh: , ram: , credentials: , endpoint: , access: , serving: }]")
+	settings := parse(t, "models: [{source: 'hf://o/n', access: {addressing: , unsigned: , requesterPays: , etagIsDigest: , headerTimeout: , caBundle: , insecure: , followLinks: }, serving: {tensorParallel: , maxModelLen: , gpuMemoryUtilization: , kvCacheDtype: , extraArgs: }}]")
+	absent := parse(t, "models: [{source: 'hf://o/n'}]")
+	for _, got := range []Config{bare, settings} {
+		if diff := cmp.Diff(absent, got); diff != "" {
+			t.Errorf("(-absent +null):\n%s", diff)
+		}
+	}
+}
+
 // The golden file is what an operator reads: every mistake, its value, the fix.
 func TestConfigNamesEveryMistake(t *testing.T) {
 	_, err := ParseConfig([]byte(`

@@ -44,7 +44,7 @@ func parseServing(parent *fields) sizing.Serving {
 	return all
 }
 
-// servingDoubts are why the fits label of a model is an estimate because of its arguments.
+// servingDoubts are why the fits label of a model is an estimate, or missing, because of its arguments.
 func servingDoubts(s sizing.Serving) []string {
 	doubts := slices.Clone(s.Uncounted)
 	for i, argument := range doubts {
@@ -56,9 +56,14 @@ func servingDoubts(s sizing.Serving) []string {
 	return doubts
 }
 
-// warnServing logs of which models the fits label is an estimate because of their arguments.
+// warnServing logs of which models the fits label is an estimate because of their arguments, and which have none
+// because of them.
 func (a *Agent) warnServing(models []Model) {
 	for _, m := range models {
+		if doubt := m.Serving.DoubtGPUs(); doubt != "" {
+			a.logger.Warn("publish no fits label", "model", m.Name, "why", "serving.extraArgs: "+doubt)
+			continue
+		}
 		for _, doubt := range servingDoubts(m.Serving) {
 			a.logger.Warn("count fits as an estimate", "model", m.Name, "why", doubt)
 		}

@@ -48,6 +48,12 @@ func TestServingDoubts(t *testing.T) {
 			t.Errorf("%s: %d lines were logged: %s", serving, lines, &log)
 		}
 	}
+	var log bytes.Buffer
+	a := &Agent{logger: slog.New(slog.NewTextHandler(&log, nil))}
+	a.warnServing(parse(t, "models: [{source: 'hf://o/n', serving: {extraArgs: [-dp=2, --enable-lora]}}]").Models)
+	if got := log.String(); strings.Contains(got, "estimate") || !strings.Contains(got, "publish no fits label") || !strings.Contains(got, "how many GPUs a replica takes") {
+		t.Errorf("of replicas of an unknown number of GPUs was logged: %s", got)
+	}
 	unknown := parse(t, "models: [{source: 'hf://o/n', serving: {kvCacheDtype: of_tomorrow}}]")
 	if doubts := servingDoubts(unknown.Models[0].Serving); len(doubts) != 1 || !strings.Contains(doubts[0], "no KV cache of type") {
 		t.Errorf("a type of the next release: %q", doubts)

@@ -148,7 +148,15 @@ func TestTaken(t *testing.T) {
 		"pin":               {pod("{name: own, mountPath: /stoker}", claim), `"own" at /stoker, where Stoker's belongs: mount it elsewhere`},
 		"the claim at pin":  {pod("{name: w, mountPath: /stoker}", claim), `"w" at /stoker`},
 		"both":              {pod("{name: own, mountPath: /models}, {name: own, mountPath: /stoker}", ""), `is the store; Pod "p": container "c" mounts its volume "own" at /stoker`},
-		"below":             {pod("{name: own, mountPath: /models/hub}", ""), ""},
+		"below":             {pod("{name: own, mountPath: /models/hub}", ""), `"own" at /models/hub, where Stoker's belongs: mount it elsewhere, or`},
+		"below the pin":     {pod("{name: own, mountPath: /stoker/model}", ""), `"own" at /stoker/model, where Stoker's belongs: mount it elsewhere`},
+		"by a detour":       {pod("{name: own, mountPath: /models/../models}", ""), `"own" at /models,`},
+		"two slashes":       {pod("{name: own, mountPath: //models}", ""), `"own" at /models,`},
+		"relative":          {pod("{name: own, mountPath: ./models/x}", ""), `"own" at /models/x,`},
+		"everywhere":        {pod("{name: w, mountPath: /}", claim), `"w" at /, where Stoker's belongs: mount it elsewhere`},
+		"the claim below":   {pod("{name: w, mountPath: /models/hub, subPath: hub}", claim), ""},
+		"beside":            {pod("{name: own, mountPath: /models2}, {name: own, mountPath: /var/models}, {name: own, mountPath: /models/../stoker2}", ""), ""},
+		"no path":           {pod("{name: own}", ""), ""},
 		"the claim":         {pod("{name: w, mountPath: /models}", claim), ""},
 		"by name":           {pod("{name: stoker-models, mountPath: /models}, {name: stoker-pin, mountPath: /stoker}", ""), ""},
 		"injected before":   {strings.Replace(pod("{name: own, mountPath: /models}", ""), "containers:", "initContainers: [{name: stoker-wait}], containers:", 1), ""},
@@ -165,6 +173,34 @@ func TestTaken(t *testing.T) {
 		}
 		if !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), tc.want) || out.Len() > 0 {
 			t.Errorf("%s: %v\nwant %s\nwritten: %s", name, err, tc.want, out.String())
+		}
+	}
+}
+
+// Values of labels and annotations that YAML reads as no string are named, with what to
+// write. The API server refuses such a pod without the key.
+func TestNotStrings(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][]string{
+		"labels: {stoker.dev/model: m}, annotations: {stoker.dev/placement: true}":               {`Pod "p": annotation stoker.dev/placement is true, which is no string; write "prefer" or "require"`},
+		"labels: {stoker.dev/model: m}, annotations: {stoker.dev/fits: yes}":                     {`annotation stoker.dev/fits is true, which is no string; write "require", or leave it out`},
+		"labels: {stoker.dev/model: m}, annotations: {stoker.dev/service-links: false}":          {`stoker.dev/service-links is false, which is no string; write "keep", or leave it out`},
+		"labels: {stoker.dev/model: m}, annotations: {stoker.dev/adapters: [a, b]}":              {`stoker.dev/adapters is ["a","b"], which is no string; write names with commas between them: "a,b"`},
+		"labels: {stoker.dev/model: m, tier: 1}, annotations: {auto: true, none: , text: 'yes'}": {`annotation auto is true, which is no string; put it in quotes`, `label tier is 1, which is no string; put it in quotes`},
+		"labels: {stoker.dev/model: 123}":                                                        {`label stoker.dev/model is 123, which is no string; put it in quotes`},
+		"labels: {stoker.dev/model: m}, annotations: {stoker.dev/placement: prefer}":             nil,
+		"labels: {stoker.dev/model: }, annotations: {auto: true}":                                nil,
+		"labels: {app: 1}": nil,
+	} {
+		_, r := file(t, "{apiVersion: v1, kind: Pod, metadata: {name: p, "+text+"}, spec: {containers: [{name: c}]}}", YAML)
+		if len(r.NotStrings) != len(want) {
+			t.Errorf("%s: %q, want %d", text, r.NotStrings, len(want))
+			continue
+		}
+		for i := range want {
+			if !strings.Contains(r.NotStrings[i], want[i]) {
+				t.Errorf("%s: %q, want %q", text, r.NotStrings[i], want[i])
+			}
 		}
 	}
 }

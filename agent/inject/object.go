@@ -1,7 +1,9 @@
 package inject
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,6 +24,9 @@ type Result struct {
 	Placements, Fits, ServiceLinks []string
 	// TooMany is, of each pod that names more adapters than [agent.MaxAdapters], how many it names.
 	TooMany []int
+	// NotStrings are the labels and annotations of pods that name a model whose values
+	// are no strings, each with the object it belongs to and with what to write.
+	NotStrings []string
 	// Taken is what keeps pods from being changed: containers that mount something of
 	// their own where the store or the pin belongs.
 	Taken []string
@@ -147,6 +152,12 @@ func namesModel(labels any) bool { return text(mapOf(labels)[agent.ModelLabel]) 
 // object is called that it belongs to.
 func (r *Result) pod(called string, p map[string]any, o Options) {
 	meta, spec := mapOf(p["metadata"]), mapOf(p["spec"])
+	if mapOf(meta["labels"])[agent.ModelLabel] == nil {
+		return
+	}
+	for _, n := range notStrings(meta) {
+		r.NotStrings = append(r.NotStrings, called+": "+n)
+	}
 	if !namesModel(meta["labels"]) {
 		return
 	}
@@ -177,6 +188,42 @@ func (r *Result) pod(called string, p map[string]any, o Options) {
 	}
 }
 
+// notStrings returns what to say of a pod's labels and annotations whose values YAML does
+// not read as strings. The API server refuses them, and does not name the key. Nothing is a
+// string: it is empty.
+func notStrings(meta map[string]any) []string {
+	var odd []string
+	right := rightValues()
+	for _, kind := range []string{"annotation", "label"} {
+		all := mapOf(meta[kind+"s"])
+		for _, key := range slices.Sorted(maps.Keys(all)) {
+			if _, ok := all[key].(string); ok || all[key] == nil {
+				continue
+			}
+			value, err := json.Marshal(all[key])
+			if err != nil {
+				value = []byte("something else") // which nothing that was read as YAML is
+			}
+			write, known := right[key]
+			if !known || kind == "label" {
+				write = "put it in quotes"
+			}
+			odd = append(odd, fmt.Sprintf("%s %s is %s, which is no string; %s", kind, key, value, write))
+		}
+	}
+	return odd
+}
+
+// rightValues are what Stoker's annotations take.
+func rightValues() map[string]string {
+	return map[string]string{
+		PlacementAnnotation:      `write "prefer" or "require"`,
+		FitsAnnotation:           `write "require", or leave it out`,
+		ServiceLinksAnnotation:   `write "keep", or leave it out`,
+		agent.AdaptersAnnotation: `write names with commas between them: "a,b"`,
+	}
+}
+
 func (r *Result) add(other Result) {
 	r.Pods += other.Pods
 	r.Injected += other.Injected
@@ -185,6 +232,7 @@ func (r *Result) add(other Result) {
 	r.Placements = append(r.Placements, other.Placements...)
 	r.Fits = append(r.Fits, other.Fits...)
 	r.ServiceLinks = append(r.ServiceLinks, other.ServiceLinks...)
+	r.NotStrings = append(r.NotStrings, other.NotStrings...)
 	r.Taken = append(r.Taken, other.Taken...)
 	r.Unread = append(r.Unread, other.Unread...)
 }

@@ -2,6 +2,7 @@ package inject
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -94,9 +95,22 @@ func Pod(meta, spec map[string]any, o Options) bool {
 	return true
 }
 
+// cleaned is the path at which a runtime mounts: the kubelet takes a relative one from the
+// root (pkg/kubelet/kubelet_pods.go, makeMounts). It is empty where none is given.
+func cleaned(mount any) string {
+	p := text(mapOf(mount)["mountPath"])
+	if p == "" {
+		return ""
+	}
+	return path.Clean("/" + p)
+}
+
+// within reports whether p is dir or a path below it.
+func within(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
+
 // takenPaths returns, for each mount with which a container puts a volume of the pod's own
-// where the store or the pin belongs, what to say. Of such a container the variables
-// would lead nowhere. The store under another name of its volume is the store.
+// where the store or the pin belongs, or a volume over all, what to say. Of such a container
+// the variables would lead nowhere. The store under another name of its volume is the store.
 func takenPaths(spec map[string]any) []string {
 	stores := map[string]bool{StoreVolume: true}
 	for _, v := range listOf(spec["volumes"]) {
@@ -109,14 +123,15 @@ func takenPaths(spec map[string]any) []string {
 	for _, c := range listOf(spec["containers"]) {
 		container := mapOf(c)
 		for _, m := range listOf(container["volumeMounts"]) {
-			volume, path, instead := text(mapOf(m)["name"]), strings.TrimSuffix(text(mapOf(m)["mountPath"]), "/"), ""
+			volume, p, instead := text(mapOf(m)["name"]), cleaned(m), ""
 			switch {
-			case path == StorePath && !stores[volume]:
+			case p == "/":
+			case within(p, StorePath) && !stores[volume]:
 				instead = ", or call it " + StoreVolume + " if it is the store"
-			case path != PinPath || volume == PinVolume:
+			case !within(p, PinPath) || volume == PinVolume:
 				continue
 			}
-			taken = append(taken, fmt.Sprintf("container %q mounts its volume %q at %s, where Stoker's belongs: mount it elsewhere%s", text(container["name"]), volume, path, instead))
+			taken = append(taken, fmt.Sprintf("container %q mounts its volume %q at %s, where Stoker's belongs: mount it elsewhere%s", text(container["name"]), volume, p, instead))
 		}
 	}
 	return taken
@@ -154,14 +169,11 @@ func environment() []map[string]any {
 }
 
 // addToContainer leaves a place that is taken, and a variable that is set, as
-// they are.
+// they are. A mount below the place leaves room for the store around it.
 func addToContainer(c map[string]any) {
 	have := listOf(c["volumeMounts"])
 	for _, m := range mounts() {
-		path := text(m["mountPath"])
-		taken := slices.ContainsFunc(have, func(h any) bool {
-			return strings.TrimSuffix(text(mapOf(h)["mountPath"]), "/") == path
-		})
+		taken := slices.ContainsFunc(have, func(h any) bool { return cleaned(h) == m["mountPath"] })
 		if !taken {
 			have = append(have, m)
 		}

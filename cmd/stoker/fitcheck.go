@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/stoker-project/stoker/gpu"
 	"github.com/stoker-project/stoker/gpu/sizing"
@@ -48,7 +49,8 @@ func (c *cli) checkFit(out fitOutput, devices, partitioned []gpu.Device) error {
 	case largest == nil:
 		return nil // an impossible size that was asked for is refused before
 	}
-	return usage(never(out.Model, *largest, devices))
+	last := out.TensorParallelSizes[len(out.TensorParallelSizes)-1]
+	return usage(never(out.Model, *largest, devices, last.Need == nil))
 }
 
 // warnTight writes why it is open whether a replica could start, where the GPUs' memory is known.
@@ -76,6 +78,25 @@ type prospects struct {
 	later    int // it could, once something has changed
 	why      string
 	mend     string // what to do about why, the reason of the first that could later
+	// share is a --gpu-memory-utilization, in hundredths, that what is free now leaves room for on each GPU whose memory
+	// is not free; 0 where none would do.
+	share   int
+	crowded bool
+}
+
+// lower notes a GPU on which less is free than vLLM would claim.
+func (p *prospects) lower(g sizing.GPUReport) {
+	share := 0
+	if g.UsableBytes > 0 {
+		share = min(int(float64(g.FreeBytes)/float64(g.UsableBytes)*100), 99)
+	}
+	if float64(g.LeastBytes) > float64(g.UsableBytes)*float64(share)/100 {
+		share = 0
+	}
+	if p.crowded {
+		share = min(share, p.share)
+	}
+	p.share, p.crowded = share, true
 }
 
 func (p *prospects) could(why, mend string) {
@@ -83,6 +104,9 @@ func (p *prospects) could(why, mend string) {
 		p.why, p.mend = why, mend
 	}
 }
+
+// crowded is what to do where less is free than vLLM would claim.
+const crowded = "wait until what runs there has ended, or find what holds the memory (stoker gpus)"
 
 func prospectsOf(s sizing.SizeReport, devices []gpu.Device) prospects {
 	var p prospects
@@ -99,8 +123,13 @@ func prospectsOf(s sizing.SizeReport, devices []gpu.Device) prospects {
 		case !d.Usable() && !d.Taken():
 			p.could(g.Reason, "mend that on the node (stoker gpus)")
 		default:
-			p.could(g.Reason, "wait until what runs there has ended, or find what holds the memory (stoker gpus)")
+			p.could(g.Reason, crowded)
+			p.lower(g)
 		}
+	}
+	if p.mend == crowded && p.share > 0 {
+		// Of an idle GPU the driver holds a part, for which nobody can wait.
+		p.mend += fmt.Sprintf(", or lower --gpu-memory-utilization to %.2f", float64(p.share)/100)
 	}
 	return p
 }
@@ -121,9 +150,10 @@ func obstacle(s sizing.SizeReport, g sizing.GPUReport, d gpu.Device) string {
 }
 
 // never says why a replica of that size can never start on these GPUs, and what
-// to change.
-func never(model string, s sizing.SizeReport, devices []gpu.Device) error {
+// to change. widest: vLLM refuses to divide the model among more GPUs.
+func never(model string, s sizing.SizeReport, devices []gpu.Device, widest bool) error {
 	why, tooSmall, refused := "", false, false
+	whole, roomy := 0, 0 // GPUs that work together, and those where a larger share would do
 	var lengths []int64
 	for i, d := range devices {
 		g := s.GPUs[i]
@@ -132,7 +162,13 @@ func never(model string, s sizing.SizeReport, devices []gpu.Device) error {
 			refused = refused || g.Refused != ""
 			tooSmall = tooSmall || d.MIG == nil || s.Need.AllGPUs() == 1
 		}
+		if d.MIG == nil {
+			whole++
+		}
 		if d.MIG == nil || s.Need.AllGPUs() == 1 {
+			if float64(g.LeastBytes) <= float64(g.UsableBytes)*highUtilization {
+				roomy++
+			}
 			lengths = append(lengths, g.LargestMaxModelLen)
 		}
 	}
@@ -146,9 +182,13 @@ func never(model string, s sizing.SizeReport, devices []gpu.Device) error {
 	case !tooSmall:
 		return fmt.Errorf("%s: %s; take GPUs that are not in MIG mode, or give --tensor-parallel%s 1", start, why, orStages(s))
 	}
-	mend := "take more GPUs (--tensor-parallel) or larger ones"
-	if s.Need.GPUMemoryUtilization < highUtilization {
-		mend = fmt.Sprintf("raise --gpu-memory-utilization (%v), or %s", s.Need.GPUMemoryUtilization, mend)
+	mend := "take larger GPUs, or a smaller or quantized model"
+	if whole > s.GPUsPerReplica && !widest {
+		mend = "take more GPUs (--tensor-parallel) or larger ones"
+	}
+	mend = "or " + mend
+	if s.Need.GPUMemoryUtilization < highUtilization && roomy >= s.GPUsPerReplica {
+		mend = fmt.Sprintf("raise --gpu-memory-utilization (%v), %s", s.Need.GPUMemoryUtilization, mend)
 	}
 	// As many GPUs as a replica takes must serve that length.
 	slices.SortFunc(lengths, func(a, b int64) int { return cmp.Compare(b, a) })
@@ -157,7 +197,7 @@ func never(model string, s sizing.SizeReport, devices []gpu.Device) error {
 			mend = fmt.Sprintf("lower --max-model-len to %d or less, %s", longest, mend)
 		}
 	}
-	return fmt.Errorf("%s: %s; %s", start, why, mend)
+	return fmt.Errorf("%s: %s; %s", start, why, strings.TrimPrefix(mend, "or "))
 }
 
 // orStages names the stages of a pipeline, where there are some.

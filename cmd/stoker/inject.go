@@ -38,7 +38,7 @@ stoker.dev/placement: require, a warm node is required; with stoker.dev/fits:
 require, none that says that no replica fits. enableServiceLinks becomes false,
 because a Service called vllm would set VLLM_PORT to something that is no port;
 the annotation stoker.dev/service-links: keep leaves it. What a pod has already
-stays; a volume of its own at /models or /stoker is refused.
+stays; a volume of its own at or below /models or /stoker, or at /, is refused.
 
 It finds pods in Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job,
 CronJob, PodTemplate, ReplicationController, LeaderWorkerSet, JobSet, Rollout,
@@ -55,7 +55,7 @@ policy.
 
 Exit codes: 0 written, also if nothing was to be added, 1 the result cannot be
 written, 2 wrong usage, FILE cannot be read, or a pod of it has a volume of its
-own at /models or /stoker, 130 interrupted.`,
+own where Stoker's belong, 130 interrupted.`,
 		Example: `  stoker inject -f vllm.yaml | kubectl apply -f -
   helm template vllm ./chart | stoker inject -f - --image registry.example.com/stoker:1`,
 		Args: noArgs,
@@ -163,7 +163,10 @@ func (c *cli) remark(r inject.Result) {
 		fmt.Fprintf(c.stderr, "stoker: %s names a model, but pods are not looked for in its kind, so nothing was added to it; "+
 			"from Kubernetes 1.36 on the chart's admission policy adds it to the pods themselves\n", object)
 	}
-	if r.Pods == 0 && len(r.Unread) == 0 {
+	for _, odd := range r.NotStrings {
+		fmt.Fprintf(c.stderr, "stoker: %s\n", odd)
+	}
+	if r.Pods == 0 && len(r.Unread) == 0 && len(r.NotStrings) == 0 {
 		fmt.Fprintln(c.stderr, "stoker: no pod here has the label stoker.dev/model, so nothing was added")
 	}
 	for _, m := range r.Models {

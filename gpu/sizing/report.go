@@ -111,6 +111,8 @@ type GPUReport struct {
 	Never string `json:"-"`
 	// Refused says why vLLM refuses the batches that were asked for on this device; empty if it does not.
 	Refused string `json:"-"`
+	// LeastBytes is what a replica takes of the budget at the least.
+	LeastBytes uint64 `json:"-"`
 	// CacheBytes is what the budget leaves for the KV cache beside the weights.
 	CacheBytes uint64 `json:"cacheBytes"`
 	// CacheTokensMin and CacheTokensMax are how many tokens that is, with the
@@ -161,7 +163,7 @@ func (m Model) Report(s Serving, devices []DeviceMemory) (Report, error) {
 // because arguments that are not counted may make it right.
 func (m Model) RefusedReport(s Serving, why error) Report {
 	n := Need{
-		TensorParallel: max(1, s.TensorParallel), PipelineParallel: max(1, s.PipelineParallel), MaxModelLen: s.MaxModelLen,
+		TensorParallel: max(1, s.TensorParallel), PipelineParallel: max(1, s.PipelineParallel), Nodes: s.Nodes, MaxModelLen: s.MaxModelLen,
 		GPUMemoryUtilization: s.GPUMemoryUtilization, KVCacheDtype: s.KVCacheDtype, EnforceEager: s.EnforceEager, Quantization: s.Quantization,
 		Uncounted: s.Uncounted, VLLMVersion: s.VLLMVersion, Estimated: true, Notes: []string{why.Error()},
 	}
@@ -233,7 +235,7 @@ func (n Need) gpuReport(d DeviceMemory, longest int64) GPUReport {
 	memory := d.divided()
 	g := GPUReport{
 		UUID: d.UUID, TotalBytes: d.TotalBytes, UsableBytes: memory, FreeBytes: d.FreeBytes,
-		BudgetBytes: n.BudgetBytes(memory), CacheBytes: n.cacheBytes(memory),
+		BudgetBytes: n.BudgetBytes(memory), LeastBytes: n.LeastBytes(), CacheBytes: n.cacheBytes(memory),
 		CacheTokensMin:     n.CacheTokens(memory, n.OverheadMaxBytes),
 		CacheTokensMax:     n.CacheTokens(memory, n.OverheadMinBytes),
 		LargestMaxModelLen: n.LargestMaxModelLen(memory, longest),

@@ -2,6 +2,7 @@ package charts
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -71,5 +72,83 @@ func TestVLLMPodFollowsItsValues(t *testing.T) {
 				t.Errorf("%s (-want +got):\n%s", tc.values, diff)
 			}
 		})
+	}
+}
+
+// ownOptions are those of vLLM that the chart sets, whatever its values are.
+var ownOptions = map[string]string{
+	"--model": "model.name", "--served-model-name": "model.servedName", "--revision": "model.source", "--port": "port",
+	"--tensor-parallel-size": "vllm.tensorParallel", "--pipeline-parallel-size": "vllm.pipelineParallel",
+	"--gpu-memory-utilization": "vllm.gpuMemoryUtilization", "--kv-cache-dtype": "vllm.kvCacheDtype", "--max-model-len": "vllm.maxModelLen",
+	"--nnodes": "multiNode.size", "--node-rank": "multiNode.size", "--master-addr": "multiNode.size", "--headless": "multiNode.size",
+}
+
+// TestVLLMRefusesItsOwnOptions: an option that the chart sets is refused by every name, and by the shortest
+// beginning that no other option of vLLM has; every other option passes.
+func TestVLLMRefusesItsOwnOptions(t *testing.T) {
+	t.Parallel()
+	var options [][]string // of each, its names
+	for line := range strings.Lines(string(readFile(t, "../../gpu/sizing/serveline/options.txt"))) {
+		if words := strings.Fields(line); len(words) > 0 && words[0] != "#" {
+			options = append(options, strings.Split(words[0], ","))
+		}
+	}
+	options = append(options, []string{"--help"})
+	begins := func(short string) int {
+		n := 0
+		for _, names := range options {
+			if slices.ContainsFunc(names, func(name string) bool {
+				return strings.HasPrefix(name, short) || strings.HasPrefix("--no-"+strings.TrimPrefix(name, "--"), short)
+			}) {
+				n++
+			}
+		}
+		return n
+	}
+	var others []string
+	for _, names := range options {
+		instead, own := ownOptions[names[0]]
+		if !own {
+			others = append(others, names...)
+			continue
+		}
+		words := slices.Clone(names)
+		for _, name := range names {
+			for n := len("--x"); n < len(name); n++ {
+				if begins(name[:n]) == 1 {
+					words = append(words, name[:n])
+					break
+				}
+			}
+		}
+		for _, word := range words {
+			_, err := vllm(leastVLLM+"vllm: {extraArgs: ['"+word+"']}", "").Objects()
+			if err == nil || !strings.Contains(err.Error(), "is in vllm.extraArgs") || !strings.Contains(err.Error(), instead) {
+				t.Errorf("%s is to be refused for %s: %v", word, instead, err)
+			}
+		}
+	}
+	if len(others) < 250 || len(options)-len(ownOptions) > len(others) {
+		t.Fatalf("%d options, %d names of others", len(options), len(others))
+	}
+	if _, err := vllm(leastVLLM+"vllm: {extraArgs: ['"+strings.Join(others, "', '")+"']}", "").Objects(); err != nil {
+		t.Errorf("options that the chart does not set: %v", err)
+	}
+}
+
+// TestNamesOfReleasesWithDots: a release may be called so, and no Service.
+func TestNamesOfReleasesWithDots(t *testing.T) {
+	for release, want := range map[string]string{"r.with.dots": "r-with-dots-vllm", "my.vllm": "my-vllm", "qwen": "qwen-vllm", "7b": "7b-vllm"} {
+		r := vllm(leastVLLM, "")
+		r.Name = release
+		objects, err := r.Objects()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			if name := o.GetName(); (o.GetKind() == "Service" || o.GetKind() == "Deployment") && name != want {
+				t.Errorf("release %s has the %s %s, want %s", release, o.GetKind(), name, want)
+			}
+		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
+	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/agent/inject"
 	"github.com/stoker-project/stoker/test/cluster"
 )
@@ -70,6 +71,12 @@ const (
 	simple = "{containers: [{name: vllm, image: vllm}]}"
 )
 
+// ownAt is a pod's specification with a volume of its own.
+func ownAt(path string) string { return strings.Replace(ownAtPin, "/stoker", path, 1) }
+
+// adapters are annotations that name so many of them.
+func adapters(n int) string { return "{stoker.dev/adapters: '" + strings.Repeat("sql,", n) + "'}" }
+
 // Each pod is admitted as before, and whoever creates it, or the controller of such
 // pods, is warned. stoker inject refuses a path that is taken.
 func (f *fixture) testWarned() {
@@ -98,11 +105,20 @@ func (f *fixture) testWarned() {
 		"adapters":                    {"llama", `{stoker.dev/adapters: "sql, chat.v2,"}`, simple, nil, false},
 		"no adapters' names":          {"llama", "{stoker.dev/adapters: 'Sql,chat,-b'}", simple, []string{"no model can be called Sql, -b (annotation stoker.dev/adapters)"}, false},
 		"no model's name":             {"Llama_3", "{}", simple, []string{"no model can be called Llama_3"}, false},
-		"own volume at /models":       {"llama", "{}", ownAtModels, []string{"is mounted at /models, where Stoker's belongs, by vllm, which finds no model: mount it elsewhere"}, true},
-		"own volume at /stoker":       {"llama", "{}", ownAtPin, []string{"is mounted at /stoker, where Stoker's belongs, by vllm"}, true},
+		"own volume at /models":       {"llama", "{}", ownAtModels, []string{"is mounted at or below /models, where Stoker's belongs, by vllm, which finds no model: mount it elsewhere"}, true},
+		"own volume at /stoker":       {"llama", "{}", ownAtPin, []string{"is mounted at or below /stoker, where Stoker's belongs, by vllm"}, true},
+		"own volume below /models":    {"llama", "{}", ownAt("/models/hub"), []string{"is mounted at or below /models, where Stoker's belongs, by vllm"}, true},
+		"own volume below /stoker":    {"llama", "{}", ownAt("/stoker/model"), []string{"is mounted at or below /stoker, where Stoker's belongs, by vllm"}, true},
+		"with two slashes":            {"llama", "{}", ownAt("//models"), []string{"is mounted at or below /models"}, true},
+		"with dots":                   {"llama", "{}", ownAt("./stoker/./x"), []string{"is mounted at or below /stoker"}, true},
+		"at the root":                 {"llama", "{}", ownAt("/"), []string{"is mounted at /, where Stoker's /models and /stoker belong, by vllm"}, true},
+		"beside them":                 {"llama", "{}", ownAt("/models2"), nil, false},
+		"in another directory":        {"llama", "{}", ownAt("/var/models"), nil, false},
+		"64 adapters":                 {"llama", adapters(agent.MaxAdapters), simple, nil, false},
+		"65 adapters":                 {"llama", adapters(agent.MaxAdapters + 1), simple, []string{"stoker.dev/adapters names 65 adapters, and the init container will refuse more than 64; name fewer"}, false},
 		"the claim, called otherwise": {"llama", "{}", claimNamed, nil, false},
 		"by hand":                     {"llama", "{}", byHand, nil, false},
-		"several at once":             {"llama", "{stoker.dev/placement: x, stoker.dev/fits: often}", ownAtModels, []string{"placement x", "fits often", "at /models"}, true},
+		"several at once":             {"llama", "{stoker.dev/placement: x, stoker.dev/fits: often}", ownAtModels, []string{"placement x", "fits often", "below /models"}, true},
 	} {
 		pod := warnedPod(row.model, row.annotations, row.spec)
 		template := strings.TrimPrefix(pod, "apiVersion: v1\nkind: Pod\n")

@@ -482,3 +482,17 @@ templates would find nothing. Every template begins with it, because none knows 
 {{- end -}}
 {{- end -}}
 {{- end -}}
+
+{{/*
+Regular expressions of CEL for the paths at which a container mounts a directory of the root, or something at or below it, or
+something over all. The kubelet takes a path without a slash from the root, and further slashes and dots change nothing.
+*/}}
+{{- define "stoker.mountedAt" -}}
+^(/|[.]/)*{{ . }}(/+[.]?)*$
+{{- end -}}
+{{- define "stoker.mountedWithin" -}}
+^(/|[.]/)*{{ . }}(/.*)?$
+{{- end -}}
+{{- define "stoker.mountedOverAll" -}}
+^(/|[.]/)*[.]?$
+{{- end -}}

@@ -3,17 +3,19 @@
 {{- end -}}
 
 {{/*
-vllm.fullname is short enough for a ReplicaSet's and a pod's suffix to stay readable, and an HPA's prefix.
+vllm.fullname is short enough for a ReplicaSet's and a pod's suffix to stay readable, and an HPA's prefix. A release's name
+may have dots, which a Service's may not.
 */}}
 {{- define "vllm.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 46 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 46 | trimAll "-" -}}
 {{- else -}}
 {{- $name := include "vllm.name" . -}}
+{{- $release := .Release.Name | replace "." "-" -}}
 {{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 46 | trimSuffix "-" -}}
+{{- $release | trunc 46 | trimAll "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 46 | trimSuffix "-" -}}
+{{- printf "%s-%s" $release $name | trunc 46 | trimAll "-" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -126,6 +128,41 @@ chart
 {{- end -}}
 
 {{/*
+vllm.ownArguments are the options that the chart always sets, with the value to set instead.
+*/}}
+{{- define "vllm.ownArguments" -}}
+--model: model.name
+--served-model-name: model.servedName
+--revision: model.source (hf://ORG/NAME@REVISION)
+--port: port
+--tensor-parallel-size: vllm.tensorParallel
+--gpu-memory-utilization: vllm.gpuMemoryUtilization
+--kv-cache-dtype: vllm.kvCacheDtype
+--max-model-len: vllm.maxModelLen
+{{- end -}}
+
+{{/*
+vllm.option is the option that an argument sets, in full. vLLM's parser takes underscores, short names, and the beginning of a
+name as long as no other option begins so: the second column is the shortest one (vLLM 0.33; a test holds it against the
+list of all options).
+*/}}
+{{- define "vllm.option" -}}
+{{- $flag := regexFind "^[^=[:space:]]*" . -}}
+{{- $option := replace "_" "-" $flag -}}
+{{- range $short, $full := dict "^-tp?($|=|[0-9])" "--tensor-parallel-size" "^-pp($|=|[0-9])" "--pipeline-parallel-size" "^-n($|=|[0-9])" "--nnodes" "^-r($|=|[0-9])" "--node-rank" -}}
+{{- if regexMatch $short $flag -}}
+{{- $option = $full -}}
+{{- end -}}
+{{- end -}}
+{{- range $full, $least := dict "--served-model-name" "--ser" "--port" "--por" "--revision" "--rev" "--tensor-parallel-size" "--te" "--gpu-memory-utilization" "--gp" "--device-memory-utilization" "--device-m" "--max-model-len" "--max-m" "--pipeline-parallel-size" "--pi" "--nnodes" "--nn" "--node-rank" "--nod" "--master-addr" "--master-a" "--headless" "--hea" "--distributed-timeout-seconds" "--distributed-t" "--distributed-executor-backend" "--distributed-e" "--api-key" "--api-k" "--lora-modules" "--lora-m" "--max-lora-rank" "--max-lora-r" -}}
+{{- if and (hasPrefix $least $option) (hasPrefix $option $full) -}}
+{{- $option = $full -}}
+{{- end -}}
+{{- end -}}
+{{- eq $option "--device-memory-utilization" | ternary "--gpu-memory-utilization" $option -}}
+{{- end -}}
+
+{{/*
 vllm.validate refuses what a schema cannot see: what is missing, and values that contradict one another.
 */}}
 {{- define "vllm.validate" -}}
@@ -187,18 +224,21 @@ vllm.validate refuses what a schema cannot see: what is missing, and values that
 {{- fail "VLLM_API_KEY is in vllm.extraEnv and comes from apiKey.secret; leave one of them out" -}}
 {{- end -}}
 {{- end -}}
-{{- range .Values.vllm.extraArgs -}}
-{{- $flag := splitList "=" . | first | replace "_" "-" -}}
+{{- range $argument := .Values.vllm.extraArgs -}}
+{{- $flag := include "vllm.option" . -}}
+{{- with get (include "vllm.ownArguments" $ | fromYaml) $flag -}}
+{{- fail (printf "%s is in vllm.extraArgs, but the chart sets %s itself; set %s" $argument $flag .) -}}
+{{- end -}}
 {{- if and (eq $flag "--chat-template") $.Values.chatTemplate.configMap -}}
 {{- fail "--chat-template is in vllm.extraArgs and comes from chatTemplate.configMap; leave one of them out" -}}
 {{- end -}}
 {{- if and (eq $flag "--api-key") $.Values.apiKey.secret -}}
 {{- fail "--api-key is in vllm.extraArgs and comes from apiKey.secret; leave one of them out" -}}
 {{- end -}}
-{{- if has $flag (list "--pipeline-parallel-size" "-pp") -}}
+{{- if has $flag (list "--pipeline-parallel-size") -}}
 {{- fail (printf "%s is in vllm.extraArgs, where it adds no GPUs to a replica; set vllm.pipelineParallel" $flag) -}}
 {{- end -}}
-{{- if has $flag (list "--nnodes" "-n" "--node-rank" "-r" "--master-addr" "--headless") -}}
+{{- if has $flag (list "--nnodes" "--node-rank" "--master-addr" "--headless") -}}
 {{- fail (printf "%s is in vllm.extraArgs, but one set of arguments is for every pod; for a replica on several nodes set workload: LeaderWorkerSet and multiNode.size" $flag) -}}
 {{- end -}}
 {{- if and (has $flag (list "--distributed-executor-backend" "--distributed-timeout-seconds")) (eq $.Values.workload "LeaderWorkerSet") -}}
@@ -256,7 +296,7 @@ where a path is taken or a variable is set.
 {{- $mounts := default list .volumeMounts -}}
 {{- $paths := list -}}
 {{- range $mounts -}}
-{{- $paths = append $paths (trimSuffix "/" .mountPath) -}}
+{{- $paths = append $paths (printf "/%s" .mountPath | clean) -}}
 {{- end -}}
 {{- range list (dict "name" "stoker-models" "mountPath" "/models" "readOnly" true) (dict "name" "stoker-pin" "mountPath" "/stoker" "readOnly" true) -}}
 {{- if not (has .mountPath $paths) -}}
