@@ -19,7 +19,7 @@ import (
 // anybody. It returns the published revisions as NAME@REVISION.
 func checkStore(t *testing.T, dir string) map[string]bool {
 	t.Helper()
-	c := &checker{t: t, dir: dir, published: map[string]bool{}}
+	c := &checker{t: t, dir: dir, published: map[string]bool{}, named: map[string]bool{}}
 	var err error
 	if c.real, err = filepath.EvalSymlinks(dir); err != nil {
 		t.Fatal(err)
@@ -36,6 +36,7 @@ type checker struct {
 	t         *testing.T
 	dir, real string
 	published map[string]bool
+	named     map[string]bool // content that manifests name
 }
 
 func (c *checker) glob(pattern string) []string {
@@ -115,6 +116,7 @@ func (c *checker) manifests() {
 		c.published[name+"@"+revision] = true
 		var total int64
 		for _, f := range m.Files {
+			c.named[f.SHA256] = true
 			link := filepath.Join(c.dir, "models", name, revision, f.Path)
 			if c.inside(link) == "" {
 				continue
@@ -202,7 +204,7 @@ func (c *checker) hub() {
 	}
 }
 
-// modes checks that pods of any uid can read what they are shown.
+// modes checks that pods of any uid can read what they are shown, which manifests name.
 func (c *checker) modes() {
 	c.t.Helper()
 	for top, file := range map[string]fs.FileMode{"blobs": 0o444, "models": 0, "manifests": 0o644, "status": 0o644, "hub": 0o644} {
@@ -217,6 +219,9 @@ func (c *checker) modes() {
 			want := file
 			if d.IsDir() {
 				want = 0o755
+			}
+			if top == "blobs" && !d.IsDir() && !c.named[d.Name()] && info.Mode().Perm() == 0o600 {
+				return nil // moved in and not shown yet: a kill came between, and the next pull shows it
 			}
 			if info.Mode().Perm() != want {
 				c.t.Errorf("%s has mode %v, want %v", path, info.Mode().Perm(), want)

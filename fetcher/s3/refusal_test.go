@@ -37,8 +37,6 @@ func wantKind(t *testing.T, err, kind error, says ...string) {
 func TestKinds(t *testing.T) {
 	s := startServer(t)
 	src := s.fill(t, "llama", map[string][]byte{"config.json": []byte("{}")})
-	d := newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, s3.Options{})
-	obj := fetchertest.ObjectOf(t, d, src, "config.json")
 	for _, c := range []struct {
 		status int
 		code   string
@@ -68,6 +66,8 @@ func TestKinds(t *testing.T) {
 		{http.StatusBadRequest, "InvalidRequest", fetcher.ErrRefused, "customer's own key"},
 	} {
 		t.Run(fmt.Sprint(c.status, c.code), func(t *testing.T) {
+			d := newDriver(t, fetcher.Access{Endpoint: s.proxy.URL()}, s3.Options{}) // it remembers what a server does not know
+			obj := fetchertest.ObjectOf(t, d, src, "config.json")
 			s.proxy.ResetLog()
 			defer s.proxy.Inject(fetchertest.Fault{Effect: answer(c.status, c.code, "")})()
 			_, err := d.Open(t.Context(), obj, 0, obj.File.Size)

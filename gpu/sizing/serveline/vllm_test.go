@@ -17,7 +17,7 @@ import (
 // kinds are how vLLM reads the values of the options that count.
 func kinds() map[string]string {
 	return map[string]string{
-		"--tensor-parallel-size": "whole", "--pipeline-parallel-size": "whole", "--max-num-seqs": "whole", "--max-num-batched-tokens": "count",
+		"--tensor-parallel-size": "whole", "--pipeline-parallel-size": "whole", "--nnodes": "whole", "--max-num-seqs": "whole", "--max-num-batched-tokens": "count",
 		"--max-model-len": "length", "--gpu-memory-utilization": "number", "--cpu-offload-gb": "number", "--kv-cache-dtype": "text",
 		"--quantization": "text", "--dtype": "text", "--enforce-eager": "flag", "--enable-chunked-prefill": "flag", "--async-scheduling": "flag",
 		"--enable-prefix-caching": "flag", "--config": "other",
@@ -55,7 +55,7 @@ func TestReadAgainstVLLM(t *testing.T) {
 		asked.Options = append(asked.Options, option{o.names, kind})
 	}
 	for _, line := range []string{
-		"m", "m -tp 2", "m -tp=2 -pp 3", "m --tensor_parallel_size=4", "m --tensor-parallel 4", "m --pipeline-p 2", "m -tp 2 -tp 4",
+		"m", "m -tp 2", "m -tp=2 -pp 3", "m --tensor_parallel_size=4", "m --tensor-parallel 4", "m --pipeline-p 2", "m --nnodes 2 -pp 2", "m -n 2 --node-rank 1 -r 1", "m -tp 2 -tp 4",
 		"m --max-model-len 25.6k", "m --max-model-len 1K", "m --max-model-len -1", "m --max-model-len auto", "m --max-model-len=AUTO", "m --max_model_len 32768",
 		"m --max-num-batched-tokens 8k --max-num-seqs 16", "m --max_num_seqs=16", "m --max-num-se 16",
 		"m --gpu-memory-utilization .9", "m --device-memory-utilization 0.7", "m --gpu-mem 0.8", "m --cpu-offload-gb 4", "m --cpu-offload-g 1.5",
@@ -115,6 +115,8 @@ func asServing(t *testing.T, values map[string]any) sizing.Serving {
 			s.TensorParallel = int(number)
 		case "--pipeline-parallel-size":
 			s.PipelineParallel = int(number)
+		case "--nnodes":
+			s.Nodes = int(number)
 		case "--max-num-seqs":
 			s.MaxNumSeqs = int64(number)
 		case "--max-num-batched-tokens":
