@@ -24,8 +24,12 @@ import (
 
 	"github.com/stoker-project/stoker/agent"
 	"github.com/stoker-project/stoker/agent/measure"
+	"github.com/stoker-project/stoker/gpu/sizing"
 	"github.com/stoker-project/stoker/test/cluster"
 )
+
+// imageVersion is a release by whose rules sums are made: what replicas of others took adds no yes.
+const imageVersion = sizing.DefaultVLLMVersion + ".0"
 
 // podNetwork stands for the network of pods: it leads each address to a server on loopback, and no other anywhere.
 type podNetwork struct {
@@ -73,7 +77,7 @@ func (b *bench) replica(n *podNetwork, where, model, ip, page string) {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "serves-" + model + "-" + b.node, Labels: map[string]string{agent.ModelLabel: model}},
 		Spec: corev1.PodSpec{NodeName: b.node, Containers: []corev1.Container{{
-			Name: "vllm", Image: "vllm/vllm-openai:v0.32.0", Args: []string{"/stoker/model", "--tensor-parallel-size=1"},
+			Name: "vllm", Image: "vllm/vllm-openai:v" + imageVersion, Args: []string{"/stoker/model", "--tensor-parallel-size=1"},
 			Ports:     []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
 			Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{"nvidia.com/gpu": *resource.NewQuantity(1, resource.DecimalSI)}},
 		}}},
@@ -138,7 +142,7 @@ func testMeasures(t *testing.T, c *cluster.Cluster) {
 
 	// What was measured is in the store, and an agent that cannot ask goes by it from its first word on.
 	b.wait("it to be written down", func(*corev1.Node) bool { return len(b.measured("close")) == 1 && b.measured("close")[0].Trusted })
-	if r := b.measured("close")[0]; r.Namespace != namespace || r.VLLMVersion != "0.32.0" || r.MaxModelLen != 2048 || r.TensorParallel != 1 || r.GPUMemoryUtilization != 0.005 {
+	if r := b.measured("close")[0]; r.Namespace != namespace || r.VLLMVersion != imageVersion || r.MaxModelLen != 2048 || r.TensorParallel != 1 || r.GPUMemoryUtilization != 0.005 {
 		t.Errorf("the store has %+v", r)
 	}
 	if r := b.measured("wide"); len(r) != 1 || r[0].Trusted || r[0].Namespace != "" {
