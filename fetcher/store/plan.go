@@ -78,12 +78,23 @@ func (g *Staging) appendPlan(line string) error {
 	if err != nil {
 		return err
 	}
-	if _, err = g.plan.WriteString(line + "\n"); err != nil {
-		// A disk that fills up takes a part of the line.
-		_, seekErr := g.plan.Seek(info.Size(), io.SeekStart)
-		return errors.Join(fmt.Errorf("write plan: %w", asStoreError(err)), g.plan.Truncate(info.Size()), seekErr)
+	if _, err = g.plan.WriteString(line + "\n"); err == nil {
+		return nil
 	}
-	return nil
+	// A disk that fills up takes a part of the line.
+	_, seekErr := g.plan.Seek(info.Size(), io.SeekStart)
+	cutErr := errors.Join(g.plan.Truncate(info.Size()), seekErr)
+	// NFS tells of a file's earlier write, which another process may have made when there
+	// was no room, at a later one. Another file in its place has no such past.
+	if other, otherErr := g.store.copyPlan(g.store.planPath(g.name)); otherErr == nil {
+		if _, otherErr = other.WriteString(line + "\n"); otherErr == nil {
+			_ = g.plan.Close() // it may tell of that once more
+			g.plan = other
+			return nil
+		}
+		cutErr = errors.Join(cutErr, other.Close())
+	}
+	return errors.Join(fmt.Errorf("write plan: %w", asStoreError(err)), cutErr)
 }
 
 // readPlan tells every whole line of a plan. Lines that a power cut damaged
