@@ -73,28 +73,34 @@ func (s *Store) copyPlan(path string) (f *os.File, err error) {
 	return f, nil
 }
 
+// appendPlan adds a line. Where that fails, another file takes the plan's place and gets
+// it: NFS reports at a write what became of an earlier one, which another process may have
+// made when there was no room. The caller holds the layout's lock.
 func (g *Staging) appendPlan(line string) error {
+	err := g.writePlan(line)
+	if err == nil {
+		return nil
+	}
+	other, otherErr := g.store.copyPlan(g.store.planPath(g.name))
+	if otherErr != nil {
+		return err
+	}
+	_ = g.plan.Close() // it may report the same once more
+	g.plan = other
+	return g.writePlan(line)
+}
+
+func (g *Staging) writePlan(line string) error {
 	info, err := g.plan.Stat()
 	if err != nil {
 		return err
 	}
-	if _, err = g.plan.WriteString(line + "\n"); err == nil {
-		return nil
+	if _, err = g.plan.WriteString(line + "\n"); err != nil {
+		// A disk that fills up takes a part of the line.
+		_, seekErr := g.plan.Seek(info.Size(), io.SeekStart)
+		return errors.Join(fmt.Errorf("write plan: %w", asStoreError(err)), g.plan.Truncate(info.Size()), seekErr)
 	}
-	// A disk that fills up takes a part of the line.
-	_, seekErr := g.plan.Seek(info.Size(), io.SeekStart)
-	cutErr := errors.Join(g.plan.Truncate(info.Size()), seekErr)
-	// NFS tells of a file's earlier write, which another process may have made when there
-	// was no room, at a later one. Another file in its place has no such past.
-	if other, otherErr := g.store.copyPlan(g.store.planPath(g.name)); otherErr == nil {
-		if _, otherErr = other.WriteString(line + "\n"); otherErr == nil {
-			_ = g.plan.Close() // it may tell of that once more
-			g.plan = other
-			return nil
-		}
-		cutErr = errors.Join(cutErr, other.Close())
-	}
-	return errors.Join(fmt.Errorf("write plan: %w", asStoreError(err)), cutErr)
+	return nil
 }
 
 // readPlan tells every whole line of a plan. Lines that a power cut damaged
